@@ -1,0 +1,2 @@
+//! Evenkeel's native client.
+pub mod json;
