@@ -108,7 +108,9 @@ impl Lsn {
 }
 
 /// A ballot of Multi-Paxos: ordered by round, then by the node that proposed it, so no two nodes share one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize,
+)]
 pub struct Ballot {
     /// Grows with every election.
     pub round: u64,

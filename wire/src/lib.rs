@@ -7,7 +7,7 @@
 
 pub mod aligned;
 pub mod checksum;
-pub mod codec;
+pub mod entry;
 pub mod error;
 pub mod expression;
 pub mod frame;

@@ -1,1 +1,286 @@
-//! (being written)
+//! Tables, groups and routes: what the catalogue stores, what leaders publish, and what routers cache.
+
+use crate::ids::{Ballot, CoreId, Epoch, Incarnation, NodeId, PartitionId, TableId};
+use crate::key::{HashKey, KeySchema};
+use rkyv::{Archive, Deserialize, Serialize};
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// A socket address as it is stored and sent: IPv4 is mapped into IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
+pub struct Address {
+    ip: [u8; 16],
+    port: u16,
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Self { ip: ip.octets(), port: address.port() }
+    }
+}
+
+impl From<Address> for SocketAddr {
+    fn from(address: Address) -> Self {
+        let ip = Ipv6Addr::from(address.ip);
+        let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
+        Self::new(ip, address.port)
+    }
+}
+
+impl From<&ArchivedAddress> for Address {
+    fn from(archived: &ArchivedAddress) -> Self {
+        Self { ip: archived.ip, port: archived.port.into() }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::from(*self).fmt(f)
+    }
+}
+
+/// Provisioned capacity, units a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Throughput {
+    /// Read capacity units: strong reads of 4 KB.
+    pub read_units: u64,
+    /// Write capacity units: writes of 1 KB.
+    pub write_units: u64,
+}
+
+/// How a table's capacity is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Billing {
+    /// Whatever the traffic needs (developer guide, on-demand capacity).
+    OnDemand,
+    /// A fixed number of units.
+    Provisioned(Throughput),
+}
+
+/// Where a table is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Clone, Copy, PartialEq, Eq))]
+pub enum TableStatus {
+    /// Its replicas are being created.
+    Creating,
+    /// It serves requests.
+    Active,
+    /// Its replicas are being removed.
+    Deleting,
+}
+
+impl From<ArchivedTableStatus> for TableStatus {
+    fn from(archived: ArchivedTableStatus) -> Self {
+        match archived {
+            ArchivedTableStatus::Creating => Self::Creating,
+            ArchivedTableStatus::Active => Self::Active,
+            ArchivedTableStatus::Deleting => Self::Deleting,
+        }
+    }
+}
+
+/// A table as clients and routers know it.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct TableDescriptor {
+    /// Its id, never used again.
+    pub id: TableId,
+    /// Its name, unique among living tables.
+    pub name: String,
+    /// Which attributes are the key.
+    pub schema: KeySchema,
+    /// Keys the placement hash; see `key`.
+    pub hash_key: HashKey,
+    /// Where it is in its life.
+    pub status: TableStatus,
+    /// How its capacity is given.
+    pub billing: Billing,
+    /// Milliseconds since 1970 of the create request.
+    pub created_ms: u64,
+    /// Position of the catalogue's last change to this record; newer wins.
+    pub generation: u64,
+    /// How many partitions it has.
+    pub partitions: u32,
+}
+
+/// A member of a replication group: a core of a node, in one life of that node's data folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize)]
+pub struct Member {
+    /// The node.
+    pub node: NodeId,
+    /// The core that holds the replica.
+    pub core: CoreId,
+    /// The data folder. An emptied folder is another member.
+    pub incarnation: Incarnation,
+}
+
+impl From<&ArchivedMember> for Member {
+    fn from(archived: &ArchivedMember) -> Self {
+        Self {
+            node: (&archived.node).into(),
+            core: (&archived.core).into(),
+            incarnation: (&archived.incarnation).into(),
+        }
+    }
+}
+
+/// A replication group as it is created: who its members are and which storage keys it holds.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct GroupConfig {
+    /// The partition, which is also the group's id.
+    pub partition: PartitionId,
+    /// The table.
+    pub table: TableId,
+    /// First storage key of the range, inclusive. Empty: from the beginning.
+    pub start: Vec<u8>,
+    /// End of the range, exclusive. Empty: to the end.
+    pub end: Vec<u8>,
+    /// Membership epoch.
+    pub epoch: Epoch,
+    /// The members. The first stands for leadership first.
+    pub members: Vec<Member>,
+}
+
+impl GroupConfig {
+    /// Whether `key` lies in the range.
+    #[must_use]
+    pub fn contains(&self, key: &[u8]) -> bool {
+        key >= self.start.as_slice() && (self.end.is_empty() || key < self.end.as_slice())
+    }
+}
+
+/// A member as a router needs it: where it listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct RouteMember {
+    /// The node.
+    pub node: NodeId,
+    /// The core.
+    pub core: CoreId,
+    /// The core's listening address.
+    pub address: Address,
+}
+
+impl From<&ArchivedRouteMember> for RouteMember {
+    fn from(archived: &ArchivedRouteMember) -> Self {
+        Self {
+            node: (&archived.node).into(),
+            core: (&archived.core).into(),
+            address: (&archived.address).into(),
+        }
+    }
+}
+
+/// How new a route is: a later membership, or within one membership a later leader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize)]
+pub struct RouteGeneration {
+    /// Membership epoch of the group.
+    pub epoch: Epoch,
+    /// Ballot of the leader, zero while nobody led.
+    pub ballot: Ballot,
+}
+
+impl From<&ArchivedRouteGeneration> for RouteGeneration {
+    fn from(archived: &ArchivedRouteGeneration) -> Self {
+        Self { epoch: (&archived.epoch).into(), ballot: (&archived.ballot).into() }
+    }
+}
+
+/// Where a range of a table is served.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Route {
+    /// The table.
+    pub table: TableId,
+    /// The partition.
+    pub partition: PartitionId,
+    /// First storage key, inclusive; empty: from the beginning.
+    pub start: Vec<u8>,
+    /// End, exclusive; empty: to the end.
+    pub end: Vec<u8>,
+    /// Older never overwrites newer.
+    pub generation: RouteGeneration,
+    /// Place of the leader in `members`, if one is known.
+    pub leader: Option<u8>,
+    /// The storage replicas.
+    pub members: Vec<RouteMember>,
+}
+
+impl Route {
+    /// The leader, if one is known.
+    #[must_use]
+    pub fn leader(&self) -> Option<&RouteMember> {
+        self.members.get(usize::from(self.leader?))
+    }
+
+    /// Whether `key` lies in the range.
+    #[must_use]
+    pub fn contains(&self, key: &[u8]) -> bool {
+        key >= self.start.as_slice() && (self.end.is_empty() || key < self.end.as_slice())
+    }
+}
+
+impl From<&ArchivedRoute> for Route {
+    fn from(archived: &ArchivedRoute) -> Self {
+        Self {
+            table: (&archived.table).into(),
+            partition: (&archived.partition).into(),
+            start: archived.start.to_vec(),
+            end: archived.end.to_vec(),
+            generation: (&archived.generation).into(),
+            leader: archived.leader.as_ref().copied(),
+            members: archived.members.iter().map(RouteMember::from).collect(),
+        }
+    }
+}
+
+/// What a wrongly contacted core knows about who should have been asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct RouteHint {
+    /// The partition that was asked for.
+    pub partition: PartitionId,
+    /// How new this is.
+    pub generation: RouteGeneration,
+    /// Who leads.
+    pub leader: RouteMember,
+}
+
+impl From<&ArchivedRouteHint> for RouteHint {
+    fn from(archived: &ArchivedRouteHint) -> Self {
+        Self {
+            partition: (&archived.partition).into(),
+            generation: (&archived.generation).into(),
+            leader: (&archived.leader).into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_survive_the_wire_form() {
+        for text in ["127.0.0.1:7400", "[::1]:7401", "[2001:db8::7]:65535"] {
+            let address: SocketAddr = text.parse().unwrap();
+            assert_eq!(SocketAddr::from(Address::from(address)), address);
+            assert_eq!(Address::from(address).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn an_empty_end_means_to_the_end() {
+        let config = |start: &[u8], end: &[u8]| GroupConfig {
+            partition: PartitionId(1),
+            table: TableId(1),
+            start: start.to_vec(),
+            end: end.to_vec(),
+            epoch: Epoch(1),
+            members: Vec::new(),
+        };
+        assert!(config(b"", b"").contains(b"anything"));
+        assert!(config(b"b", b"").contains(b"b") && !config(b"b", b"").contains(b"a"));
+        assert!(!config(b"a", b"c").contains(b"c"));
+    }
+}

@@ -1,0 +1,347 @@
+//! Log entries of a replication group: their logical bytes, which are identical on every replica and chained by
+//! hashes.
+//!
+//! ```text
+//!  offset  bytes  field
+//!       0      8  partition
+//!       8      8  slot
+//!      16      8  ballot round     of the ballot in which the entry was first proposed;
+//!      24      4  ballot node      an entry is never re-stamped
+//!      28      4  payload bytes
+//!      32     16  previous hash    of the entry in the slot before
+//!      48      8  timestamp        hybrid logical clock of the leader: milliseconds << 16 | counter
+//!      56      2  kind             1 no-op, 2 write
+//!      58      2  format           of the payload, 1
+//!      60      4  flags            reserved, zero
+//!      64      …  payload
+//! ```
+//!
+//! The entry's own hash is XXH3-128 of all these bytes. The payload of a write holds the evaluated result, never an
+//! expression:
+//!
+//! ```text
+//!       0     16  client           token of the request
+//!      16      8  sequence
+//!      24      8  issued, ms
+//!      32      8  acknowledged below
+//!      40      8  request hash     XXH3-64 of the request's body
+//!      48      2  operation        1 put, 2 delete
+//!      50      2  item format      1
+//!      52      2  origin region    0 until there are several
+//!      54      2  item flags       reserved, zero
+//!      56      4  item checksum    CRC-32C, computed by the client (by the leader for an update)
+//!      60      4  key bytes
+//!      64      4  extension bytes
+//!      68      4  item bytes
+//!      72      …  key, extensions (skippable), item
+//! ```
+
+use crate::checksum::Hash128;
+use crate::ids::{Ballot, NodeId, PartitionId, Slot};
+use crate::message::request::Token;
+use bytes::{Buf, BufMut, Bytes};
+use thiserror::Error;
+
+/// Length of an entry's header, bytes.
+pub const ENTRY_HEADER_BYTES: usize = 64;
+/// Length of a write's fixed part, bytes.
+const WRITE_HEADER_BYTES: usize = 72;
+/// The payload format that this build writes.
+const PAYLOAD_FORMAT: u16 = 1;
+/// The item format that this build writes.
+const ITEM_FORMAT: u16 = 1;
+
+/// What an entry does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum EntryKind {
+    /// Nothing: a new leader's first entry, which commits what it found.
+    Noop = 1,
+    /// Writes one item.
+    Write = 2,
+}
+
+/// An entry's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryHeader {
+    /// The group.
+    pub partition: PartitionId,
+    /// Its place in the group's log.
+    pub slot: Slot,
+    /// The ballot in which it was first proposed.
+    pub ballot: Ballot,
+    /// Hash of the entry before it.
+    pub previous: Hash128,
+    /// The leader's hybrid logical clock.
+    pub timestamp: u64,
+    /// What it does.
+    pub kind: EntryKind,
+    /// Length of the payload, bytes.
+    pub payload_bytes: u32,
+}
+
+/// Why bytes are not an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum EntryError {
+    /// They end too early.
+    #[error("an entry needs {expected} bytes, {got} are left")]
+    Truncated {
+        /// Bytes needed.
+        expected: usize,
+        /// Bytes there.
+        got: usize,
+    },
+    /// A field has a value that this build does not know.
+    #[error("unknown {field} {got} in an entry; it was written by a newer version")]
+    Unknown {
+        /// Which field.
+        field: &'static str,
+        /// Its value.
+        got: u64,
+    },
+}
+
+/// An entry with its bytes and their hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The header.
+    pub header: EntryHeader,
+    /// Hash of `bytes`: the next entry's `previous`.
+    pub hash: Hash128,
+    /// Header and payload.
+    pub bytes: Bytes,
+}
+
+impl Entry {
+    /// Makes an entry; `write` appends its payload.
+    #[must_use]
+    pub fn build(mut header: EntryHeader, payload_bytes: usize, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        header.payload_bytes = payload_bytes as u32;
+        let mut bytes = Vec::with_capacity(ENTRY_HEADER_BYTES + payload_bytes);
+        header.encode(&mut bytes);
+        write(&mut bytes);
+        assert_eq!(
+            bytes.len(),
+            ENTRY_HEADER_BYTES + payload_bytes,
+            "the payload has the length it was announced with"
+        );
+        Self { header, hash: Hash128::of(&bytes), bytes: Bytes::from(bytes) }
+    }
+
+    /// Takes the first entry from `bytes`.
+    ///
+    /// # Errors
+    /// When they are not one.
+    pub fn take(bytes: &mut Bytes) -> Result<Self, EntryError> {
+        let header = EntryHeader::decode(bytes)?;
+        let expected = ENTRY_HEADER_BYTES + header.payload_bytes as usize;
+        if bytes.len() < expected {
+            return Err(EntryError::Truncated { expected, got: bytes.len() });
+        }
+        let bytes = bytes.split_to(expected);
+        Ok(Self { header, hash: Hash128::of(&bytes), bytes })
+    }
+
+    /// The bytes after the header.
+    #[must_use]
+    pub fn payload(&self) -> Bytes {
+        self.bytes.slice(ENTRY_HEADER_BYTES..)
+    }
+}
+
+impl EntryHeader {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u64_le(self.partition.0);
+        out.put_u64_le(self.slot.0);
+        out.put_u64_le(self.ballot.round);
+        out.put_u32_le(self.ballot.node.0);
+        out.put_u32_le(self.payload_bytes);
+        out.put_slice(&self.previous.0);
+        out.put_u64_le(self.timestamp);
+        out.put_u16_le(self.kind as u16);
+        out.put_u16_le(PAYLOAD_FORMAT);
+        out.put_u32_le(0);
+    }
+
+    fn decode(mut bytes: &[u8]) -> Result<Self, EntryError> {
+        if bytes.len() < ENTRY_HEADER_BYTES {
+            return Err(EntryError::Truncated { expected: ENTRY_HEADER_BYTES, got: bytes.len() });
+        }
+        let partition = PartitionId(bytes.get_u64_le());
+        let slot = Slot(bytes.get_u64_le());
+        let round = bytes.get_u64_le();
+        let ballot = Ballot { round, node: NodeId(bytes.get_u32_le()) };
+        let payload_bytes = bytes.get_u32_le();
+        let mut previous = Hash128::ZERO;
+        bytes.copy_to_slice(&mut previous.0);
+        let timestamp = bytes.get_u64_le();
+        let kind = match bytes.get_u16_le() {
+            1 => EntryKind::Noop,
+            2 => EntryKind::Write,
+            got => return Err(EntryError::Unknown { field: "kind", got: got.into() }),
+        };
+        expect("payload format", bytes.get_u16_le().into(), PAYLOAD_FORMAT.into())?;
+        expect("flags", bytes.get_u32_le().into(), 0)?;
+        Ok(Self { partition, slot, ballot, previous, timestamp, kind, payload_bytes })
+    }
+}
+
+fn expect(field: &'static str, got: u64, expected: u64) -> Result<(), EntryError> {
+    if got == expected { Ok(()) } else { Err(EntryError::Unknown { field, got }) }
+}
+
+/// The payload of a write entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// The request's token.
+    pub token: Token,
+    /// XXH3-64 of the request's body.
+    pub request_hash: u64,
+    /// The item's storage key.
+    pub key: Bytes,
+    /// The item after the write; absent: it is deleted.
+    pub item: Option<WrittenItem>,
+}
+
+/// An item as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrittenItem {
+    /// CRC-32C of `archive`.
+    pub checksum: u32,
+    /// The item's archive.
+    pub archive: Bytes,
+}
+
+impl Write {
+    /// Length of the payload, bytes.
+    #[must_use]
+    pub fn encoded_bytes(&self) -> usize {
+        WRITE_HEADER_BYTES + self.key.len() + self.item.as_ref().map_or(0, |item| item.archive.len())
+    }
+
+    /// Appends the payload.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let (operation, checksum, archive) = match &self.item {
+            Some(item) => (1, item.checksum, &item.archive[..]),
+            None => (2, 0, &[][..]),
+        };
+        out.put_slice(&self.token.client);
+        out.put_u64_le(self.token.sequence);
+        out.put_u64_le(self.token.issued_ms);
+        out.put_u64_le(self.token.acknowledged_below);
+        out.put_u64_le(self.request_hash);
+        out.put_u16_le(operation);
+        out.put_u16_le(ITEM_FORMAT);
+        out.put_u16_le(0);
+        out.put_u16_le(0);
+        out.put_u32_le(checksum);
+        out.put_u32_le(self.key.len() as u32);
+        out.put_u32_le(0);
+        out.put_u32_le(archive.len() as u32);
+        out.put_slice(&self.key);
+        out.put_slice(archive);
+    }
+
+    /// Reads a payload. Key and item share its memory.
+    ///
+    /// # Errors
+    /// When the bytes are not a write.
+    pub fn decode(mut bytes: Bytes) -> Result<Self, EntryError> {
+        if bytes.len() < WRITE_HEADER_BYTES {
+            return Err(EntryError::Truncated { expected: WRITE_HEADER_BYTES, got: bytes.len() });
+        }
+        let mut token = Token::default();
+        bytes.copy_to_slice(&mut token.client);
+        token.sequence = bytes.get_u64_le();
+        token.issued_ms = bytes.get_u64_le();
+        token.acknowledged_below = bytes.get_u64_le();
+        let request_hash = bytes.get_u64_le();
+        let operation = bytes.get_u16_le();
+        expect("item format", bytes.get_u16_le().into(), ITEM_FORMAT.into())?;
+        expect("origin region", bytes.get_u16_le().into(), 0)?;
+        expect("item flags", bytes.get_u16_le().into(), 0)?;
+        let checksum = bytes.get_u32_le();
+        let [key, extensions, archive] = std::array::from_fn(|_| bytes.get_u32_le() as usize);
+        let expected = key + extensions + archive;
+        if bytes.len() != expected {
+            return Err(EntryError::Truncated { expected, got: bytes.len() });
+        }
+        let key = bytes.split_to(key);
+        bytes.advance(extensions);
+        let item = match operation {
+            1 => Some(WrittenItem { checksum, archive: bytes }),
+            2 => None,
+            got => return Err(EntryError::Unknown { field: "operation", got: got.into() }),
+        };
+        Ok(Self { token, request_hash, key, item })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(item: Option<&'static [u8]>) -> Write {
+        Write {
+            token: Token { client: [7; 16], sequence: 1, issued_ms: 2, acknowledged_below: 1 },
+            request_hash: 5,
+            key: Bytes::from_static(b"key"),
+            item: item.map(|archive| WrittenItem { checksum: 6, archive: Bytes::from_static(archive) }),
+        }
+    }
+
+    fn entry(write: &Write) -> Entry {
+        let header = EntryHeader {
+            partition: PartitionId(1),
+            slot: Slot(2),
+            ballot: Ballot { round: 3, node: NodeId(4) },
+            previous: Hash128::of(b"before"),
+            timestamp: 5,
+            kind: EntryKind::Write,
+            payload_bytes: 0,
+        };
+        Entry::build(header, write.encoded_bytes(), |out| write.encode(out))
+    }
+
+    #[test]
+    fn entries_come_back_and_share_their_memory() {
+        for original in [write(Some(b"item")), write(None)] {
+            let built = entry(&original);
+            let mut bytes = built.bytes.clone();
+            let taken = Entry::take(&mut bytes).unwrap();
+            assert_eq!((&taken, bytes.len()), (&built, 0));
+            assert_eq!(Write::decode(taken.payload()), Ok(original));
+        }
+    }
+
+    #[test]
+    fn an_entrys_bytes_and_hash_are_frozen() {
+        let entry = entry(&write(Some(b"item")));
+        let hex: String = entry.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            hex,
+            "01000000000000000200000000000000030000000000000004000000\
+             4f000000451783ec74c999ee8ece049f0576647a\
+             05000000000000000200010000000000\
+             0707070707070707070707070707070701000000000000000200000000000000\
+             010000000000000005000000000000000100010000000000060000000300000000000000040000006b65796974656d"
+        );
+        assert_eq!(entry.hash.to_string(), "4a75ff9efd8c488a9f52e9b4a36b5439");
+    }
+
+    #[test]
+    fn truncated_and_unknown_entries_are_errors() {
+        let entry = entry(&write(Some(b"item")));
+        for end in 0..entry.bytes.len() {
+            let error = Entry::take(&mut entry.bytes.slice(..end)).unwrap_err();
+            assert!(matches!(error, EntryError::Truncated { .. }), "prefix of {end} bytes: {error}");
+        }
+        let mut newer = entry.bytes.to_vec();
+        newer[58] = 2;
+        let error = Entry::take(&mut Bytes::from(newer)).unwrap_err();
+        assert_eq!(error, EntryError::Unknown { field: "payload format", got: 2 });
+        for end in 0..entry.payload().len() {
+            assert!(Write::decode(entry.payload().slice(..end)).is_err(), "payload prefix of {end} bytes");
+        }
+    }
+}

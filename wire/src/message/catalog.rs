@@ -1,0 +1,111 @@
+//! Tables: requests of clients, and the catalogue's orders to storage cores.
+
+use super::Body;
+use crate::frame::Kind;
+use crate::ids::{PartitionId, Slot};
+use crate::key::KeySchema;
+use crate::table::{Billing, GroupConfig, TableDescriptor};
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// Create a table. Answered as soon as the catalogue holds it; it is usable once it is active.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub struct CreateTable {
+    /// Its name.
+    pub name: String,
+    /// Its key attributes.
+    pub schema: KeySchema,
+    /// Its capacity.
+    pub billing: Billing,
+    /// How many partitions; 0: what the capacity asks for.
+    pub partitions: u32,
+}
+
+impl Body for CreateTable {
+    const KIND: Kind = Kind::CreateTable;
+}
+
+/// Describe a table.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub struct DescribeTable {
+    /// Its name.
+    pub name: String,
+}
+
+impl Body for DescribeTable {
+    const KIND: Kind = Kind::DescribeTable;
+}
+
+/// Delete a table and everything in it.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub struct DeleteTable {
+    /// Its name.
+    pub name: String,
+}
+
+impl Body for DeleteTable {
+    const KIND: Kind = Kind::DeleteTable;
+}
+
+/// The table as it now stands.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub struct TableAnswer {
+    /// The table.
+    pub table: TableDescriptor,
+}
+
+impl Body for TableAnswer {
+    const KIND: Kind = Kind::TableAnswer;
+}
+
+/// The names of all tables.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub struct ListTables {
+    /// Only names after this one; empty: from the first.
+    pub after: String,
+}
+
+impl Body for ListTables {
+    const KIND: Kind = Kind::ListTables;
+}
+
+/// Some names, ascending.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub struct ListTablesAnswer {
+    /// The names.
+    pub names: Vec<String>,
+    /// Whether there are more after the last.
+    pub more: bool,
+}
+
+impl Body for ListTablesAnswer {
+    const KIND: Kind = Kind::ListTablesAnswer;
+}
+
+/// The catalogue tells a core what it must hold and what it must drop. Idempotent; repeated until answered.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub struct EnsureReplicas {
+    /// Replicas to create where they do not exist.
+    pub create: Vec<GroupConfig>,
+    /// Replicas to remove where they exist.
+    pub remove: Vec<PartitionId>,
+}
+
+impl Body for EnsureReplicas {
+    const KIND: Kind = Kind::EnsureReplicas;
+}
+
+/// What of an [`EnsureReplicas`] is durably so.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub struct EnsureReplicasAnswer {
+    /// They exist.
+    pub created: Vec<PartitionId>,
+    /// They do not exist any more.
+    pub removed: Vec<PartitionId>,
+}
+
+impl Body for EnsureReplicasAnswer {
+    const KIND: Kind = Kind::EnsureReplicasAnswer;
+}
+
+/// How new a copy of the catalogue is: the slot of the system partition up to which it was read.
+pub type CatalogVersion = Slot;
