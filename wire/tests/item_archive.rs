@@ -1,0 +1,153 @@
+//! Items as bytes: every item comes back, damaged bytes are errors, and the bytes themselves are frozen.
+
+use evenkeel_wire::item::view::ValueView;
+use evenkeel_wire::item::{
+    Attribute, Item, Number, Value, access, access_validated, encode, item_size, validate,
+};
+use evenkeel_wire::limits::ITEM_BYTES_MAX;
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::prelude::*;
+
+fn number() -> impl Strategy<Value = Number> {
+    prop_oneof![
+        any::<i64>().prop_map(Number::from),
+        ("-?", 1..u64::MAX, -130..100_i32).prop_map(|(sign, digits, exponent)| format!(
+            "{sign}{digits}e{exponent}"
+        )
+        .parse()
+        .expect("in range")),
+    ]
+}
+
+fn scalar() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        "\\PC{0,20}".prop_map(Value::S),
+        number().prop_map(Value::N),
+        vec(any::<u8>(), 0..20).prop_map(Value::B),
+        any::<bool>().prop_map(Value::Bool),
+        Just(Value::Null),
+        btree_set("\\PC{0,12}", 1..4).prop_map(|set| Value::string_set(set).expect("a set")),
+        btree_set(number(), 1..4).prop_map(|set| Value::number_set(set).expect("a set")),
+        btree_set(vec(any::<u8>(), 0..12), 1..4).prop_map(|set| Value::binary_set(set).expect("a set")),
+    ]
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    scalar().prop_recursive(5, 40, 5, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..5).prop_map(Value::L),
+            btree_map("\\PC{1,12}", inner, 0..5).prop_map(|map| Value::M(attributes(map))),
+        ]
+    })
+}
+
+fn attributes(map: impl IntoIterator<Item = (String, Value)>) -> Vec<Attribute> {
+    map.into_iter().map(|(name, value)| Attribute::new(name, value)).collect()
+}
+
+fn item() -> impl Strategy<Value = Item> {
+    btree_map("\\PC{1,12}", value(), 0..6)
+        .prop_map(|map| Item::from_attributes(attributes(map)).expect("distinct names"))
+}
+
+/// Reads everything that a value has. What it says does not matter; that it says something does.
+fn walk(value: ValueView<'_>) -> usize {
+    match value {
+        ValueView::S(text) => text.chars().count(),
+        ValueView::N(number) => number.to_number().map_or(0, |number| number.to_string().len()),
+        ValueView::B(bytes) => bytes.iter().map(|byte| usize::from(*byte)).sum(),
+        ValueView::Bool(value) => usize::from(value),
+        ValueView::Null => 0,
+        ValueView::Set(set) => {
+            set.iter().map(walk).sum::<usize>() + usize::from(set.contains(ValueView::S("a")))
+        }
+        ValueView::L(list) => list.iter().map(walk).sum(),
+        ValueView::M(map) => map.iter().map(|(name, value)| name.len() + walk(value)).sum(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn every_item_comes_back(item in item()) {
+        let bytes = encode(&item).expect("an item");
+        let archived = access_validated(&bytes).expect("every byte belongs to something");
+        prop_assert!(*archived == item);
+        prop_assert_eq!(archived.to_item(), Ok(item.clone()));
+        prop_assert_eq!(item_size(archived), item_size(&item));
+        for attribute in item.attributes() {
+            prop_assert!(archived.get(&attribute.name).is_some_and(|value| *value == attribute.value));
+        }
+        prop_assert!(archived.get("a name that no item has").is_none());
+    }
+
+    #[test]
+    fn equal_items_have_equal_bytes_however_they_were_built(item in item()) {
+        let mut shuffled = item.clone().into_attributes();
+        shuffled.reverse();
+        let rebuilt = shuffled.into_iter().fold(Item::new(), |item, attribute| item.with(attribute.name, attribute.value));
+        prop_assert_eq!(encode(&rebuilt), encode(&item));
+    }
+
+    #[test]
+    fn equality_is_the_same_for_views_and_for_values(left in value(), right in value()) {
+        prop_assert_eq!(left.view() == right.view(), left == right);
+        prop_assert!(left.view() == left.clone().view());
+    }
+
+    #[test]
+    fn damaged_bytes_are_errors_or_safe_to_walk(item in item(), place: prop::sample::Index, byte: u8) {
+        let mut bytes = encode(&item).expect("an item");
+        let place = place.index(bytes.len());
+        bytes[place] = byte;
+        for bytes in [&bytes[..], &bytes[..place]] {
+            if let Ok(archived) = access(bytes) {
+                walk(ValueView::M(archived.view()));
+                let size = item_size(archived);
+                if validate(archived).is_ok() {
+                    prop_assert!(size <= ITEM_BYTES_MAX);
+                    let owned = archived.to_item().expect("validated");
+                    prop_assert!(access(&encode(&owned).expect("validated")).is_ok());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_errors_or_safe_to_walk(bytes in vec(prop_oneof![0..12_u8, 0xF0..=0xFF_u8, any::<u8>()], 0..64)) {
+        if let Ok(archived) = access(&bytes) {
+            walk(ValueView::M(archived.view()));
+        }
+    }
+}
+
+/// Frozen: these bytes are in logs and checkpoints. They depend on rkyv's features in the root Cargo.toml and on the
+/// order of the variants of `Value`.
+#[test]
+fn the_encoding_is_frozen() {
+    let item = Item::new()
+        .with("s", "text longer than eight")
+        .with("n", "-12.5".parse::<Number>().expect("a number"))
+        .with("b", vec![1_u8, 2, 3])
+        .with("bool", true)
+        .with("null", Value::Null)
+        .with("ss", Value::string_set(["a", "b"]).expect("a set"))
+        .with("ns", Value::number_set([1, 2]).expect("a set"))
+        .with("bs", Value::binary_set([[0xFF_u8]]).expect("a set"))
+        .with("l", vec![Value::from("x"), Value::Null])
+        .with("m", Item::new().with("inner", 0));
+    let bytes = encode(&item).expect("an item");
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, GOLDEN);
+}
+
+const GOLDEN: &str = concat!(
+    "010203ffffffffff010000000078ffffffffffffff04000000000000000002696e6e6572ffffff01f6ffffff01000000",
+    "017cf2ccff03820b0003821500f8ffffff04000000f4ffffff0400000074657874206c6f6e676572207468616e206569",
+    "67687461ffffffffffffff62ffffffffffffff62ffffffffffffff0284ffffff03000000626f6f6cffffffff03010000",
+    "00000000006273ffffffffffff0766ffffff010000006cffffffffffffff085dffffff020000006dffffffffffffff09",
+    "5fffffff010000006effffffffffffff015fffffff050000006e73ffffffffffff065bffffff020000006e756c6cffff",
+    "ffff04000000000000000073ffffffffffffff009600000049ffffff7373ffffffffffff054effffff0200000056ffff",
+    "ff0a000000",
+);
