@@ -22,7 +22,7 @@ mod size;
 mod value;
 pub mod view;
 
-pub(crate) use archive::access_within;
+pub(crate) use archive::{VecSerializer, access_within, serialize_into};
 pub use archive::{access, access_validated, encode, encode_into, validate};
 pub(crate) use check::check_value;
 pub use error::ItemError;

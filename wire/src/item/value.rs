@@ -68,6 +68,7 @@ pub struct Item {
 
 /// The type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
 pub enum ValueType {
     /// Text.
     S,

@@ -29,12 +29,14 @@
 mod component;
 mod error;
 mod range;
+mod schema;
 
 pub use error::KeyError;
 pub use range::{KeyRange, SortCondition, partition_range};
+pub use schema::{
+    ArchivedKeyAttribute, ArchivedKeySchema, ArchivedKeyType, KeyAttribute, KeySchema, KeyType,
+};
 
-use crate::item::view::{MapView, ValueView};
-use crate::item::{Item, ValueType};
 use crate::limits::{PARTITION_KEY_BYTES_MAX, SORT_KEY_BYTES_MAX};
 use rkyv::{Archive, Deserialize, Serialize};
 use siphasher::sip::SipHasher24;
@@ -50,35 +52,6 @@ pub const STORAGE_KEY_BYTES_MAX: usize =
 /// Longest name of a key attribute, bytes (developer guide, limits).
 pub const KEY_NAME_BYTES_MAX: usize = 255;
 
-/// The types that a key attribute may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
-pub enum KeyType {
-    /// Text.
-    S,
-    /// A number.
-    N,
-    /// Bytes.
-    B,
-}
-
-/// The name and type of a key attribute.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Archive, Serialize, Deserialize)]
-pub struct KeyAttribute {
-    /// The name.
-    pub name: String,
-    /// The type.
-    pub key_type: KeyType,
-}
-
-/// The key attributes of a table.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Archive, Serialize, Deserialize)]
-pub struct KeySchema {
-    /// The attribute that places an item collection.
-    pub partition: KeyAttribute,
-    /// The attribute that orders a collection, if a collection may have more than one item.
-    pub sort: Option<KeyAttribute>,
-}
-
 /// The key of a table's placement hash: random, chosen when the table is created, and never changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Serialize, Deserialize)]
 pub struct HashKey(pub [u8; 16]);
@@ -87,187 +60,10 @@ pub struct HashKey(pub [u8; 16]);
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
 pub struct StorageKey(pub Vec<u8>);
 
-impl KeySchema {
-    /// A schema with a partition key only.
-    #[must_use]
-    pub fn partition_only(name: impl Into<String>, key_type: KeyType) -> Self {
-        Self { partition: KeyAttribute { name: name.into(), key_type }, sort: None }
-    }
-
-    /// This schema with a sort key.
-    #[must_use]
-    pub fn with_sort(self, name: impl Into<String>, key_type: KeyType) -> Self {
-        Self { sort: Some(KeyAttribute { name: name.into(), key_type }), ..self }
-    }
-
-    /// Checks the names.
-    ///
-    /// # Errors
-    /// [`KeyError::NameLength`] or [`KeyError::SameName`].
-    pub fn check(&self) -> Result<(), KeyError> {
-        for attribute in self.attributes() {
-            let bytes = attribute.name.len();
-            if bytes == 0 || bytes > KEY_NAME_BYTES_MAX {
-                return Err(KeyError::NameLength { bytes, bytes_max: KEY_NAME_BYTES_MAX });
-            }
-        }
-        match &self.sort {
-            Some(sort) if sort.name == self.partition.name => {
-                Err(KeyError::SameName { name: sort.name.clone() })
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    /// The key attributes: partition key first.
-    pub fn attributes(&self) -> impl Iterator<Item = &KeyAttribute> {
-        std::iter::once(&self.partition).chain(&self.sort)
-    }
-
-    /// Whether this is the name of a key attribute.
-    #[must_use]
-    pub fn is_key(&self, name: &str) -> bool {
-        self.attributes().any(|attribute| attribute.name == name)
-    }
-
-    /// The storage key of an item, which may have any attributes beside those of its key.
-    ///
-    /// # Errors
-    /// When a key attribute is missing, or its value is none for this key.
-    pub fn storage_key<'a>(
-        &self,
-        hash_key: &HashKey,
-        item: impl Into<MapView<'a>>,
-    ) -> Result<StorageKey, KeyError> {
-        let item = item.into();
-        let find = |attribute: &KeyAttribute| {
-            item.get(&attribute.name).ok_or_else(|| KeyError::Missing { name: attribute.name.clone() })
-        };
-        let mut key = self.partition_prefix(hash_key, find(&self.partition)?)?;
-        if let Some(sort) = &self.sort {
-            append_value(sort, SORT_KEY_BYTES_MAX, find(sort)?, &mut key.0)?;
-        }
-        Ok(key)
-    }
-
-    /// The storage key of a key: an item with exactly the key attributes.
-    ///
-    /// # Errors
-    /// [`KeyError::Unexpected`] for any other attribute, and the errors of [`Self::storage_key`].
-    pub fn storage_key_of_key<'a>(
-        &self,
-        hash_key: &HashKey,
-        key: impl Into<MapView<'a>>,
-    ) -> Result<StorageKey, KeyError> {
-        let key = key.into();
-        if let Some((name, _)) = key.iter().find(|(name, _)| !self.is_key(name)) {
-            return Err(KeyError::Unexpected { name: name.to_owned() });
-        }
-        self.storage_key(hash_key, key)
-    }
-
-    /// What all storage keys of one partition key begin with: its hash and its encoding. In a table without a sort
-    /// key it is the whole key.
-    ///
-    /// # Errors
-    /// When the value is none for this key.
-    pub fn partition_prefix<'a>(
-        &self,
-        hash_key: &HashKey,
-        value: impl Into<ValueView<'a>>,
-    ) -> Result<StorageKey, KeyError> {
-        let mut bytes = vec![0; HASH_BYTES];
-        append_value(&self.partition, PARTITION_KEY_BYTES_MAX, value.into(), &mut bytes)?;
-        let hash = hash_key.hash(&bytes[HASH_BYTES..]);
-        bytes[..HASH_BYTES].copy_from_slice(&hash.to_be_bytes());
-        Ok(StorageKey(bytes))
-    }
-
-    /// The key attributes that a storage key was made from.
-    ///
-    /// # Errors
-    /// [`KeyError::Malformed`] when the bytes are not those of a key of this schema. The hash is not looked at.
-    pub fn decode(&self, key: &[u8]) -> Result<Item, KeyError> {
-        Ok(self.split(key)?.0)
-    }
-
-    /// Checks the bytes of a key from outside: form, types, limits and hash.
-    ///
-    /// # Errors
-    /// [`KeyError::Malformed`], [`KeyError::WrongHash`], or what is wrong with a value.
-    pub fn check_storage_key(&self, hash_key: &HashKey, key: &[u8]) -> Result<(), KeyError> {
-        if key.len() > STORAGE_KEY_BYTES_MAX {
-            return Err(KeyError::Malformed { bytes: key.len(), offset: STORAGE_KEY_BYTES_MAX });
-        }
-        let (item, partition_end) = self.split(key)?;
-        let expected = hash_key.hash(&key[HASH_BYTES..partition_end]);
-        let found = hash_prefix(key).unwrap_or(0);
-        if found != expected {
-            return Err(KeyError::WrongHash { expected, found });
-        }
-        // Encoding it again checks lengths and emptiness; the bytes are equal because every value has one encoding.
-        self.storage_key(hash_key, &item).map(|_| ())
-    }
-
-    /// The key attributes, and where the partition key's encoding ends.
-    fn split(&self, key: &[u8]) -> Result<(Item, usize), KeyError> {
-        let malformed = |offset| KeyError::Malformed { bytes: key.len(), offset };
-        let mut offset = HASH_BYTES;
-        let mut partition_end = offset;
-        let mut item = Item::new();
-        for attribute in self.attributes() {
-            let rest = key.get(offset..).ok_or(malformed(key.len()))?;
-            let (value, length) =
-                component::split(attribute.key_type, rest).map_err(|broken| malformed(offset + broken))?;
-            item.insert(attribute.name.as_str(), value);
-            offset += length;
-            if item.len() == 1 {
-                partition_end = offset;
-            }
-        }
-        if offset == key.len() { Ok((item, partition_end)) } else { Err(malformed(offset)) }
-    }
-}
-
 /// The hash that a storage key begins with: what partitions divide.
 #[must_use]
 pub fn hash_prefix(key: &[u8]) -> Option<u64> {
     key.first_chunk::<HASH_BYTES>().map(|bytes| u64::from_be_bytes(*bytes))
-}
-
-/// Appends a key value after checking that it may be one.
-fn append_value(
-    attribute: &KeyAttribute,
-    bytes_max: usize,
-    value: ValueView<'_>,
-    out: &mut Vec<u8>,
-) -> Result<(), KeyError> {
-    let name = || attribute.name.clone();
-    let bytes = match value {
-        ValueView::S(text) => text.len(),
-        ValueView::B(bytes) => bytes.len(),
-        ValueView::N(number) => match number.to_number() {
-            Ok(_) => number.encoded().len(),
-            Err(_) => return Err(KeyError::NumberNotCanonical { name: name() }),
-        },
-        ValueView::Bool(_) | ValueView::Null | ValueView::Set(_) | ValueView::L(_) | ValueView::M(_) => 0,
-    };
-    let start = out.len();
-    if component::append(value, out) != Some(attribute.key_type) {
-        out.truncate(start);
-        return Err(KeyError::WrongType {
-            name: name(),
-            expected: attribute.key_type,
-            found: value.value_type(),
-        });
-    }
-    if bytes == 0 {
-        return Err(KeyError::Empty { name: name() });
-    }
-    if bytes > bytes_max {
-        return Err(KeyError::TooLong { name: name(), bytes, bytes_max });
-    }
-    Ok(())
 }
 
 impl HashKey {
@@ -275,6 +71,12 @@ impl HashKey {
     #[must_use]
     pub fn hash(&self, encoded_partition_key: &[u8]) -> u64 {
         SipHasher24::new_with_key(&self.0).hash(encoded_partition_key)
+    }
+}
+
+impl From<&ArchivedHashKey> for HashKey {
+    fn from(archived: &ArchivedHashKey) -> Self {
+        Self(archived.0)
     }
 }
 
@@ -320,34 +122,10 @@ impl fmt::Debug for StorageKey {
     }
 }
 
-impl KeyType {
-    /// The name that DynamoDB's API gives the type.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        ValueType::from(self).name()
-    }
-}
-
-impl From<KeyType> for ValueType {
-    fn from(key_type: KeyType) -> Self {
-        match key_type {
-            KeyType::S => Self::S,
-            KeyType::N => Self::N,
-            KeyType::B => Self::B,
-        }
-    }
-}
-
-impl fmt::Display for KeyType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::item::{Number, Value};
+    use crate::item::{Item, Number, Value, ValueType};
 
     const HASH_KEY: HashKey = HashKey([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 

@@ -4,7 +4,8 @@
 //! every condition on the sort key is a range, because encodings are ordered and no encoding continues another.
 
 use super::component;
-use super::{HashKey, KeyError, KeySchema, KeyType, STORAGE_KEY_BYTES_MAX, StorageKey, append_value};
+use super::schema::append_value;
+use super::{HashKey, KeyError, KeySchema, KeyType, STORAGE_KEY_BYTES_MAX, StorageKey};
 use crate::item::Value;
 use crate::item::view::ValueView;
 use crate::limits::SORT_KEY_BYTES_MAX;
