@@ -1,1 +1,18 @@
-//! (being written)
+//! A storage core: one synchronous state machine that owns partitions, their replicas and one log.
+//!
+//! * [`wal`]: the core's write-ahead log.
+//! * [`paxos`]: one replication group.
+//! * [`tree`] and [`partition`]: items, tokens, and the requests on them.
+//! * [`checkpoint`]: committed state in a file, and recovery from it.
+//! * [`evaluate`]: conditions and updates.
+#![forbid(unsafe_code)]
+
+pub mod checkpoint;
+pub mod evaluate;
+pub mod limits;
+pub mod operations;
+pub mod partition;
+pub mod paxos;
+pub mod planted;
+pub mod tree;
+pub mod wal;

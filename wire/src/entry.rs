@@ -25,7 +25,8 @@
 //!      24      8  issued, ms
 //!      32      8  acknowledged below
 //!      40      8  request hash     XXH3-64 of the request's body
-//!      48      2  operation        1 put, 2 delete
+//!      48      1  operation        1 put, 2 delete
+//!      49      1  return           what the answer carries: 0 nothing, 1 the old item, 2 the new item
 //!      50      2  item format      1
 //!      52      2  origin region    0 until there are several
 //!      54      2  item flags       reserved, zero
@@ -38,7 +39,7 @@
 
 use crate::checksum::Hash128;
 use crate::ids::{Ballot, NodeId, PartitionId, Slot};
-use crate::message::request::Token;
+use crate::message::request::{ReturnItem, Token};
 use bytes::{Buf, BufMut, Bytes};
 use thiserror::Error;
 
@@ -199,6 +200,8 @@ pub struct Write {
     pub request_hash: u64,
     /// The item's storage key.
     pub key: Bytes,
+    /// What the answer carries, so that a repetition is answered alike by any later leader.
+    pub return_item: ReturnItem,
     /// The item after the write; absent: it is deleted.
     pub item: Option<WrittenItem>,
 }
@@ -230,7 +233,12 @@ impl Write {
         out.put_u64_le(self.token.issued_ms);
         out.put_u64_le(self.token.acknowledged_below);
         out.put_u64_le(self.request_hash);
-        out.put_u16_le(operation);
+        out.put_u8(operation);
+        out.put_u8(match self.return_item {
+            ReturnItem::None => 0,
+            ReturnItem::Old => 1,
+            ReturnItem::New => 2,
+        });
         out.put_u16_le(ITEM_FORMAT);
         out.put_u16_le(0);
         out.put_u16_le(0);
@@ -256,7 +264,13 @@ impl Write {
         token.issued_ms = bytes.get_u64_le();
         token.acknowledged_below = bytes.get_u64_le();
         let request_hash = bytes.get_u64_le();
-        let operation = bytes.get_u16_le();
+        let operation = bytes.get_u8();
+        let return_item = match bytes.get_u8() {
+            0 => ReturnItem::None,
+            1 => ReturnItem::Old,
+            2 => ReturnItem::New,
+            got => return Err(EntryError::Unknown { field: "return", got: got.into() }),
+        };
         expect("item format", bytes.get_u16_le().into(), ITEM_FORMAT.into())?;
         expect("origin region", bytes.get_u16_le().into(), 0)?;
         expect("item flags", bytes.get_u16_le().into(), 0)?;
@@ -273,7 +287,7 @@ impl Write {
             2 => None,
             got => return Err(EntryError::Unknown { field: "operation", got: got.into() }),
         };
-        Ok(Self { token, request_hash, key, item })
+        Ok(Self { token, request_hash, key, return_item, item })
     }
 }
 
@@ -286,6 +300,7 @@ mod tests {
             token: Token { client: [7; 16], sequence: 1, issued_ms: 2, acknowledged_below: 1 },
             request_hash: 5,
             key: Bytes::from_static(b"key"),
+            return_item: ReturnItem::None,
             item: item.map(|archive| WrittenItem { checksum: 6, archive: Bytes::from_static(archive) }),
         }
     }

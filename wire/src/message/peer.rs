@@ -52,7 +52,7 @@ pub struct LogPoint {
     pub hash: Hash128,
 }
 
-/// A leader that gave up its lease says so to the one it chose; the proof travels in that one's Prepare.
+/// What a leader that gave up its lease says to the one it chose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Relinquished {
     /// The ballot whose lease was given up.
@@ -66,8 +66,6 @@ pub struct Relinquished {
 pub struct Prepare {
     /// The candidate's ballot.
     pub ballot: Ballot,
-    /// Set when the former leader handed over.
-    pub relinquished: Option<Relinquished>,
 }
 
 /// An acceptor promises, durably, to take nothing below this ballot.
@@ -142,8 +140,8 @@ pub struct Accepted {
     pub ballot: Ballot,
     /// The last slot that is known to match and durable.
     pub matched: Slot,
-    /// Up to where the follower has applied.
-    pub applied: Slot,
+    /// Whether this counts towards the quorum: not while the replica is being refilled after damage.
+    pub votes: bool,
 }
 
 /// Why an acceptor does not take entries.

@@ -111,7 +111,7 @@ pub struct FollowerStatus {
 /// A core's log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct LogStatus {
-    /// Log writes that are durable, since the start.
+    /// Log writes issued since the start.
     pub writes: u64,
     /// Bytes of them.
     pub bytes: u64,

@@ -1,0 +1,490 @@
+//! A partition's state as a stream of records: what a checkpoint file and a snapshot to a peer carry.
+//!
+//! ```text
+//!  offset  bytes  field
+//!       0      4  record bytes     this header included
+//!       4      2  kind             1 begin, 2 cell, 3 session, 4 outcome, 5 end
+//!       6      2  format           1
+//!       8      …  payload
+//!
+//!  begin    log record of kind "group state" (wal/record.rs): configuration, and the slot that the state is of;
+//!           8 bytes before it: when tokens were last swept, log milliseconds
+//!  cell     slot 8, timestamp 8, item checksum 4, item format 2, origin region 2, item flags 4, key bytes 4,
+//!           extension bytes 4, item bytes 4, then key, extensions, item
+//!  session  client 16, acknowledged below 8, latest issued 8
+//!  outcome  (of the session before it) sequence 8, issued 8, request hash 8, slot 8, timestamp 8, returned flag 4,
+//!           returned checksum 4, key bytes 4, returned bytes 4, then key, returned item
+//!  end      cells 8, sessions 8
+//! ```
+//!
+//! A record never spans chunks, so each chunk can be read alone.
+
+use crate::limits::CHUNK_BYTES;
+use crate::partition::sessions::{Outcome, Returned, Session};
+use crate::partition::state::State;
+use crate::tree::Cell;
+use crate::wal::record::{EncodedRecord, Record, RecordBody, RecordError};
+use bytes::{Buf, BufMut, Bytes};
+use evenkeel_wire::ids::Slot;
+use std::collections::VecDeque;
+
+const HEADER_BYTES: usize = 8;
+const FORMAT: u16 = 1;
+const CELL_FIXED_BYTES: usize = 40;
+const SESSION_FIXED_BYTES: usize = 32;
+const OUTCOME_FIXED_BYTES: usize = 56;
+
+/// One record of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageRecord {
+    /// A partition's state begins.
+    Begin {
+        /// The group's state record: configuration, base, promise.
+        group: Box<Record>,
+        /// See [`Sessions::swept_ms`](crate::partition::sessions::Sessions::swept_ms).
+        swept_ms: u64,
+    },
+    /// An item.
+    Cell {
+        /// Its storage key.
+        key: Bytes,
+        /// The item.
+        cell: Cell,
+    },
+    /// A client; its outcomes follow.
+    Session {
+        /// The client.
+        client: [u8; 16],
+        /// The client is done with everything below.
+        acknowledged_below: u64,
+        /// When its newest token was issued.
+        latest_issued_ms: u64,
+    },
+    /// An outcome of the session before it.
+    Outcome(Outcome),
+    /// A partition's state ends.
+    End {
+        /// How many cells it had.
+        cells: u64,
+        /// How many sessions.
+        sessions: u64,
+    },
+}
+
+impl ImageRecord {
+    fn kind(&self) -> u16 {
+        match self {
+            Self::Begin { .. } => 1,
+            Self::Cell { .. } => 2,
+            Self::Session { .. } => 3,
+            Self::Outcome(_) => 4,
+            Self::End { .. } => 5,
+        }
+    }
+
+    /// Appends the record.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.put_u32_le(0);
+        out.put_u16_le(self.kind());
+        out.put_u16_le(FORMAT);
+        match self {
+            Self::Begin { group, swept_ms } => {
+                let EncodedRecord { header, payload } = group.encode();
+                out.put_u64_le(*swept_ms);
+                out.put_slice(&header);
+                out.put_slice(&payload);
+            }
+            Self::Cell { key, cell } => encode_cell(key, cell, out),
+            Self::Session { client, acknowledged_below, latest_issued_ms } => {
+                out.put_slice(client);
+                out.put_u64_le(*acknowledged_below);
+                out.put_u64_le(*latest_issued_ms);
+            }
+            Self::Outcome(outcome) => encode_outcome(outcome, out),
+            Self::End { cells, sessions } => {
+                out.put_u64_le(*cells);
+                out.put_u64_le(*sessions);
+            }
+        }
+        let length = (out.len() - start) as u32;
+        out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    }
+
+    /// Takes the first record from `bytes`. Keys and items are copied out of them, so that one item does not keep a
+    /// whole chunk in memory.
+    ///
+    /// # Errors
+    /// When the bytes are not one.
+    pub fn take(bytes: &mut Bytes) -> Result<Self, RecordError> {
+        need(bytes, HEADER_BYTES)?;
+        let length = (&bytes[..4]).get_u32_le() as usize;
+        need(bytes, length.max(HEADER_BYTES))?;
+        let mut payload = bytes.split_to(length);
+        payload.advance(4);
+        let (kind, format) = (payload.get_u16_le(), payload.get_u16_le());
+        if format != FORMAT {
+            return Err(RecordError::Unknown { field: "image format", got: format.into() });
+        }
+        match kind {
+            1 => {
+                need(&payload, 8)?;
+                let swept_ms = payload.get_u64_le();
+                let group = Record::take(&mut payload)?;
+                if !matches!(group.body, RecordBody::State(_)) {
+                    return Err(RecordError::Payload("an image begins with a group state".to_owned()));
+                }
+                Ok(Self::Begin { group: Box::new(group), swept_ms })
+            }
+            2 => decode_cell(payload),
+            3 => {
+                need(&payload, SESSION_FIXED_BYTES)?;
+                let mut client = [0; 16];
+                payload.copy_to_slice(&mut client);
+                let acknowledged_below = payload.get_u64_le();
+                Ok(Self::Session { client, acknowledged_below, latest_issued_ms: payload.get_u64_le() })
+            }
+            4 => decode_outcome(payload).map(Self::Outcome),
+            5 => {
+                need(&payload, 16)?;
+                Ok(Self::End { cells: payload.get_u64_le(), sessions: payload.get_u64_le() })
+            }
+            got => Err(RecordError::Unknown { field: "image kind", got: got.into() }),
+        }
+    }
+}
+
+fn need(bytes: &Bytes, expected: usize) -> Result<(), RecordError> {
+    if bytes.len() < expected {
+        return Err(RecordError::Truncated { expected, got: bytes.len() });
+    }
+    Ok(())
+}
+
+fn encode_cell(key: &Bytes, cell: &Cell, out: &mut Vec<u8>) {
+    out.put_u64_le(cell.slot.0);
+    out.put_u64_le(cell.timestamp);
+    out.put_u32_le(cell.checksum);
+    out.put_u16_le(1);
+    out.put_u16_le(0);
+    out.put_u32_le(0);
+    out.put_u32_le(key.len() as u32);
+    out.put_u32_le(0);
+    out.put_u32_le(cell.archive.len() as u32);
+    out.put_slice(key);
+    out.put_slice(&cell.archive);
+}
+
+fn decode_cell(mut payload: Bytes) -> Result<ImageRecord, RecordError> {
+    need(&payload, CELL_FIXED_BYTES)?;
+    let (slot, timestamp, checksum) =
+        (Slot(payload.get_u64_le()), payload.get_u64_le(), payload.get_u32_le());
+    let (format, region, flags) = (payload.get_u16_le(), payload.get_u16_le(), payload.get_u32_le());
+    if (format, region, flags) != (1, 0, 0) {
+        return Err(RecordError::Unknown { field: "item format", got: format.into() });
+    }
+    let [key, extensions, archive] = std::array::from_fn(|_| payload.get_u32_le() as usize);
+    need(&payload, key + extensions + archive)?;
+    let key = Bytes::copy_from_slice(&payload.split_to(key));
+    payload.advance(extensions);
+    let archive = Bytes::copy_from_slice(&payload[..archive]);
+    Ok(ImageRecord::Cell { key, cell: Cell { slot, timestamp, checksum, archive } })
+}
+
+fn encode_outcome(outcome: &Outcome, out: &mut Vec<u8>) {
+    out.put_u64_le(outcome.sequence);
+    out.put_u64_le(outcome.issued_ms);
+    out.put_u64_le(outcome.request_hash);
+    out.put_u64_le(outcome.slot.0);
+    out.put_u64_le(outcome.timestamp);
+    out.put_u32_le(u32::from(outcome.returned.is_some()));
+    let returned = outcome.returned.as_ref();
+    out.put_u32_le(returned.map_or(0, |returned| returned.checksum));
+    out.put_u32_le(outcome.key.len() as u32);
+    let archive = returned.map_or(&[][..], |returned| &returned.archive[..]);
+    out.put_u32_le(archive.len() as u32);
+    out.put_slice(&outcome.key);
+    out.put_slice(archive);
+}
+
+fn decode_outcome(mut payload: Bytes) -> Result<Outcome, RecordError> {
+    need(&payload, OUTCOME_FIXED_BYTES)?;
+    let [sequence, issued_ms, request_hash, slot, timestamp] = std::array::from_fn(|_| payload.get_u64_le());
+    let flag = payload.get_u32_le();
+    if flag > 1 {
+        return Err(RecordError::Unknown { field: "returned flag", got: flag.into() });
+    }
+    let checksum = payload.get_u32_le();
+    let [key, archive] = std::array::from_fn(|_| payload.get_u32_le() as usize);
+    need(&payload, key + archive)?;
+    let key = Bytes::copy_from_slice(&payload.split_to(key));
+    let archive = Bytes::copy_from_slice(&payload[..archive]);
+    let returned = (flag == 1).then_some(Returned { checksum, archive });
+    Ok(Outcome { sequence, issued_ms, request_hash, slot: Slot(slot), timestamp, key, returned })
+}
+
+/// A partition's state as it was when the snapshot was taken, to be read off in chunks.
+#[derive(Debug)]
+pub struct ImageSource {
+    state: State,
+    stage: Stage,
+    cells: u64,
+    sessions: u64,
+    begin: Option<ImageRecord>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The key to go on from.
+    Cells(Bytes),
+    /// The client to go on after.
+    Sessions(Option<[u8; 16]>),
+    Done,
+}
+
+impl ImageSource {
+    /// The image of `state`, whose group stands as `group` says.
+    #[must_use]
+    pub fn new(state: State, group: Record) -> Self {
+        let begin = ImageRecord::Begin { group: Box::new(group), swept_ms: state.sessions.swept_ms() };
+        Self { state, stage: Stage::Cells(Bytes::new()), cells: 0, sessions: 0, begin: Some(begin) }
+    }
+
+    /// Appends records until `out` holds about a chunk. Returns whether the image is complete.
+    pub fn fill(&mut self, out: &mut Vec<u8>) -> bool {
+        if let Some(begin) = self.begin.take() {
+            begin.encode(out);
+        }
+        if let Stage::Cells(from) = &self.stage {
+            let mut next = None;
+            for (key, cell) in self.state.tree.ascending(from, b"") {
+                if out.len() >= CHUNK_BYTES {
+                    next = Some(key.clone());
+                    break;
+                }
+                ImageRecord::Cell { key: key.clone(), cell: cell.clone() }.encode(out);
+                self.cells += 1;
+            }
+            self.stage = next.map_or(Stage::Sessions(None), Stage::Cells);
+        }
+        if let Stage::Sessions(after) = self.stage {
+            self.stage = match self.fill_sessions(after, out) {
+                Some(last) => Stage::Sessions(Some(last)),
+                None => Stage::Done,
+            };
+            if matches!(self.stage, Stage::Done) {
+                ImageRecord::End { cells: self.cells, sessions: self.sessions }.encode(out);
+            }
+        }
+        matches!(self.stage, Stage::Done)
+    }
+
+    /// Appends sessions; the last one if the chunk is full before all are done.
+    fn fill_sessions(&mut self, after: Option<[u8; 16]>, out: &mut Vec<u8>) -> Option<[u8; 16]> {
+        let mut last = after;
+        for (client, session) in self.state.sessions.after(after) {
+            if out.len() >= CHUNK_BYTES {
+                return last;
+            }
+            let Session { acknowledged_below, latest_issued_ms, outcomes } = session;
+            ImageRecord::Session {
+                client: *client,
+                acknowledged_below: *acknowledged_below,
+                latest_issued_ms: *latest_issued_ms,
+            }
+            .encode(out);
+            for outcome in outcomes {
+                ImageRecord::Outcome(outcome.clone()).encode(out);
+            }
+            self.sessions += 1;
+            last = Some(*client);
+        }
+        None
+    }
+}
+
+/// Builds states from the records of images.
+#[derive(Debug, Default)]
+pub struct ImageSink {
+    open: Option<OpenImage>,
+    /// Images that are complete: the group's state record, and the partition's state.
+    pub complete: Vec<(Record, State)>,
+}
+
+#[derive(Debug)]
+struct OpenImage {
+    group: Record,
+    state: State,
+    session: Option<([u8; 16], Session)>,
+    sessions: u64,
+}
+
+impl ImageSink {
+    /// Takes a chunk of records.
+    ///
+    /// # Errors
+    /// When a record is malformed or out of place.
+    pub fn take(&mut self, mut records: Bytes) -> Result<(), RecordError> {
+        while !records.is_empty() {
+            let record = ImageRecord::take(&mut records)?;
+            self.add(record)?;
+        }
+        Ok(())
+    }
+
+    /// Whether an image has begun and not ended.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    fn add(&mut self, record: ImageRecord) -> Result<(), RecordError> {
+        let misplaced = |what: &str| Err(RecordError::Payload(format!("{what} outside an image")));
+        match (record, &mut self.open) {
+            (ImageRecord::Begin { group, swept_ms }, None) => {
+                let RecordBody::State(base) = &group.body else {
+                    return misplaced("a begin without a state");
+                };
+                let mut state = State {
+                    applied: base.base,
+                    applied_ballot: base.base_ballot,
+                    timestamp: base.base_timestamp,
+                    ..State::default()
+                };
+                state.sessions.set_swept_ms(swept_ms);
+                self.open = Some(OpenImage { group: *group, state, session: None, sessions: 0 });
+            }
+            (ImageRecord::Begin { .. }, Some(_)) => return misplaced("a begin"),
+            (_, None) => return misplaced("a record"),
+            (ImageRecord::Cell { key, cell }, Some(open)) => {
+                open.state.tree.insert(key, cell);
+            }
+            (ImageRecord::Session { client, acknowledged_below, latest_issued_ms }, Some(open)) => {
+                open.close_session();
+                let session = Session { acknowledged_below, latest_issued_ms, outcomes: VecDeque::new() };
+                open.session = Some((client, session));
+                open.sessions += 1;
+            }
+            (ImageRecord::Outcome(outcome), Some(open)) => match &mut open.session {
+                Some((_, session)) => session.outcomes.push_back(outcome),
+                None => return misplaced("an outcome"),
+            },
+            (ImageRecord::End { cells, sessions }, Some(open)) => {
+                open.close_session();
+                let got = (open.state.tree.items(), open.sessions);
+                if got != (cells, sessions) {
+                    let message = format!("an image of {cells} cells and {sessions} sessions has {got:?}");
+                    return Err(RecordError::Payload(message));
+                }
+                let OpenImage { group, state, .. } = self.open.take().expect("it is open");
+                self.complete.push((group, state));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl OpenImage {
+    fn close_session(&mut self) {
+        if let Some((client, session)) = self.session.take() {
+            self.state.sessions.restore(client, session);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::record::GroupState;
+    use evenkeel_wire::checksum::Hash128;
+    use evenkeel_wire::ids::{Ballot, Epoch, NodeId, PartitionId, TableId};
+    use evenkeel_wire::message::peer::LogPoint;
+    use evenkeel_wire::message::request::Token;
+    use evenkeel_wire::table::GroupConfig;
+
+    fn state(items: u64) -> State {
+        let mut state = State::default();
+        for number in 0..items {
+            let archive = Bytes::from(vec![number as u8; 100 + number as usize % 50]);
+            let cell = Cell { slot: Slot(number + 1), timestamp: number, checksum: 3, archive };
+            state.tree.insert(Bytes::from(number.to_be_bytes().to_vec()), cell);
+            let token =
+                Token { client: [number as u8; 16], sequence: number, issued_ms: 5, ..Token::default() };
+            let returned =
+                (number % 2 == 0).then(|| Returned { checksum: 1, archive: Bytes::from_static(b"old") });
+            let outcome = Outcome {
+                sequence: number,
+                issued_ms: 5,
+                request_hash: 6,
+                slot: Slot(number + 1),
+                timestamp: 5 << 16,
+                key: Bytes::from_static(b"key"),
+                returned,
+            };
+            state.sessions.record(&token, outcome);
+        }
+        state.applied = LogPoint { slot: Slot(items), hash: Hash128::of(b"applied") };
+        state.applied_ballot = Ballot { round: 1, node: NodeId(1) };
+        state.timestamp = 77;
+        state
+    }
+
+    fn group(state: &State) -> Record {
+        let config = GroupConfig {
+            partition: PartitionId(7),
+            table: TableId(1),
+            start: vec![],
+            end: vec![],
+            epoch: Epoch(1),
+            members: vec![],
+        };
+        let base = GroupState {
+            config,
+            base: state.applied,
+            base_ballot: state.applied_ballot,
+            base_timestamp: state.timestamp,
+            refilling: false,
+        };
+        let body = RecordBody::State(Box::new(base));
+        Record { partition: PartitionId(7), promised: Ballot::ZERO, commit: state.applied.slot, body }
+    }
+
+    #[test]
+    fn a_state_comes_back_through_any_number_of_chunks() {
+        for items in [0, 1, 5000] {
+            let original = state(items);
+            let mut source = ImageSource::new(original.clone(), group(&original));
+            let mut sink = ImageSink::default();
+            let mut chunks = 0;
+            loop {
+                let mut chunk = Vec::new();
+                let complete = source.fill(&mut chunk);
+                assert!(chunk.len() < CHUNK_BYTES + 4096);
+                sink.take(Bytes::from(chunk)).unwrap();
+                chunks += 1;
+                if complete {
+                    break;
+                }
+            }
+            let (read_group, read) = sink.complete.pop().expect("one image");
+            assert_eq!(read_group, group(&original));
+            assert!(read.tree.ascending(b"", b"").eq(original.tree.ascending(b"", b"")));
+            assert_eq!(read.sessions, original.sessions);
+            assert_eq!((read.applied, read.timestamp), (original.applied, original.timestamp));
+            assert_eq!(chunks > 1, items == 5000);
+        }
+    }
+
+    #[test]
+    fn an_image_that_lost_a_record_is_refused() {
+        let original = state(3);
+        let mut chunk = Vec::new();
+        assert!(ImageSource::new(original.clone(), group(&original)).fill(&mut chunk));
+        let mut bytes = Bytes::from(chunk);
+        let begin = ImageRecord::take(&mut bytes).unwrap();
+        let _lost = ImageRecord::take(&mut bytes).unwrap();
+        let mut sink = ImageSink::default();
+        sink.add(begin).unwrap();
+        assert!(sink.take(bytes).is_err());
+    }
+}

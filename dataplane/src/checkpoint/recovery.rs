@@ -1,0 +1,326 @@
+//! Recovery: superblock, then checkpoint, then log, one disk operation at a time, into what the core's groups start
+//! from.
+//!
+//! Everything that was read is made durable before the core votes: a write that survived the crash of the process
+//! may still lie in the device's cache only.
+
+use super::chunk::{CHUNK_HEADER_BYTES, ChunkHeader, ChunkPlace};
+use super::image::ImageSink;
+use super::superblock::{CheckpointName, SUPERBLOCK_FILE_BYTES, Superblock, SuperblockError};
+use crate::limits::RECOVERY_READ_BYTES;
+use crate::partition::state::State;
+use crate::paxos::Seed;
+use crate::wal::block::{LogIdentity, Place};
+use crate::wal::record::RecordError;
+use crate::wal::recovery::{LogError, LogRecovery, Next, RecoveredLog};
+use crate::wal::replay::{Replay, ReplayError};
+use bytes::Bytes;
+use evenkeel_wire::aligned::AlignedBuffer;
+use evenkeel_wire::checksum::Hash128;
+use evenkeel_wire::limits::BLOCK_BYTES;
+use evenkeel_wire::turn::{DiskAction, DiskFault, File};
+use std::collections::VecDeque;
+use thiserror::Error;
+
+/// Why a core cannot start from its files.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RecoveryError {
+    /// No usable superblock.
+    #[error(transparent)]
+    Superblock(#[from] SuperblockError),
+    /// A record of the checkpoint is malformed although its chunk is whole.
+    #[error("checkpoint: {0}")]
+    Image(#[from] RecordError),
+    /// The log cannot be read by this version.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The log's records contradict each other.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// The disk failed.
+    #[error("reading {file:?} failed: {fault}")]
+    Disk {
+        /// Which file.
+        file: File,
+        /// How.
+        fault: DiskFault,
+    },
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub enum RecoveryStep {
+    /// Perform this, then call again with the outcome.
+    Operation(File, DiskAction),
+    /// Everything has been read and is durable.
+    Done(Box<Recovered>),
+}
+
+/// What a core starts from.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The superblock in force.
+    pub superblock: Superblock,
+    /// The log.
+    pub log: RecoveredLog,
+    /// The chunk of the checkpoint that could not be read, if one could not: the groups begin empty.
+    pub damaged_chunk: Option<ChunkPlace>,
+    /// The groups: what their replica starts from, and their state. After damage none of them may vote until it is
+    /// refilled by its peers.
+    pub groups: Vec<(Seed, State)>,
+}
+
+impl Recovered {
+    /// What was found, in a sentence; empty when nothing is damaged.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let chunk = self.damaged_chunk.iter().map(|place| {
+            format!(
+                "checkpoint file {} is damaged at byte {} (chunk {})",
+                place.file, place.offset, place.index
+            )
+        });
+        let log = self.log.damage.iter().map(|damage| {
+            let Place { at, offset } = damage.place;
+            let until = damage.until.map_or("the end".to_owned(), |until| until.to_string());
+            format!(
+                "log segment {} is damaged at byte {offset} (writes {} to before {until}, durable once)",
+                at.segment, damage.from
+            )
+        });
+        let found: Vec<String> = chunk.chain(log).collect();
+        if found.is_empty() {
+            return String::new();
+        }
+        format!("{}; this core's replicas do not vote until their peers have refilled them", found.join("; "))
+    }
+}
+
+#[derive(Debug)]
+enum Phase {
+    Superblock,
+    Checkpoint(CheckpointReader),
+    Log(Box<LogRecovery>),
+    Flush { left: VecDeque<u32>, log: RecoveredLog },
+}
+
+/// Reads a core's files.
+#[derive(Debug)]
+pub struct Recovery {
+    identity: LogIdentity,
+    phase: Phase,
+    superblock: Option<Superblock>,
+    replay: Replay,
+    damaged_chunk: Option<ChunkPlace>,
+    /// What the last operation was on.
+    asked: Option<(File, u64)>,
+}
+
+#[derive(Debug)]
+struct CheckpointReader {
+    name: CheckpointName,
+    sequence: u64,
+    index: u64,
+    offset: u64,
+    previous_hash: Hash128,
+    sink: ImageSink,
+    window: Bytes,
+    window_offset: u64,
+    /// What was asked for last: offset and least length.
+    asked: Option<(u64, usize)>,
+}
+
+impl Recovery {
+    /// Begins.
+    #[must_use]
+    pub fn new(identity: LogIdentity) -> Self {
+        Self {
+            identity,
+            phase: Phase::Superblock,
+            superblock: None,
+            replay: Replay::default(),
+            damaged_chunk: None,
+            asked: None,
+        }
+    }
+
+    /// The first operation.
+    #[must_use]
+    pub fn begin(&mut self) -> RecoveryStep {
+        self.read(File::Superblock, 0, SUPERBLOCK_FILE_BYTES)
+    }
+
+    /// Takes the outcome of the last operation and says what to do next.
+    ///
+    /// # Errors
+    /// When the core cannot start from these files.
+    pub fn next(
+        &mut self,
+        outcome: Result<Option<AlignedBuffer>, DiskFault>,
+    ) -> Result<RecoveryStep, RecoveryError> {
+        let (file, offset) = self.asked.expect("an operation was asked for");
+        let bytes = outcome.map_err(|fault| RecoveryError::Disk { file, fault })?;
+        let bytes = bytes.map(|buffer| Bytes::copy_from_slice(&buffer)).unwrap_or_default();
+        match &mut self.phase {
+            Phase::Superblock => {
+                let superblock = Superblock::choose(&bytes, &self.identity)?;
+                self.superblock = Some(superblock);
+                match superblock.checkpoint {
+                    Some(name) => {
+                        self.phase = Phase::Checkpoint(CheckpointReader::new(name, superblock.sequence));
+                        self.read_checkpoint()
+                    }
+                    None => self.begin_log(),
+                }
+            }
+            Phase::Checkpoint(reader) => {
+                reader.window = bytes;
+                reader.window_offset = offset;
+                self.read_checkpoint()
+            }
+            Phase::Log(_) => {
+                let File::Segment(segment) = file else {
+                    unreachable!("the log is read from segments");
+                };
+                self.read_log(Some((segment, offset, bytes)))
+            }
+            Phase::Flush { .. } => self.flush(),
+        }
+    }
+
+    fn read(&mut self, file: File, offset: u64, bytes: usize) -> RecoveryStep {
+        self.asked = Some((file, offset));
+        RecoveryStep::Operation(file, DiskAction::Read { offset, bytes })
+    }
+
+    fn read_checkpoint(&mut self) -> Result<RecoveryStep, RecoveryError> {
+        let Phase::Checkpoint(reader) = &mut self.phase else {
+            unreachable!("called while the checkpoint is read");
+        };
+        match reader.advance(&self.identity)? {
+            Advance::Read { offset, bytes } => {
+                let file = File::Checkpoint(reader.name.file);
+                Ok(self.read(file, offset, bytes))
+            }
+            Advance::Complete => {
+                let images = std::mem::take(&mut reader.sink.complete);
+                self.replay = Replay::new(images);
+                self.begin_log()
+            }
+            Advance::Damaged => {
+                self.damaged_chunk = Some(reader.place());
+                self.replay = Replay::without_checkpoint();
+                self.begin_log()
+            }
+        }
+    }
+
+    fn begin_log(&mut self) -> Result<RecoveryStep, RecoveryError> {
+        let superblock = self.superblock.expect("the superblock was read first");
+        let Superblock { segments, segment_bytes, log_start, .. } = superblock;
+        self.phase =
+            Phase::Log(Box::new(LogRecovery::new(self.identity, segments, segment_bytes, log_start)));
+        self.read_log(None)
+    }
+
+    fn read_log(&mut self, read: Option<(u32, u64, Bytes)>) -> Result<RecoveryStep, RecoveryError> {
+        let Phase::Log(log) = &mut self.phase else {
+            unreachable!("called while the log is read");
+        };
+        let next = log.next(read)?;
+        let damaged = log.is_damaged();
+        for record in log.records.drain(..) {
+            self.replay.take(record, damaged)?;
+        }
+        match next {
+            Next::Read { segment, offset, bytes } => Ok(self.read(File::Segment(segment), offset, bytes)),
+            Next::Done(log) => {
+                let left = log.used.iter().map(|segment| segment.at.segment).collect();
+                self.phase = Phase::Flush { left, log };
+                self.flush()
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<RecoveryStep, RecoveryError> {
+        let Phase::Flush { left, log } = &mut self.phase else {
+            unreachable!("called while flushing");
+        };
+        if let Some(segment) = left.pop_front() {
+            self.asked = Some((File::Segment(segment), 0));
+            return Ok(RecoveryStep::Operation(File::Segment(segment), DiskAction::Flush));
+        }
+        let log = log.clone();
+        let groups = std::mem::take(&mut self.replay).finish(!log.damage.is_empty());
+        let superblock = self.superblock.expect("the superblock was read first");
+        let damaged_chunk = self.damaged_chunk;
+        Ok(RecoveryStep::Done(Box::new(Recovered { superblock, log, damaged_chunk, groups })))
+    }
+}
+
+/// What a checkpoint's reader wants.
+enum Advance {
+    Read { offset: u64, bytes: usize },
+    Complete,
+    Damaged,
+}
+
+impl CheckpointReader {
+    fn new(name: CheckpointName, sequence: u64) -> Self {
+        Self {
+            name,
+            sequence,
+            index: 0,
+            offset: 0,
+            previous_hash: Hash128::ZERO,
+            sink: ImageSink::default(),
+            window: Bytes::new(),
+            window_offset: 0,
+            asked: None,
+        }
+    }
+
+    fn place(&self) -> ChunkPlace {
+        let Self { name, sequence, index, offset, .. } = *self;
+        ChunkPlace { file: name.file, checkpoint: sequence, index, offset }
+    }
+
+    /// Takes chunks from the window.
+    fn advance(&mut self, identity: &LogIdentity) -> Result<Advance, RecoveryError> {
+        loop {
+            let skip = ((self.offset - self.window_offset) as usize).min(self.window.len());
+            let left = self.window.slice(skip..);
+            if left.len() < BLOCK_BYTES {
+                return Ok(self.ask_for(BLOCK_BYTES));
+            }
+            let Some((header, hash)) = ChunkHeader::decode(&left, identity, &self.place()) else {
+                return Ok(Advance::Damaged);
+            };
+            if left.len() < header.disk_bytes() {
+                return Ok(self.ask_for(header.disk_bytes()));
+            }
+            let payload = left.slice(CHUNK_HEADER_BYTES..CHUNK_HEADER_BYTES + header.payload_bytes as usize);
+            if header.previous_hash != self.previous_hash || Hash128::of(&payload) != header.payload_hash {
+                return Ok(Advance::Damaged);
+            }
+            self.sink.take(payload)?;
+            self.index += 1;
+            self.offset += header.disk_bytes() as u64;
+            self.previous_hash = hash;
+            if header.last {
+                let as_named = self.index == self.name.chunks && hash == self.name.last_hash;
+                let whole = as_named && !self.sink.is_open();
+                return Ok(if whole { Advance::Complete } else { Advance::Damaged });
+            }
+        }
+    }
+
+    /// Asks for `bytes` at the present offset, once: the file is too short if they did not come.
+    fn ask_for(&mut self, bytes: usize) -> Advance {
+        if self.asked == Some((self.offset, bytes)) {
+            return Advance::Damaged;
+        }
+        self.asked = Some((self.offset, bytes));
+        Advance::Read { offset: self.offset, bytes: bytes.max(RECOVERY_READ_BYTES) }
+    }
+}

@@ -1,0 +1,132 @@
+//! Physics of a storage core: fixed bounds, each with its unit and its reason.
+
+use evenkeel_wire::limits::ITEM_ARCHIVE_BYTES_MAX;
+use std::time::Duration;
+
+/// How often a leader renews its leases. Several fit into a term, so that one lost frame costs nothing.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long a granted lease lasts (section 6.2 of the ATC 2022 paper: a couple of seconds).
+pub const LEASE_TERM: Duration = Duration::from_millis(1600);
+
+/// How much the clocks of two hosts may drift apart within one term: 2%, far above what a working CLOCK_BOOTTIME
+/// does. A leader gives its lease up this much early, and a new one waits this much longer.
+pub const LEASE_DRIFT: Duration = Duration::from_millis(32);
+
+/// Silence of a leader after which a follower begins to ask its peers about it.
+pub const SUSPECT_AFTER: Duration = Duration::from_millis(1000);
+
+/// Followers of one group begin to ask at different times: this much apart by their place in the group…
+pub const SUSPECT_STAGGER: Duration = Duration::from_millis(150);
+
+/// …and at random within this much.
+pub const SUSPECT_JITTER: Duration = Duration::from_millis(120);
+
+/// How long a follower waits for its peers' opinion before it asks again.
+pub const SUSPECT_ANSWER_WITHIN: Duration = Duration::from_millis(300);
+
+/// How long a candidate waits for promises before it tries a higher ballot, plus up to as much at random.
+pub const CANDIDATE_PATIENCE: Duration = Duration::from_millis(400);
+
+/// How often a candidate repeats its question to members that have not answered.
+pub const PREPARE_AGAIN_AFTER: Duration = Duration::from_millis(60);
+
+/// After this much time without progress, what was sent to a follower is sent again.
+pub const RESEND_AFTER: Duration = Duration::from_millis(250);
+
+/// How long a leader keeps its commit position to itself when no entry carries it to the followers.
+pub const COMMIT_NOTICE_AFTER: Duration = Duration::from_millis(4);
+
+/// Bytes of entries in one Accept.
+pub const ACCEPT_BYTES_MAX: usize = 512 * 1024;
+
+/// Bytes of entries under way to one follower of one group.
+pub const FOLLOWER_WINDOW_BYTES: usize = 8 * 1024 * 1024;
+
+/// Entries under way to one follower of one group.
+pub const FOLLOWER_WINDOW_ENTRIES: usize = 4096;
+
+/// Applied entries that a group keeps in memory for a follower that is behind, bytes. A follower that needs older
+/// ones is sent a snapshot.
+pub const GROUP_LOG_BYTES_KEPT: usize = 16 * 1024 * 1024;
+
+/// Writes of one partition that may wait for their quorum.
+pub const PENDING_WRITES_MAX: usize = 4096;
+
+/// Bytes of them.
+pub const PENDING_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Failed conditions and repeated tokens of one partition that may wait for what they were evaluated against.
+pub const PARKED_ANSWERS_MAX: usize = 4096;
+
+/// Log writes under way at the device. Two to four merge their flushes (docs/decisions/0004-log.md).
+pub const LOG_WRITES_IN_FLIGHT_MAX: usize = 4;
+
+/// Capacity of a pooled log buffer, bytes. A record that is larger gets a buffer of its own.
+pub const LOG_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Pooled log buffers of a core: those in flight, and two that fill.
+pub const LOG_BUFFERS: usize = LOG_WRITES_IN_FLIGHT_MAX + 2;
+
+/// Within this time of the last acknowledgement, a log write names it as durable.
+pub const WATERMARK_WITHIN: Duration = Duration::from_millis(8);
+
+/// Smallest log segment, bytes: it must hold the largest record.
+pub const SEGMENT_BYTES_MIN: u64 = 8 * 1024 * 1024;
+
+/// Free segments that client writes leave alone: promises, group states and copies must always find room.
+pub const SEGMENTS_RESERVED: usize = 2;
+
+/// Fewest segments: the reserve, one in use, one to fill.
+pub const SEGMENTS_MIN: u32 = 4;
+
+/// Bytes of records in one chunk of a checkpoint or a snapshot, unless one record alone is larger.
+pub const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Chunks of a snapshot under way to one receiver.
+pub const SNAPSHOT_WINDOW_CHUNKS: u32 = 4;
+
+/// How long a snapshot's sender waits for an acknowledgement before it sends again, and its receiver for a chunk
+/// before it forgets the transfer.
+pub const SNAPSHOT_PATIENCE: Duration = Duration::from_millis(1000);
+
+/// Bytes read at once during recovery.
+pub const RECOVERY_READ_BYTES: usize = 1024 * 1024;
+
+/// A token older than this is refused: what it did may have been forgotten.
+pub const TOKEN_RETENTION_MS: u64 = 60_000;
+
+/// A token may be this much ahead of the leader's clock.
+pub const TOKEN_AHEAD_MS_MAX: u64 = 10_000;
+
+/// Outcomes that one partition remembers.
+pub const OUTCOMES_MAX: usize = 65_536;
+
+/// Clients that one partition remembers.
+pub const SESSIONS_MAX: usize = 65_536;
+
+/// How often a leader core tells MemDS everything that it leads.
+pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(1000);
+
+/// How often the catalogue repeats orders that were not answered.
+pub const CATALOG_RETRY: Duration = Duration::from_millis(500);
+
+/// Most partitions that a table may be created with.
+pub const TABLE_PARTITIONS_MAX: u32 = 256;
+
+/// Read units that one partition serves (section 3 of the ATC 2022 paper).
+pub const PARTITION_READ_UNITS: u64 = 3000;
+
+/// Write units that one partition serves.
+pub const PARTITION_WRITE_UNITS: u64 = 1000;
+
+/// Partitions of a new on-demand table: its first level is 4000 write and 12000 read units (developer guide).
+pub const ON_DEMAND_PARTITIONS: u32 = 4;
+
+const _: () = assert!(LEASE_TERM.as_nanos() > 4 * HEARTBEAT_INTERVAL.as_nanos());
+const _: () = assert!(LEASE_DRIFT.as_nanos() * 50 >= LEASE_TERM.as_nanos());
+const _: () = assert!(SEGMENT_BYTES_MIN as usize > ITEM_ARCHIVE_BYTES_MAX + LOG_BUFFER_BYTES);
+const _: () = assert!(SEGMENTS_MIN as usize > SEGMENTS_RESERVED + 1);
+const _: () = assert!(FOLLOWER_WINDOW_BYTES > ITEM_ARCHIVE_BYTES_MAX);
+const _: () = assert!(ON_DEMAND_PARTITIONS as u64 * PARTITION_WRITE_UNITS == 4000);
+const _: () = assert!(ON_DEMAND_PARTITIONS as u64 * PARTITION_READ_UNITS == 12000);

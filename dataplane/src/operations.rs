@@ -1,0 +1,54 @@
+//! Names of disk operations: who on this core asked for one is in its id.
+
+use evenkeel_wire::ids::Lsn;
+use evenkeel_wire::turn::OperationId;
+
+const CHECKPOINT: u64 = 1 << 62;
+const RECOVERY: u64 = 1 << 63;
+
+/// Who asked for a disk operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The log: the write with this lsn.
+    Log(Lsn),
+    /// The checkpoint writer: its counter.
+    Checkpoint(u64),
+    /// Recovery, which has one operation at a time.
+    Recovery,
+}
+
+impl Owner {
+    /// The id of this owner's operation.
+    #[must_use]
+    pub fn id(self) -> OperationId {
+        match self {
+            Self::Log(lsn) => OperationId(lsn.0),
+            Self::Checkpoint(count) => OperationId(CHECKPOINT | count),
+            Self::Recovery => OperationId(RECOVERY),
+        }
+    }
+
+    /// Whose operation has this id.
+    #[must_use]
+    pub fn of(id: OperationId) -> Self {
+        if id.0 & RECOVERY != 0 {
+            Self::Recovery
+        } else if id.0 & CHECKPOINT != 0 {
+            Self::Checkpoint(id.0 & !CHECKPOINT)
+        } else {
+            Self::Log(Lsn(id.0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_name_their_owner() {
+        for owner in [Owner::Log(Lsn(7)), Owner::Checkpoint(7), Owner::Recovery] {
+            assert_eq!(Owner::of(owner.id()), owner);
+        }
+    }
+}

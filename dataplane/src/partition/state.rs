@@ -1,0 +1,106 @@
+//! A partition's replicated state: items, tokens, and how far its log has been applied.
+//!
+//! [`State::apply`] is the only thing that changes it, and depends on nothing but the entry: replicas that have
+//! applied the same entries are equal.
+
+use super::sessions::{Outcome, Returned, Sessions};
+use crate::tree::{Cell, Tree};
+use evenkeel_wire::entry::{Entry, EntryKind, Write};
+use evenkeel_wire::ids::{Ballot, Slot};
+use evenkeel_wire::message::peer::{LogEnd, LogPoint};
+use evenkeel_wire::message::request::ReturnItem;
+
+/// What replicas of a partition agree on.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// The items.
+    pub tree: Tree,
+    /// The tokens.
+    pub sessions: Sessions,
+    /// Up to where the log has been applied.
+    pub applied: LogPoint,
+    /// Ballot in which the last applied entry was first proposed.
+    pub applied_ballot: Ballot,
+    /// The last applied entry's timestamp.
+    pub timestamp: u64,
+}
+
+/// What applying an entry did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// A no-op.
+    Nothing,
+    /// A write, with what its answer carries.
+    Written {
+        /// Where and when.
+        outcome: Outcome,
+    },
+}
+
+impl State {
+    /// The end of the applied log.
+    #[must_use]
+    pub fn end(&self) -> LogEnd {
+        LogEnd { ballot: self.applied_ballot, slot: self.applied.slot }
+    }
+
+    /// Applies the next entry.
+    ///
+    /// # Panics
+    /// When it is not the next one, or is not what it was when it was accepted: both are bugs, because every entry
+    /// was checked when it came.
+    pub fn apply(&mut self, entry: &Entry) -> Applied {
+        assert_eq!(entry.header.slot, self.applied.slot.next(), "entries are applied in order");
+        assert_eq!(entry.header.previous, self.applied.hash, "entries are applied along the chain");
+        let applied = match entry.header.kind {
+            EntryKind::Noop => Applied::Nothing,
+            EntryKind::Write => {
+                let write =
+                    Write::decode(entry.payload()).expect("an accepted entry was checked when it came");
+                self.apply_write(entry, write)
+            }
+        };
+        self.applied = LogPoint { slot: entry.header.slot, hash: entry.hash };
+        self.applied_ballot = entry.header.ballot;
+        self.timestamp = entry.header.timestamp;
+        applied
+    }
+
+    fn apply_write(&mut self, entry: &Entry, write: Write) -> Applied {
+        let (slot, timestamp) = (entry.header.slot, entry.header.timestamp);
+        let written = write.item.as_ref().map(|item| returned(item.checksum, &item.archive));
+        let old = match write.item {
+            Some(item) => {
+                let cell = Cell { slot, timestamp, checksum: item.checksum, archive: item.archive };
+                self.tree.insert(write.key.clone(), cell)
+            }
+            None => self.tree.remove(&write.key),
+        };
+        let returned = match write.return_item {
+            ReturnItem::None => None,
+            ReturnItem::Old => old.map(|cell| returned(cell.checksum, &cell.archive)),
+            ReturnItem::New => written,
+        };
+        let outcome = Outcome {
+            sequence: write.token.sequence,
+            issued_ms: write.token.issued_ms,
+            request_hash: write.request_hash,
+            slot,
+            timestamp,
+            key: write.key,
+            returned,
+        };
+        self.sessions.record(&write.token, outcome.clone());
+        Applied::Written { outcome }
+    }
+
+    /// Up to which slot everything is applied.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        self.applied.slot
+    }
+}
+
+fn returned(checksum: u32, archive: &bytes::Bytes) -> Returned {
+    Returned { checksum, archive: archive.clone() }
+}

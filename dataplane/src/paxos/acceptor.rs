@@ -1,0 +1,226 @@
+//! The acceptor's side: promises, and entries accepted in slot order.
+
+use super::log::Fit;
+use super::{Mark, Message, Output, Replica, Role};
+use crate::limits::ACCEPT_BYTES_MAX;
+use crate::wal::record::RecordBody;
+use bytes::Bytes;
+use evenkeel_wire::entry::{Entry, EntryError, EntryKind, Write};
+use evenkeel_wire::ids::{Ballot, NodeId, PartitionId, Slot};
+use evenkeel_wire::message::peer::{
+    Accepted, Fetch, LogPoint, Prepare, Promise, Refuse, Rejected, Rejection,
+};
+use evenkeel_wire::turn::Boot;
+
+/// A leader's Accept, taken apart.
+#[derive(Clone, Debug)]
+pub(super) struct Proposal {
+    pub(super) ballot: Ballot,
+    pub(super) previous: LogPoint,
+    pub(super) commit: Slot,
+    pub(super) entries: Vec<Bytes>,
+}
+
+impl Replica {
+    pub(super) fn on_prepare(&mut self, now: Boot, from: NodeId, prepare: &Prepare, out: &mut Vec<Output>) {
+        let ballot = prepare.ballot;
+        if self.is_refilling() || ballot < self.promised || ballot.node != from {
+            return self.send(from, Message::Refuse(Refuse { promised: self.promised }), out);
+        }
+        if ballot > self.promised {
+            self.promise(now, ballot, None, out);
+            self.persist(Mark::Promise(ballot), RecordBody::Promise, out);
+        }
+        // A repeated question gets the same answer, unless the candidate has already won and leads.
+        if self.leader().is_none() {
+            self.owed.promise = Some(from);
+            self.pay_promise(out);
+        }
+    }
+
+    /// Raises the promise in memory. The caller persists it.
+    pub(super) fn promise(
+        &mut self,
+        now: Boot,
+        ballot: Ballot,
+        leader: Option<NodeId>,
+        out: &mut Vec<Output>,
+    ) {
+        assert!(ballot > self.promised, "a promise only rises");
+        self.previous = self.promised;
+        self.promised = ballot;
+        self.matched = self.commit;
+        self.owed = super::Owed::default();
+        self.become_follower(now, leader, out);
+    }
+
+    /// Sends the promise that is owed, once it is durable.
+    pub(super) fn pay_promise(&mut self, out: &mut Vec<Output>) {
+        let Some(to) = self.owed.promise else {
+            return;
+        };
+        if self.promised_durable < self.promised {
+            return;
+        }
+        self.owed.promise = None;
+        let promise = self.own_promise();
+        self.send(to, Message::Promise(promise), out);
+    }
+
+    /// This replica's promise of the promised ballot. The end of the log that it names must survive a crash.
+    fn own_promise(&self) -> Promise {
+        let last = self.log.end();
+        assert!(
+            self.durable >= last.slot,
+            "entries were appended before the promise and are durable with it"
+        );
+        Promise {
+            ballot: self.promised,
+            previous: self.previous,
+            last,
+            last_hash: self.log.last().hash,
+            commit: self.commit,
+        }
+    }
+
+    pub(super) fn on_accept(&mut self, now: Boot, from: NodeId, proposal: Proposal, out: &mut Vec<Output>) {
+        let ballot = proposal.ballot;
+        if ballot < self.promised || ballot.node != from {
+            return self.reject(from, ballot, Rejection::Ballot, out);
+        }
+        if ballot > self.promised {
+            self.promise(now, ballot, Some(from), out);
+            self.persist(Mark::Promise(ballot), RecordBody::Promise, out);
+        }
+        self.hear_leader(now, from, out);
+        if let Some(reason) = self.refusal(proposal.previous) {
+            return self.reject(from, ballot, reason, out);
+        }
+        match self.take_entries(&proposal, out) {
+            Ok(last) => self.matched = self.matched.max(last),
+            Err(_) => return self.reject(from, ballot, Rejection::Conflict(self.commit), out),
+        }
+        self.learn_commit(proposal.commit);
+        self.owed.accepted = true;
+    }
+
+    /// Why entries after `previous` cannot be taken, if they cannot.
+    fn refusal(&self, previous: LogPoint) -> Option<Rejection> {
+        let last = self.log.last().slot;
+        if previous.slot > last {
+            return Some(Rejection::Gap(last));
+        }
+        match self.log.hash(previous.slot) {
+            Some(hash) if hash != previous.hash => Some(Rejection::Conflict(self.commit)),
+            Some(_) | None => None,
+        }
+    }
+
+    /// Appends what is new, after superseding what conflicts. Returns the last slot that the proposal covers.
+    fn take_entries(&mut self, proposal: &Proposal, out: &mut Vec<Output>) -> Result<Slot, EntryError> {
+        let mut last = proposal.previous.slot;
+        for bytes in &proposal.entries {
+            let entry = check_entry(self.partition(), bytes)?;
+            let slot = entry.header.slot;
+            let chained = slot == last.next() && entry.header.ballot <= proposal.ballot;
+            if !chained {
+                return Err(EntryError::Unknown { field: "slot", got: slot.0 });
+            }
+            match self.log.fit(&entry) {
+                Fit::Present => {}
+                Fit::Next => self.persist_entry(entry, out),
+                Fit::Conflict => {
+                    self.supersede(slot, out);
+                    self.append_if_chained(entry, out)?;
+                }
+                Fit::Unchained => return Err(EntryError::Unknown { field: "previous hash", got: slot.0 }),
+            }
+            last = slot;
+        }
+        Ok(last)
+    }
+
+    fn append_if_chained(&mut self, entry: Entry, out: &mut Vec<Output>) -> Result<(), EntryError> {
+        if self.log.fit(&entry) != Fit::Next {
+            return Err(EntryError::Unknown { field: "previous hash", got: entry.header.slot.0 });
+        }
+        self.persist_entry(entry, out);
+        Ok(())
+    }
+
+    pub(super) fn adopt(&mut self, entries: &[Bytes], out: &mut Vec<Output>) -> Result<(), EntryError> {
+        for bytes in entries {
+            let entry = check_entry(self.partition(), bytes)?;
+            match self.log.fit(&entry) {
+                Fit::Present => {}
+                Fit::Next => self.persist_entry(entry, out),
+                Fit::Conflict => {
+                    self.supersede(entry.header.slot, out);
+                    self.append_if_chained(entry, out)?;
+                }
+                Fit::Unchained => {
+                    return Err(EntryError::Unknown { field: "previous hash", got: entry.header.slot.0 });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Raises the commit position as far as the log is known to equal the leader's.
+    pub(super) fn learn_commit(&mut self, leaders: Slot) {
+        self.commit = self.commit.max(leaders.min(self.matched));
+    }
+
+    fn reject(&self, to: NodeId, ballot: Ballot, reason: Rejection, out: &mut Vec<Output>) {
+        let rejected = Rejected { ballot, promised: self.promised, reason };
+        self.send(to, Message::Rejected(rejected), out);
+    }
+
+    /// Tells the leader how far this log is, when it is owed that.
+    pub(super) fn pay_accepted(&mut self, out: &mut Vec<Output>) {
+        let Role::Follower(follower) = &mut self.role else {
+            return;
+        };
+        let Some(leader) = follower.leader else {
+            return;
+        };
+        if self.promised_durable < self.promised || leader != self.promised.node {
+            return;
+        }
+        let matched = self.matched.min(self.durable);
+        if !self.owed.accepted && matched == follower.told {
+            return;
+        }
+        self.owed.accepted = false;
+        follower.told = matched;
+        let accepted = Accepted { ballot: self.promised, matched, votes: self.refill.is_none() };
+        self.send(leader, Message::Accepted(accepted), out);
+    }
+
+    pub(super) fn on_fetch(&mut self, from: NodeId, fetch: &Fetch, out: &mut Vec<Output>) {
+        if fetch.ballot != self.promised {
+            return self.send(from, Message::Refuse(Refuse { promised: self.promised }), out);
+        }
+        let mut entries = Vec::new();
+        if self.log.hash(fetch.after.slot) == Some(fetch.after.hash) {
+            entries = self.log.batch_after(fetch.after.slot, ACCEPT_BYTES_MAX).0;
+        }
+        let fetched = Message::Fetched { ballot: fetch.ballot, previous: fetch.after, entries };
+        self.send(from, fetched, out);
+    }
+}
+
+/// Reads an entry that another member sent, fully: from here on it is known to be well-formed.
+fn check_entry(partition: PartitionId, bytes: &Bytes) -> Result<Entry, EntryError> {
+    let entry = Entry::take(&mut bytes.clone())?;
+    if entry.header.partition != partition {
+        return Err(EntryError::Unknown { field: "partition", got: entry.header.partition.0 });
+    }
+    match entry.header.kind {
+        EntryKind::Noop => {}
+        EntryKind::Write => {
+            Write::decode(entry.payload())?;
+        }
+    }
+    Ok(entry)
+}

@@ -1,0 +1,178 @@
+//! Standing for election: promises, and adopting the best log among them.
+
+use super::leader::Leader;
+use super::{MEMBERS_MAX, Mark, Message, Output, Replica, Role};
+use crate::limits::{CANDIDATE_PATIENCE, LEASE_DRIFT, LEASE_TERM, PREPARE_AGAIN_AFTER};
+use crate::wal::record::RecordBody;
+use arrayvec::ArrayVec;
+use bytes::Bytes;
+use evenkeel_wire::ids::{Ballot, NodeId};
+use evenkeel_wire::message::peer::{Fetch, LogEnd, LogPoint, Prepare, Promise, Relinquished};
+use evenkeel_wire::turn::Boot;
+use std::time::Duration;
+
+/// A candidacy.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    /// When to give up and try again.
+    deadline: Boot,
+    /// The proof that the former leader gave up its lease, and when it came.
+    relinquished: Option<(Relinquished, Boot)>,
+    /// When Prepare was last sent: only once the own promise is durable, so that no ballot is ever used twice.
+    asked_at: Option<Boot>,
+    promises: ArrayVec<(NodeId, Promise), MEMBERS_MAX>,
+    quorum_at: Option<Boot>,
+    /// From whom the log is being adopted, and up to where.
+    adopting: Option<(NodeId, LogEnd)>,
+}
+
+impl Replica {
+    /// Stands for election.
+    pub(super) fn stand(&mut self, now: Boot, relinquished: Option<Relinquished>, out: &mut Vec<Output>) {
+        let ballot = self.promised.max(self.highest_seen).successor(self.node);
+        self.promise(now, ballot, None, out);
+        let jitter = Duration::from_nanos(self.prng.below(CANDIDATE_PATIENCE.as_nanos() as u64));
+        self.role = Role::Candidate(Candidate {
+            deadline: now.after(CANDIDATE_PATIENCE + jitter),
+            relinquished: relinquished.map(|proof| (proof, now)),
+            asked_at: None,
+            promises: ArrayVec::new(),
+            quorum_at: None,
+            adopting: None,
+        });
+        self.persist(Mark::Promise(ballot), RecordBody::Promise, out);
+    }
+
+    pub(super) fn tick_candidate(&mut self, now: Boot, out: &mut Vec<Output>) {
+        let Role::Candidate(candidate) = &self.role else {
+            return;
+        };
+        if now >= candidate.deadline {
+            return self.become_follower(now, None, out);
+        }
+        let unanswered = candidate.asked_at.is_some_and(|at| now.since(at) >= PREPARE_AGAIN_AFTER);
+        if unanswered && candidate.quorum_at.is_none() {
+            self.ask_for_promises(now, out);
+        }
+    }
+
+    fn ask_for_promises(&mut self, now: Boot, out: &mut Vec<Output>) {
+        if let Role::Candidate(candidate) = &mut self.role {
+            candidate.asked_at = Some(now);
+        }
+        let prepare = Message::Prepare(Prepare { ballot: self.promised });
+        self.send_others(&prepare, out);
+    }
+
+    pub(super) fn on_promise(&mut self, now: Boot, from: NodeId, promise: Promise, out: &mut Vec<Output>) {
+        let Role::Candidate(candidate) = &mut self.role else {
+            return;
+        };
+        let known = candidate.promises.iter().any(|(node, _)| *node == from);
+        if promise.ballot != self.promised || known || candidate.promises.is_full() {
+            return;
+        }
+        candidate.promises.push((from, promise));
+        self.advance_candidate(now, out);
+    }
+
+    pub(super) fn on_refuse(&mut self, now: Boot, promised: Ballot, out: &mut Vec<Output>) {
+        self.highest_seen = self.highest_seen.max(promised);
+        if promised > self.promised && matches!(self.role, Role::Candidate(_)) {
+            self.become_follower(now, None, out);
+        }
+    }
+
+    pub(super) fn advance_candidate(&mut self, now: Boot, out: &mut Vec<Output>) {
+        let quorum = self.quorum();
+        let own_end = self.log.end();
+        let Role::Candidate(candidate) = &mut self.role else {
+            return;
+        };
+        if self.promised_durable < self.promised {
+            return;
+        }
+        if candidate.asked_at.is_none() {
+            return self.ask_for_promises(now, out);
+        }
+        if candidate.promises.len() + 1 < quorum || candidate.quorum_at.is_some() {
+            return;
+        }
+        candidate.quorum_at = Some(now);
+        let best = candidate.promises.iter().max_by_key(|(_, promise)| promise.last);
+        match best {
+            Some((node, promise)) if promise.last > own_end => {
+                candidate.adopting = Some((*node, promise.last));
+                let commit = self.log.point(self.commit).expect("what is committed is at hand or the base");
+                self.fetch(commit, out);
+            }
+            Some(_) | None => self.lead(now, out),
+        }
+    }
+
+    fn fetch(&mut self, after: LogPoint, out: &mut Vec<Output>) {
+        let Role::Candidate(Candidate { adopting: Some((from, _)), .. }) = &self.role else {
+            return;
+        };
+        self.send(*from, Message::Fetch(Fetch { ballot: self.promised, after }), out);
+    }
+
+    pub(super) fn on_fetched(
+        &mut self,
+        now: Boot,
+        from: NodeId,
+        ballot: Ballot,
+        previous: LogPoint,
+        entries: Vec<Bytes>,
+        out: &mut Vec<Output>,
+    ) {
+        let Role::Candidate(Candidate { adopting: Some((source, goal)), .. }) = &self.role else {
+            return;
+        };
+        if ballot != self.promised || from != *source || self.log.hash(previous.slot) != Some(previous.hash) {
+            return;
+        }
+        let goal = *goal;
+        // Without entries the source has trimmed its log: it is better placed to lead, and will stand itself.
+        if entries.is_empty() || self.adopt(&entries, out).is_err() {
+            return self.become_follower(now, None, out);
+        }
+        if self.log.end() >= goal {
+            return self.lead(now, out);
+        }
+        let last = self.last_of(&entries).unwrap_or(previous);
+        self.fetch(last, out);
+    }
+
+    /// The point of the last of `entries`, which are in the log.
+    fn last_of(&self, entries: &[Bytes]) -> Option<LogPoint> {
+        let entry = evenkeel_wire::entry::Entry::take(&mut entries.last()?.clone()).ok()?;
+        self.log.point(entry.header.slot)
+    }
+
+    /// Leads under the promised ballot: every older lease is waited out, and a no-op commits what was found.
+    fn lead(&mut self, now: Boot, out: &mut Vec<Output>) {
+        let Role::Candidate(candidate) = &self.role else {
+            return;
+        };
+        let serve_after = serve_after(candidate, self.previous, now);
+        let leader = Leader::new(self, now, serve_after, &candidate.promises);
+        self.role = Role::Leader(leader);
+        self.propose_noop(out);
+    }
+}
+
+/// From when the new leader may serve: when no lease of an older ballot can be alive.
+fn serve_after(candidate: &Candidate, previous: Ballot, now: Boot) -> Boot {
+    let promises = candidate.promises.iter().map(|(_, promise)| promise.previous);
+    let previous = promises.fold(previous, Ballot::max);
+    let full_wait = candidate.quorum_at.unwrap_or(now).after(LEASE_TERM + LEASE_DRIFT);
+    match &candidate.relinquished {
+        // A lease needs a quorum of promises, and ours would have met one of them.
+        _ if previous == Ballot::ZERO => now,
+        Some((proof, came_at)) if previous <= proof.ballot => {
+            came_at.after(Duration::from_micros(proof.wait_us))
+        }
+        Some(_) | None => full_wait,
+    }
+}

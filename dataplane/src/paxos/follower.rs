@@ -1,0 +1,156 @@
+//! The follower's side: hearing the leader, suspecting it, and asking the peers before doing anything about it.
+
+use super::{Message, Output, Replica, Role};
+use crate::limits::{LEASE_TERM, SUSPECT_AFTER, SUSPECT_ANSWER_WITHIN, SUSPECT_JITTER, SUSPECT_STAGGER};
+use evenkeel_wire::ids::{Ballot, NodeId, Slot};
+use evenkeel_wire::message::peer::{HeartbeatGroup, Relinquished, Suspect, SuspectAnswer};
+use evenkeel_wire::prng::Prng;
+use evenkeel_wire::turn::Boot;
+use std::time::Duration;
+
+/// A follower's view of its leader.
+#[derive(Clone, Debug)]
+pub(super) struct Follower {
+    /// Who leads, if that is known.
+    pub(super) leader: Option<NodeId>,
+    /// The last `matched` that the leader was told.
+    pub(super) told: Slot,
+    /// When the leader's latest frame said that it holds a quorum lease; none if it said that it does not.
+    lease_stated_at: Option<Boot>,
+    /// When to act on the leader's silence.
+    deadline: Boot,
+    /// Whether the peers have been asked about the leader.
+    asking: bool,
+    /// Nobody was ever promised anything here, and this is the first member: stand without asking.
+    stands_at_once: bool,
+}
+
+impl Follower {
+    pub(super) fn new(now: Boot, rank: usize, fresh: bool, prng: &mut Prng) -> Self {
+        let stands_at_once = fresh && rank == 0;
+        let patience = if stands_at_once { Duration::ZERO } else { patience(rank, prng) };
+        Self {
+            leader: None,
+            told: Slot::ZERO,
+            lease_stated_at: None,
+            deadline: now.after(patience),
+            asking: false,
+            stands_at_once,
+        }
+    }
+
+    /// Whether the leader's latest frame said, within one term, that it holds a quorum lease.
+    fn knows_healthy_leader(&self, now: Boot) -> bool {
+        self.lease_stated_at.is_some_and(|at| now.since(at) < LEASE_TERM)
+    }
+}
+
+fn patience(rank: usize, prng: &mut Prng) -> Duration {
+    let jitter = Duration::from_nanos(prng.below(SUSPECT_JITTER.as_nanos() as u64));
+    SUSPECT_AFTER + SUSPECT_STAGGER * rank as u32 + jitter
+}
+
+impl Replica {
+    /// Notes that the leader of the promised ballot has spoken.
+    pub(super) fn hear_leader(&mut self, now: Boot, from: NodeId, out: &mut Vec<Output>) {
+        if !matches!(self.role, Role::Follower(_)) {
+            self.become_follower(now, Some(from), out);
+        }
+        self.owed.promise = None;
+        let patience = patience(self.rank(), &mut self.prng);
+        if let Role::Follower(follower) = &mut self.role {
+            follower.leader = Some(from);
+            follower.deadline = now.after(patience);
+            follower.asking = false;
+            follower.stands_at_once = false;
+        }
+    }
+
+    /// A leader renews its lease. Grants it, or says which ballot is promised instead (zero: no vote).
+    ///
+    /// # Errors
+    /// The promised ballot, when no lease is granted.
+    pub fn on_heartbeat(
+        &mut self,
+        now: Boot,
+        from: NodeId,
+        group: &HeartbeatGroup,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Ballot> {
+        if group.ballot != self.promised || group.ballot.node != from {
+            self.highest_seen = self.highest_seen.max(group.ballot);
+            return Err(self.promised);
+        }
+        self.hear_leader(now, from, out);
+        if let Role::Follower(follower) = &mut self.role {
+            follower.lease_stated_at = group.holds_lease.then_some(now);
+        }
+        self.learn_commit(group.commit);
+        if self.is_refilling() { Err(Ballot::ZERO) } else { Ok(()) }
+    }
+
+    pub(super) fn tick_follower(&mut self, now: Boot, out: &mut Vec<Output>) {
+        let voting = !self.is_refilling();
+        let Role::Follower(follower) = &mut self.role else {
+            return;
+        };
+        if now < follower.deadline || !voting {
+            return;
+        }
+        if follower.stands_at_once {
+            return self.stand(now, None, out);
+        }
+        follower.asking = true;
+        follower.deadline = now.after(SUSPECT_ANSWER_WITHIN);
+        let suspect = Message::Suspect(Suspect { promised: self.promised });
+        self.send_others(&suspect, out);
+    }
+
+    pub(super) fn on_suspect(&mut self, now: Boot, from: NodeId, out: &mut Vec<Output>) {
+        let healthy = match &self.role {
+            Role::Leader(_) => self.holds_lease(now),
+            Role::Follower(follower) => follower.knows_healthy_leader(now),
+            Role::Candidate(_) => false,
+        };
+        self.send(from, Message::SuspectAnswer(SuspectAnswer { healthy }), out);
+    }
+
+    pub(super) fn on_suspect_answer(&mut self, now: Boot, healthy: bool, out: &mut Vec<Output>) {
+        let patience = patience(self.rank(), &mut self.prng);
+        let Role::Follower(follower) = &mut self.role else {
+            return;
+        };
+        if !follower.asking {
+            return;
+        }
+        follower.asking = false;
+        if healthy {
+            follower.deadline = now.after(patience);
+        } else {
+            self.stand(now, None, out);
+        }
+    }
+
+    pub(super) fn on_hand_over(
+        &mut self,
+        now: Boot,
+        from: NodeId,
+        relinquished: Relinquished,
+        out: &mut Vec<Output>,
+    ) {
+        let given_up = relinquished.ballot == self.promised && relinquished.ballot.node == from;
+        if given_up && !self.is_refilling() && matches!(self.role, Role::Follower(_)) {
+            self.stand(now, Some(relinquished), out);
+        }
+    }
+
+    /// Who leads, as far as this replica knows.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Leader(_) => Some(self.node),
+            Role::Follower(follower) => follower.leader,
+            Role::Candidate(_) => None,
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! The leader's side: proposing, replicating, committing, and the lease under which it serves.
+
+use super::{MEMBERS_MAX, Message, Output, Replica, Role};
+use crate::limits::{
+    ACCEPT_BYTES_MAX, COMMIT_NOTICE_AFTER, FOLLOWER_WINDOW_BYTES, FOLLOWER_WINDOW_ENTRIES, LEASE_DRIFT,
+    LEASE_TERM, RESEND_AFTER,
+};
+use crate::planted::{self, Planted};
+use arrayvec::ArrayVec;
+use evenkeel_wire::entry::{Entry, EntryHeader, EntryKind};
+use evenkeel_wire::ids::{Ballot, NodeId, Slot};
+use evenkeel_wire::message::peer::{
+    Accepted, HandOver, HeartbeatGroup, Promise, Rejected, Rejection, Relinquished,
+};
+use evenkeel_wire::message::status::FollowerStatus;
+use evenkeel_wire::turn::Boot;
+use std::collections::VecDeque;
+
+/// A leadership.
+#[derive(Clone, Debug)]
+pub(super) struct Leader {
+    since: Boot,
+    /// No lease of an older ballot can be alive from here on.
+    serve_after: Boot,
+    /// Slot of the no-op: nothing counts as committed before it does.
+    first: Slot,
+    followers: ArrayVec<Progress, MEMBERS_MAX>,
+    /// When the commit position last rose.
+    commit_rose_at: Boot,
+    /// The last damaged follower that asked to be refilled, its nonce, and the slot that it was told.
+    pub(super) rejoin: Option<(NodeId, u64, Slot)>,
+}
+
+/// How a follower is sent entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// One Accept at a time, until it is known where the logs match; when the last was sent.
+    Probe(Option<Boot>),
+    /// As fast as the window allows.
+    Stream,
+    /// It is being sent a snapshot.
+    Snapshot,
+}
+
+/// What the leader knows of a follower.
+#[derive(Clone, Debug)]
+pub(super) struct Progress {
+    node: NodeId,
+    /// The next slot to send.
+    next: Slot,
+    /// Up to where its log is known to match and be durable.
+    matched: Slot,
+    /// Whether that counts: not while it is being refilled.
+    votes: bool,
+    mode: Mode,
+    /// What was sent and not acknowledged: last slot and bytes of each Accept.
+    in_flight: VecDeque<(Slot, usize)>,
+    in_flight_bytes: usize,
+    /// When it last made progress, or was sent something after a silence.
+    progress_at: Boot,
+    told_commit: Slot,
+    /// The lease that it granted counts from here.
+    granted_at: Option<Boot>,
+}
+
+impl Leader {
+    pub(super) fn new(
+        replica: &Replica,
+        now: Boot,
+        serve_after: Boot,
+        promises: &[(NodeId, Promise)],
+    ) -> Self {
+        let last = replica.log.last().slot;
+        let next_for = |node: NodeId| {
+            let promise = promises.iter().find(|(from, _)| *from == node).map(|(_, promise)| promise);
+            match promise {
+                Some(promise) if replica.log.hash(promise.last.slot) == Some(promise.last_hash) => {
+                    promise.last.slot.next()
+                }
+                Some(promise) => promise.commit.next(),
+                None => last.next(),
+            }
+        };
+        let followers = replica.others().map(|member| Progress {
+            node: member.node,
+            next: next_for(member.node),
+            matched: Slot::ZERO,
+            votes: true,
+            mode: Mode::Probe(None),
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            progress_at: now,
+            told_commit: Slot::ZERO,
+            granted_at: None,
+        });
+        let followers = followers.collect();
+        Self { since: now, serve_after, first: last.next(), followers, commit_rose_at: now, rejoin: None }
+    }
+
+    /// When the lease runs out: the quorum's grants, each counted from before it was asked for.
+    fn lease_until(&self, quorum: usize) -> Option<Boot> {
+        let mut grants: ArrayVec<Boot, MEMBERS_MAX> =
+            self.followers.iter().filter_map(|follower| follower.granted_at).collect();
+        grants.sort_unstable_by(|a, b| b.cmp(a));
+        // The leader grants to itself.
+        let weakest = match quorum - 1 {
+            0 => return Some(Boot::NEVER),
+            others => grants.get(others - 1)?,
+        };
+        Some(weakest.after(LEASE_TERM - LEASE_DRIFT))
+    }
+}
+
+impl Progress {
+    fn probe(&mut self, next: Slot, sent_at: Option<Boot>) {
+        self.next = next;
+        self.mode = Mode::Probe(sent_at);
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+    }
+
+    fn acknowledge(&mut self, now: Boot, matched: Slot) {
+        self.progress_at = now;
+        self.matched = self.matched.max(matched);
+        while self.in_flight.front().is_some_and(|(last, _)| *last <= matched) {
+            let (_, bytes) = self.in_flight.pop_front().expect("there is a first");
+            self.in_flight_bytes -= bytes;
+        }
+    }
+
+    fn window_is_open(&self) -> bool {
+        self.in_flight.len() < FOLLOWER_WINDOW_ENTRIES && self.in_flight_bytes < FOLLOWER_WINDOW_BYTES
+    }
+
+    fn waits_too_long(&self, now: Boot) -> bool {
+        !self.in_flight.is_empty() && now.since(self.progress_at) >= RESEND_AFTER
+    }
+}
+
+impl Replica {
+    /// Whether this replica leads, serving or not.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
+    }
+
+    /// Whether this replica stands for election.
+    #[must_use]
+    pub fn is_candidate(&self) -> bool {
+        matches!(self.role, Role::Candidate(_))
+    }
+
+    /// Whether the leader's quorum lease holds.
+    #[must_use]
+    pub fn holds_lease(&self, now: Boot) -> bool {
+        let Role::Leader(leader) = &self.role else {
+            return false;
+        };
+        planted::active(Planted::ReadAfterLease)
+            || leader.lease_until(self.quorum()).is_some_and(|until| now < until)
+    }
+
+    /// Whether this replica may serve writes and strong reads now: it leads, its first entry is committed, every
+    /// older lease has run out, and its own holds.
+    #[must_use]
+    pub fn is_ready(&self, now: Boot) -> bool {
+        let Role::Leader(leader) = &self.role else {
+            return false;
+        };
+        self.commit >= leader.first && now >= leader.serve_after && self.holds_lease(now)
+    }
+
+    /// The next entry's slot.
+    #[must_use]
+    pub fn next_slot(&self) -> Slot {
+        self.log.last().slot.next()
+    }
+
+    /// The next entry's timestamp: above the last one's, and not behind the wall clock.
+    #[must_use]
+    pub fn next_timestamp(&self, wall_ms: u64) -> u64 {
+        (self.timestamp + 1).max(wall_ms << 16)
+    }
+
+    /// Proposes an entry. Its fate is seen by the commit position passing its slot, or by the leadership's loss.
+    ///
+    /// # Panics
+    /// When this replica does not lead.
+    pub fn propose(
+        &mut self,
+        kind: EntryKind,
+        timestamp: u64,
+        payload_bytes: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+        out: &mut Vec<Output>,
+    ) -> Slot {
+        assert!(self.is_leader(), "only a leader proposes");
+        let header = EntryHeader {
+            partition: self.partition(),
+            slot: self.next_slot(),
+            ballot: self.promised,
+            previous: self.log.last().hash,
+            timestamp,
+            kind,
+            payload_bytes: 0,
+        };
+        let entry = Entry::build(header, payload_bytes, write);
+        self.persist_entry(entry, out);
+        header.slot
+    }
+
+    pub(super) fn propose_noop(&mut self, out: &mut Vec<Output>) -> Slot {
+        let timestamp = self.timestamp + 1;
+        self.propose(EntryKind::Noop, timestamp, 0, |_| (), out)
+    }
+
+    /// Sends each follower what it lacks, as far as its window allows.
+    pub(super) fn replicate(&mut self, now: Boot, out: &mut Vec<Output>) {
+        let ballot = self.promised;
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        for follower in &mut leader.followers {
+            if follower.waits_too_long(now) {
+                follower.probe(follower.matched.next(), None);
+            }
+            let mut told = false;
+            while let Some(bytes_max) = room(follower, now, self.log.last().slot) {
+                let Some(previous) = self.log.point(follower.next.previous()) else {
+                    follower.mode = Mode::Snapshot;
+                    out.push(Output::NeedsSnapshot { to: follower.node });
+                    break;
+                };
+                let (entries, last) = self.log.batch_after(previous.slot, bytes_max);
+                let bytes = entries.iter().map(bytes::Bytes::len).sum();
+                note_sent(follower, now, last, bytes);
+                follower.told_commit = self.commit;
+                told = true;
+                let message = Message::Accept { ballot, previous, commit: self.commit, entries };
+                out.push(Output::Send { to: follower.node, message });
+            }
+            let notice_due = now.since(leader.commit_rose_at) >= COMMIT_NOTICE_AFTER;
+            let streams = follower.mode == Mode::Stream;
+            if !told && streams && notice_due && follower.told_commit < self.commit {
+                follower.told_commit = self.commit;
+                let previous = self.log.point(follower.next.previous()).unwrap_or(self.log.base());
+                let message = Message::Accept { ballot, previous, commit: self.commit, entries: Vec::new() };
+                out.push(Output::Send { to: follower.node, message });
+            }
+        }
+    }
+
+    /// When this replica wants [`end_turn`](Self::end_turn) although nothing else happens: a commit position that a
+    /// follower has not been told.
+    #[must_use]
+    pub fn notice_due_at(&self) -> Boot {
+        let Role::Leader(leader) = &self.role else {
+            return Boot::NEVER;
+        };
+        let untold =
+            |follower: &Progress| follower.mode == Mode::Stream && follower.told_commit < self.commit;
+        if leader.followers.iter().any(untold) {
+            leader.commit_rose_at.after(COMMIT_NOTICE_AFTER)
+        } else {
+            Boot::NEVER
+        }
+    }
+
+    pub(super) fn on_accepted(&mut self, now: Boot, from: NodeId, accepted: &Accepted) {
+        let last = self.log.last().slot;
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let Some(follower) = leader.followers.iter_mut().find(|follower| follower.node == from) else {
+            return;
+        };
+        if accepted.ballot != self.promised || accepted.matched > last {
+            return;
+        }
+        follower.acknowledge(now, accepted.matched);
+        follower.votes = accepted.votes;
+        match follower.mode {
+            Mode::Probe(_) => {
+                follower.next = accepted.matched.next();
+                follower.mode = Mode::Stream;
+            }
+            Mode::Stream => follower.next = follower.next.max(accepted.matched.next()),
+            Mode::Snapshot => {}
+        }
+        self.advance_commit(now);
+    }
+
+    /// Raises the commit position to what a quorum has durably.
+    pub(super) fn advance_commit(&mut self, now: Boot) {
+        let quorum = self.quorum();
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let voters = leader.followers.iter().filter(|follower| follower.votes);
+        let mut durable: ArrayVec<Slot, MEMBERS_MAX> = voters.map(|follower| follower.matched).collect();
+        durable.push(self.durable);
+        durable.sort_unstable_by(|a, b| b.cmp(a));
+        let on_quorum = if planted::active(Planted::AcknowledgeBeforeQuorum) {
+            self.durable
+        } else {
+            durable.get(quorum - 1).copied().unwrap_or(Slot::ZERO)
+        };
+        if on_quorum >= leader.first && on_quorum > self.commit {
+            self.commit = on_quorum;
+            leader.commit_rose_at = now;
+        }
+    }
+
+    pub(super) fn on_rejected(
+        &mut self,
+        now: Boot,
+        from: NodeId,
+        rejected: &Rejected,
+        out: &mut Vec<Output>,
+    ) {
+        self.highest_seen = self.highest_seen.max(rejected.promised);
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        if rejected.ballot != self.promised {
+            return;
+        }
+        if rejected.promised > self.promised {
+            return self.become_follower(now, None, out);
+        }
+        let Some(follower) = leader.followers.iter_mut().find(|follower| follower.node == from) else {
+            return;
+        };
+        if follower.mode == Mode::Snapshot {
+            return;
+        }
+        match rejected.reason {
+            Rejection::Ballot => {}
+            Rejection::Gap(last) => follower.probe(last.next(), None),
+            Rejection::Conflict(commit) => follower.probe(commit.next(), None),
+            Rejection::Busy(last) => follower.probe(last.next(), Some(now)),
+        }
+    }
+
+    /// A snapshot reached the follower (up to a slot), or did not.
+    pub fn snapshot_ended(&mut self, to: NodeId, at: Option<Slot>) {
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        if let Some(follower) = leader.followers.iter_mut().find(|follower| follower.node == to) {
+            follower.probe(at.unwrap_or(follower.matched).next(), None);
+        }
+    }
+
+    /// The link to a member was lost: what was under way to it is lost, too.
+    pub fn link_lost(&mut self, to: NodeId) {
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        if let Some(follower) = leader.followers.iter_mut().find(|follower| follower.node == to) {
+            follower.probe(follower.matched.next(), None);
+        }
+    }
+
+    /// What a leader says of this group in a heartbeat.
+    #[must_use]
+    pub fn heartbeat(&self, now: Boot) -> Option<HeartbeatGroup> {
+        self.is_leader().then(|| HeartbeatGroup {
+            partition: self.partition(),
+            epoch: self.epoch(),
+            ballot: self.promised,
+            commit: self.commit,
+            holds_lease: self.holds_lease(now),
+        })
+    }
+
+    /// A member granted the lease that was asked for at `sent_at` under `ballot`.
+    pub fn on_grant(&mut self, from: NodeId, ballot: Ballot, sent_at: Boot) {
+        let promised = self.promised;
+        if let Role::Leader(leader) = &mut self.role
+            && ballot == promised
+            && let Some(follower) = leader.followers.iter_mut().find(|follower| follower.node == from)
+        {
+            follower.granted_at = follower.granted_at.max(Some(sent_at));
+        }
+    }
+
+    /// A member refused a lease because it has promised another ballot.
+    pub fn on_lease_refused(&mut self, now: Boot, from: NodeId, promised: Ballot, out: &mut Vec<Output>) {
+        self.highest_seen = self.highest_seen.max(promised);
+        if promised > self.promised {
+            if self.is_leader() {
+                self.become_follower(now, None, out);
+            }
+        } else if promised != Ballot::ZERO && promised < self.promised {
+            // It has not promised us yet: an Accept makes it.
+            self.link_lost(from);
+        }
+    }
+
+    pub(super) fn tick_leader(&mut self, now: Boot, out: &mut Vec<Output>) {
+        let quorum = self.quorum();
+        let Role::Leader(leader) = &self.role else {
+            return;
+        };
+        let until = leader.lease_until(quorum).unwrap_or(Boot(0)).max(leader.since);
+        if now >= until.after(LEASE_TERM) {
+            self.become_follower(now, None, out);
+        }
+    }
+
+    /// Gives the lease up in favour of the follower that is best prepared: it serves without waiting. Returns
+    /// whether one was found.
+    pub fn hand_over(&mut self, now: Boot, out: &mut Vec<Output>) -> bool {
+        let last = self.log.last().slot;
+        let Role::Leader(leader) = &self.role else {
+            return false;
+        };
+        let prepared = leader.followers.iter().filter(|follower| follower.votes && follower.matched == last);
+        let Some(chosen) = prepared.max_by_key(|follower| follower.granted_at) else {
+            return false;
+        };
+        let wait_us = leader.serve_after.since(now).as_micros() as u64;
+        let relinquished = Relinquished { ballot: self.promised, wait_us };
+        let to = chosen.node;
+        self.become_follower(now, Some(to), out);
+        self.send(to, Message::HandOver(HandOver { relinquished }), out);
+        true
+    }
+
+    /// The other members, as a leader sees them.
+    #[must_use]
+    pub fn followers(&self, now: Boot) -> Vec<FollowerStatus> {
+        let Role::Leader(leader) = &self.role else {
+            return Vec::new();
+        };
+        let status = |follower: &Progress| FollowerStatus {
+            node: follower.node,
+            matched: follower.matched,
+            heard_ms_ago: follower.granted_at.map(|at| now.since(at).as_millis() as u64),
+            snapshot: follower.mode == Mode::Snapshot,
+        };
+        leader.followers.iter().map(status).collect()
+    }
+
+    /// Whether the leader's first entry is committed.
+    pub(super) fn has_committed_own(&self) -> bool {
+        matches!(&self.role, Role::Leader(leader) if self.commit >= leader.first)
+    }
+
+    pub(super) fn leadership(&mut self) -> Option<&mut Leader> {
+        match &mut self.role {
+            Role::Leader(leader) => Some(leader),
+            Role::Follower(_) | Role::Candidate(_) => None,
+        }
+    }
+}
+
+/// How many bytes may be sent to a follower now; none: nothing.
+fn room(follower: &Progress, now: Boot, last: Slot) -> Option<usize> {
+    match follower.mode {
+        Mode::Snapshot => None,
+        Mode::Probe(Some(sent_at)) if now.since(sent_at) < RESEND_AFTER => None,
+        Mode::Probe(_) => Some(ACCEPT_BYTES_MAX / 8),
+        Mode::Stream if follower.next <= last && follower.window_is_open() => Some(ACCEPT_BYTES_MAX),
+        Mode::Stream => None,
+    }
+}
+
+fn note_sent(follower: &mut Progress, now: Boot, last: Slot, bytes: usize) {
+    match follower.mode {
+        Mode::Probe(_) => follower.mode = Mode::Probe(Some(now)),
+        Mode::Stream | Mode::Snapshot => {
+            if follower.in_flight.is_empty() {
+                follower.progress_at = now;
+            }
+            follower.next = last.next();
+            follower.in_flight.push_back((last, bytes));
+            follower.in_flight_bytes += bytes;
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! Multi-Paxos for one replication group: a pure state machine, one [`Replica`] per member.
+//!
+//! The log is contiguous: acceptors accept in slot order under one ballot, and an entry is never re-stamped, so a
+//! later leader repeats an earlier one's bytes. What follows from that, rule by rule:
+//!
+//! * **Persist before promise.** A promise or an acceptance leaves only after [`Replica::persisted`] has named the
+//!   record that holds it. ([`acceptor`])
+//! * **Adopt, then lead.** A candidate takes over the log with the greatest (ballot, slot) among its promise quorum,
+//!   and counts nothing as committed until a no-op of its own ballot is on a quorum. ([`candidate`])
+//! * **Supersede durably.** A conflicting suffix is ended by a record before other entries take its slots. A conflict
+//!   at or below the commit position is a bug and panics. ([`acceptor`])
+//! * **Leases.** A grant belongs to a ballot and counts from before the leader asked for it. A new leader waits out
+//!   the term of any lease that an older one may hold, unless that one gave it up. ([`leader`])
+//! * **Ask before electing.** A follower that misses its leader asks its peers; one "healthy" cancels. ([`follower`])
+//! * **No vote with a damaged memory.** A replica whose log lost acknowledged data acknowledges nothing until it was
+//!   refilled past an entry that was committed without it. ([`refill`])
+//!
+//! Time is passed in; messages and records are returned. Members are taken in the order of the configuration.
+
+pub mod acceptor;
+pub mod candidate;
+pub mod follower;
+pub mod leader;
+pub mod log;
+pub mod refill;
+
+use crate::wal::record::{GroupState, Record, RecordBody};
+use arrayvec::ArrayVec;
+use bytes::Bytes;
+use candidate::Candidate;
+use evenkeel_wire::entry::Entry;
+use evenkeel_wire::ids::{Ballot, Epoch, NodeId, PartitionId, Slot};
+use evenkeel_wire::message::peer::{
+    Accepted, Fetch, HandOver, LogPoint, Prepare, Promise, Refuse, Rejected, Rejoin, RejoinAnswer, Suspect,
+    SuspectAnswer,
+};
+use evenkeel_wire::prng::Prng;
+use evenkeel_wire::table::{GroupConfig, Member};
+use evenkeel_wire::turn::Boot;
+use follower::Follower;
+use leader::Leader;
+use log::GroupLog;
+use refill::Refill;
+use std::collections::VecDeque;
+
+/// Most members of a group: three storage replicas, and room for a change.
+pub const MEMBERS_MAX: usize = 5;
+
+/// What members say to each other.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    /// See [`Prepare`].
+    Prepare(Prepare),
+    /// See [`Promise`].
+    Promise(Promise),
+    /// See [`Refuse`].
+    Refuse(Refuse),
+    /// See [`Fetch`].
+    Fetch(Fetch),
+    /// See [`evenkeel_wire::message::peer::Fetched`].
+    Fetched {
+        /// The candidate's ballot.
+        ballot: Ballot,
+        /// The entry before the first.
+        previous: LogPoint,
+        /// Entries' bytes.
+        entries: Vec<Bytes>,
+    },
+    /// See [`evenkeel_wire::message::peer::Accept`].
+    Accept {
+        /// The leader's ballot.
+        ballot: Ballot,
+        /// The entry before the first.
+        previous: LogPoint,
+        /// The leader's commit position.
+        commit: Slot,
+        /// Entries' bytes.
+        entries: Vec<Bytes>,
+    },
+    /// See [`Accepted`].
+    Accepted(Accepted),
+    /// See [`Rejected`].
+    Rejected(Rejected),
+    /// See [`Suspect`].
+    Suspect(Suspect),
+    /// See [`SuspectAnswer`].
+    SuspectAnswer(SuspectAnswer),
+    /// See [`HandOver`].
+    HandOver(HandOver),
+    /// See [`Rejoin`].
+    Rejoin(Rejoin),
+    /// See [`RejoinAnswer`].
+    RejoinAnswer(RejoinAnswer),
+}
+
+/// What a replica wants done, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Append this to the core's log, and call [`Replica::persisted`] once for each when it is durable.
+    Persist(Record),
+    /// Send this to a member.
+    Send {
+        /// Its node.
+        to: NodeId,
+        /// What to say.
+        message: Message,
+    },
+    /// A follower needs entries that are no longer at hand: send it the partition's state.
+    NeedsSnapshot {
+        /// Its node.
+        to: NodeId,
+    },
+    /// This replica no longer leads: whoever waits for its proposals must be told that the outcome is unknown.
+    LostLeadership,
+}
+
+/// What becomes durable with a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Promise(Ballot),
+    Entries { through: Slot },
+    Other,
+}
+
+#[derive(Clone, Debug)]
+enum Role {
+    Follower(Follower),
+    Candidate(Candidate),
+    Leader(Leader),
+}
+
+/// One member of a replication group.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    config: GroupConfig,
+    node: NodeId,
+    promised: Ballot,
+    promised_durable: Ballot,
+    /// What was promised before the promised ballot; after a restart that ballot itself, which only makes a new leader
+    /// wait longer.
+    previous: Ballot,
+    /// The highest ballot that anybody was heard to have promised: the next candidacy goes above it.
+    highest_seen: Ballot,
+    log: GroupLog,
+    /// Up to where this replica's own log is durable.
+    durable: Slot,
+    commit: Slot,
+    /// Timestamp of the last entry, which the next one exceeds.
+    timestamp: u64,
+    marks: VecDeque<Mark>,
+    role: Role,
+    /// Under the promised ballot, the log is known to equal its leader's up to here.
+    matched: Slot,
+    owed: Owed,
+    refill: Option<Refill>,
+    prng: Prng,
+}
+
+/// Answers that wait for durability.
+#[derive(Clone, Copy, Debug, Default)]
+struct Owed {
+    /// To whom a promise is owed.
+    promise: Option<NodeId>,
+    /// Whether the leader is owed a word on how far the log is.
+    accepted: bool,
+}
+
+/// What a replica starts from: what its core's recovery found, or a new group.
+#[derive(Clone, Debug)]
+pub struct Seed {
+    /// Who and what the group is.
+    pub config: GroupConfig,
+    /// The durable promise.
+    pub promised: Ballot,
+    /// The durable log.
+    pub log: GroupLog,
+    /// Up to where it is known to be committed.
+    pub commit: Slot,
+    /// The last entry's timestamp.
+    pub timestamp: u64,
+    /// The log was damaged: do not vote.
+    pub refilling: bool,
+}
+
+impl Replica {
+    /// The replica on `node`.
+    ///
+    /// # Panics
+    /// When `node` is not a member.
+    #[must_use]
+    pub fn new(seed: Seed, node: NodeId, now: Boot, mut prng: Prng) -> Self {
+        let rank = seed.config.members.iter().position(|member| member.node == node);
+        let rank = rank.expect("a replica is created on a member");
+        let fresh = seed.promised == Ballot::ZERO && !seed.refilling;
+        let follower = Follower::new(now, rank, fresh, &mut prng);
+        let refill = seed.refilling.then(|| Refill::new(&mut prng));
+        let durable = seed.log.last().slot;
+        Self {
+            config: seed.config,
+            node,
+            promised: seed.promised,
+            promised_durable: seed.promised,
+            previous: seed.promised,
+            highest_seen: seed.promised,
+            log: seed.log,
+            durable,
+            commit: seed.commit,
+            timestamp: seed.timestamp,
+            marks: VecDeque::new(),
+            role: Role::Follower(follower),
+            matched: Slot::ZERO,
+            owed: Owed::default(),
+            refill,
+            prng,
+        }
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn config(&self) -> &GroupConfig {
+        &self.config
+    }
+
+    /// The group's partition.
+    #[must_use]
+    pub fn partition(&self) -> PartitionId {
+        self.config.partition
+    }
+
+    /// The membership epoch.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.config.epoch
+    }
+
+    /// The log.
+    #[must_use]
+    pub fn log(&self) -> &GroupLog {
+        &self.log
+    }
+
+    /// The promised ballot.
+    #[must_use]
+    pub fn promised(&self) -> Ballot {
+        self.promised
+    }
+
+    /// Up to where the log is known to be committed.
+    #[must_use]
+    pub fn commit(&self) -> Slot {
+        self.commit
+    }
+
+    /// Up to where this replica's own log is durable.
+    #[must_use]
+    pub fn durable(&self) -> Slot {
+        self.durable
+    }
+
+    /// Whether the replica was damaged and may not vote.
+    #[must_use]
+    pub fn is_refilling(&self) -> bool {
+        self.refill.is_some()
+    }
+
+    /// The other members, in the order of the configuration.
+    pub fn others(&self) -> impl Iterator<Item = &Member> {
+        self.config.members.iter().filter(|member| member.node != self.node)
+    }
+
+    /// How many members make a quorum.
+    #[must_use]
+    pub fn quorum(&self) -> usize {
+        self.config.members.len() / 2 + 1
+    }
+
+    fn rank(&self) -> usize {
+        let place = self.config.members.iter().position(|member| member.node == self.node);
+        place.expect("a replica is on a member")
+    }
+
+    /// Forgets applied entries that are not worth their memory.
+    pub fn trim(&mut self, applied: Slot, bytes_kept: usize) {
+        self.log.trim(applied, bytes_kept);
+    }
+
+    /// Replaces the log by a snapshot's point: the tree now holds everything up to it, durably.
+    ///
+    /// # Panics
+    /// When the log already reaches it: what was accepted is never given up.
+    pub fn install(&mut self, at: LogPoint, ballot: Ballot, timestamp: u64) {
+        assert!(at.slot > self.commit, "a snapshot is installed only where it is ahead");
+        self.log = GroupLog::new(at, ballot);
+        for mark in &mut self.marks {
+            if let Mark::Entries { .. } = mark {
+                *mark = Mark::Other;
+            }
+        }
+        self.durable = at.slot;
+        self.commit = at.slot;
+        self.matched = at.slot;
+        self.timestamp = timestamp;
+        self.owed.accepted = true;
+    }
+
+    /// The group as its core's log must remember it at the beginning of a checkpoint.
+    #[must_use]
+    pub fn state_record(&self, base: LogPoint, base_ballot: Ballot, base_timestamp: u64) -> Record {
+        let refilling = self.is_refilling();
+        let config = self.config.clone();
+        let state = GroupState { config, base, base_ballot, base_timestamp, refilling };
+        self.record(RecordBody::State(Box::new(state)))
+    }
+
+    /// A record of this group, as it stands.
+    #[must_use]
+    pub fn record(&self, body: RecordBody) -> Record {
+        Record { partition: self.config.partition, promised: self.promised, commit: self.commit, body }
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Boot, out: &mut Vec<Output>) {
+        match &self.role {
+            Role::Follower(_) => self.tick_follower(now, out),
+            Role::Candidate(_) => self.tick_candidate(now, out),
+            Role::Leader(_) => self.tick_leader(now, out),
+        }
+        self.tick_refill(now, out);
+    }
+
+    /// A member said something. The core has checked the epoch and that the sender is this member.
+    pub fn receive(&mut self, now: Boot, from: NodeId, message: Message, out: &mut Vec<Output>) {
+        match message {
+            Message::Prepare(prepare) => self.on_prepare(now, from, &prepare, out),
+            Message::Promise(promise) => self.on_promise(now, from, promise, out),
+            Message::Refuse(refuse) => self.on_refuse(now, refuse.promised, out),
+            Message::Fetch(fetch) => self.on_fetch(from, &fetch, out),
+            Message::Fetched { ballot, previous, entries } => {
+                self.on_fetched(now, from, ballot, previous, entries, out);
+            }
+            Message::Accept { ballot, previous, commit, entries } => {
+                let accept = acceptor::Proposal { ballot, previous, commit, entries };
+                self.on_accept(now, from, accept, out);
+            }
+            Message::Accepted(accepted) => self.on_accepted(now, from, &accepted),
+            Message::Rejected(rejected) => self.on_rejected(now, from, &rejected, out),
+            Message::Suspect(_) => self.on_suspect(now, from, out),
+            Message::SuspectAnswer(answer) => self.on_suspect_answer(now, answer.healthy, out),
+            Message::HandOver(hand_over) => self.on_hand_over(now, from, hand_over.relinquished, out),
+            Message::Rejoin(rejoin) => self.on_rejoin(now, from, &rejoin, out),
+            Message::RejoinAnswer(answer) => self.on_rejoin_answer(&answer),
+        }
+    }
+
+    /// The oldest record that is not yet durable has become so.
+    ///
+    /// # Panics
+    /// When none was outstanding.
+    pub fn persisted(&mut self, now: Boot, out: &mut Vec<Output>) {
+        match self.marks.pop_front().expect("the core reports each record once") {
+            Mark::Promise(ballot) => self.promised_durable = self.promised_durable.max(ballot),
+            Mark::Entries { through } => self.durable = self.durable.max(through),
+            Mark::Other => {}
+        }
+        self.pay_promise(out);
+        match &self.role {
+            Role::Follower(_) => {}
+            Role::Candidate(_) => self.advance_candidate(now, out),
+            Role::Leader(_) => self.advance_commit(now),
+        }
+    }
+
+    /// Ends a turn: a follower tells its leader how far it is, a leader sends what its followers lack.
+    pub fn end_turn(&mut self, now: Boot, out: &mut Vec<Output>) {
+        match &self.role {
+            Role::Leader(_) => self.replicate(now, out),
+            Role::Follower(_) | Role::Candidate(_) => self.pay_accepted(out),
+        }
+        self.finish_refill(out);
+    }
+
+    fn persist(&mut self, mark: Mark, body: RecordBody, out: &mut Vec<Output>) {
+        self.marks.push_back(mark);
+        out.push(Output::Persist(self.record(body)));
+    }
+
+    fn persist_entry(&mut self, entry: Entry, out: &mut Vec<Output>) {
+        self.timestamp = self.timestamp.max(entry.header.timestamp);
+        self.log.append(entry.clone());
+        let through = entry.header.slot;
+        self.persist(Mark::Entries { through }, RecordBody::Entry(entry), out);
+    }
+
+    /// Ends the log before `slot`, durably.
+    fn supersede(&mut self, slot: Slot, out: &mut Vec<Output>) {
+        assert!(slot > self.commit, "slot {slot} is committed up to {} and conflicts", self.commit);
+        self.log.truncate_from(slot);
+        let last = slot.previous();
+        self.durable = self.durable.min(last);
+        self.matched = self.matched.min(last);
+        for mark in &mut self.marks {
+            if let Mark::Entries { through } = mark {
+                *through = (*through).min(last);
+            }
+        }
+        self.persist(Mark::Other, RecordBody::Supersede(slot), out);
+    }
+
+    fn send(&self, to: NodeId, message: Message, out: &mut Vec<Output>) {
+        out.push(Output::Send { to, message });
+    }
+
+    fn send_others(&self, message: &Message, out: &mut Vec<Output>) {
+        let others: ArrayVec<NodeId, MEMBERS_MAX> = self.others().map(|member| member.node).collect();
+        for to in others {
+            self.send(to, message.clone(), out);
+        }
+    }
+
+    /// Follows `leader`, or nobody known.
+    fn become_follower(&mut self, now: Boot, leader: Option<NodeId>, out: &mut Vec<Output>) {
+        if matches!(self.role, Role::Leader(_)) {
+            out.push(Output::LostLeadership);
+        }
+        let rank = self.rank();
+        let mut follower = Follower::new(now, rank, false, &mut self.prng);
+        follower.leader = leader;
+        self.role = Role::Follower(follower);
+    }
+}

@@ -1,0 +1,77 @@
+//! Bugs on purpose, to prove that the simulator and the tests would find them.
+//!
+//! Without the cargo feature `planted`, [`active`] is the constant `false` and none of this is in the build. With
+//! it, a test chooses one bug for its thread, or a process chooses one by the environment variable
+//! `EVENKEEL_PLANTED`.
+
+/// A bug that can be planted (docs/testing.md tells what each breaks and what finds it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// A log write counts as durable when it is issued.
+    AcknowledgeBeforeDurable,
+    /// Log writes are not flushed.
+    SkipFlush,
+    /// A write is acknowledged when the leader alone has it.
+    AcknowledgeBeforeQuorum,
+    /// A leader serves reads after its lease has run out.
+    ReadAfterLease,
+    /// A repeated token executes again.
+    ReplayToken,
+    /// A replica takes part under another epoch than its own.
+    AcceptStaleEpoch,
+}
+
+impl Planted {
+    /// Every bug, by the name that the command line and the environment use.
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("acknowledge-before-durable", Self::AcknowledgeBeforeDurable),
+        ("skip-flush", Self::SkipFlush),
+        ("acknowledge-before-quorum", Self::AcknowledgeBeforeQuorum),
+        ("read-after-lease", Self::ReadAfterLease),
+        ("replay-token", Self::ReplayToken),
+        ("accept-stale-epoch", Self::AcceptStaleEpoch),
+    ];
+
+    /// The bug of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(candidate, _)| *candidate == name).map(|(_, planted)| *planted)
+    }
+}
+
+#[cfg(feature = "planted")]
+mod chosen {
+    use super::Planted;
+    use std::cell::Cell;
+    use std::sync::OnceLock;
+
+    thread_local! {
+        static OF_THREAD: Cell<Option<Planted>> = const { Cell::new(None) };
+    }
+    static OF_PROCESS: OnceLock<Option<Planted>> = OnceLock::new();
+
+    /// Chooses the bug of this thread, or none.
+    pub fn choose(planted: Option<Planted>) {
+        OF_THREAD.with(|cell| cell.set(planted));
+    }
+
+    /// Whether `planted` was chosen for this thread or process.
+    #[must_use]
+    pub fn active(planted: Planted) -> bool {
+        let of_process = || {
+            *OF_PROCESS
+                .get_or_init(|| std::env::var("EVENKEEL_PLANTED").ok().and_then(|name| Planted::named(&name)))
+        };
+        OF_THREAD.with(Cell::get).or_else(of_process) == Some(planted)
+    }
+}
+
+#[cfg(feature = "planted")]
+pub use chosen::{active, choose};
+
+/// Always false: this build has no planted bugs.
+#[cfg(not(feature = "planted"))]
+#[must_use]
+pub const fn active(_: Planted) -> bool {
+    false
+}

@@ -1,0 +1,285 @@
+//! The writer: gathers the records of a turn, issues them as one write, and knows what is durable.
+//!
+//! Invariants:
+//! * A record is durable when its write is in the *contiguous* durable prefix: write n counts only after n−1.
+//! * Writes are issued in the order of their lsn, each on a fresh block.
+//! * A failed write is never tried again: the core halts, because the kernel may have dropped the data.
+//! * Within `WATERMARK_WITHIN` of the last completion, a write names it in `durable_through`.
+//!
+//! What it does not do: decide whether a client write may be taken. [`Writer::is_nearly_full`] tells those who do.
+
+use super::block::{CameFrom, LogIdentity, Place, WRITE_HEADER_BYTES, WriteHeader};
+use super::record::Record;
+use super::segments::Segments;
+use crate::limits::{
+    LOG_BUFFER_BYTES, LOG_BUFFERS, LOG_WRITES_IN_FLIGHT_MAX, SEGMENTS_RESERVED, WATERMARK_WITHIN,
+};
+use crate::planted::{self, Planted};
+use evenkeel_wire::aligned::{AlignedBuffer, round_up};
+use evenkeel_wire::checksum::Hash128;
+use evenkeel_wire::ids::Lsn;
+use evenkeel_wire::message::status::LogStatus;
+use evenkeel_wire::turn::{
+    Boot, DiskAction, DiskCompletion, DiskOperation, Effects, File, Halt, OperationId,
+};
+use std::collections::VecDeque;
+
+/// Where a log ended, so that a writer can go on behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogTail {
+    /// The highest lsn that was ever seen, in the log or behind its end; zero: none. New writes go on above it, so
+    /// that no lsn is used twice.
+    pub highest: Lsn,
+    /// Hash of the header of the log's last write.
+    pub hash: Hash128,
+    /// Where the log's next segment must say that it came from.
+    pub end: CameFrom,
+}
+
+/// Records that will be written together.
+#[derive(Debug)]
+struct Batch {
+    lsn: Lsn,
+    buffer: AlignedBuffer,
+    records: u32,
+}
+
+/// The write at which the next checkpoint's log begins.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    lsn: Lsn,
+    place: Option<Place>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    lsn: Lsn,
+    done: bool,
+}
+
+/// The log's writer.
+#[derive(Debug)]
+pub struct Writer {
+    identity: LogIdentity,
+    segments: Segments,
+    /// Where the next write goes, while the newest segment has room.
+    place: Option<Place>,
+    tail: LogTail,
+    /// Batches that wait for their turn; records are added to the last.
+    queue: VecDeque<Batch>,
+    in_flight: VecDeque<InFlight>,
+    pool: Vec<AlignedBuffer>,
+    next_lsn: Lsn,
+    durable: Lsn,
+    /// The last write that carries records.
+    last_with_records: Lsn,
+    /// The highest `durable_through` that was issued.
+    watermark: Lsn,
+    watermark_due: Boot,
+    mark: Option<Mark>,
+    status: LogStatus,
+}
+
+impl Writer {
+    /// A writer that goes on behind `tail`, in a fresh segment. `pool` are the buffers it may use; more are made
+    /// when they do not suffice.
+    #[must_use]
+    pub fn new(identity: LogIdentity, segments: Segments, tail: LogTail, pool: Vec<AlignedBuffer>) -> Self {
+        Self {
+            identity,
+            segments,
+            place: None,
+            tail,
+            queue: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            pool,
+            next_lsn: tail.highest.next(),
+            durable: tail.highest,
+            last_with_records: tail.highest,
+            watermark: tail.highest,
+            watermark_due: Boot::NEVER,
+            mark: None,
+            status: LogStatus::default(),
+        }
+    }
+
+    /// Appends a record to the write that is being gathered, and returns that write's lsn.
+    pub fn append(&mut self, record: &Record) -> Lsn {
+        let encoded = record.encode();
+        if self.queue.back().is_none_or(|batch| batch.buffer.room() < encoded.bytes()) {
+            self.begin_batch(encoded.bytes());
+        }
+        let batch = self.queue.back_mut().expect("a batch with room was just made sure of");
+        batch.buffer.extend(&encoded.header);
+        batch.buffer.extend(&encoded.payload);
+        batch.records += 1;
+        self.status.records += 1;
+        batch.lsn
+    }
+
+    /// Makes the next record begin a write of its own, and remembers where that write will stand.
+    pub fn begin_marked_write(&mut self) -> Lsn {
+        let lsn = self.begin_batch(0);
+        self.mark = Some(Mark { lsn, place: None });
+        lsn
+    }
+
+    /// Where the marked write stands, once it has been issued.
+    #[must_use]
+    pub fn marked_place(&self) -> Option<Place> {
+        self.mark?.place
+    }
+
+    fn begin_batch(&mut self, payload_bytes: usize) -> Lsn {
+        let capacity = LOG_BUFFER_BYTES.max(WRITE_HEADER_BYTES + payload_bytes);
+        let pooled = self.pool.iter().rposition(|buffer| buffer.capacity() >= capacity);
+        let mut buffer = match pooled {
+            Some(place) => self.pool.swap_remove(place),
+            None => AlignedBuffer::with_capacity(capacity),
+        };
+        buffer.clear();
+        buffer.resize(WRITE_HEADER_BYTES);
+        let lsn = self.next_lsn;
+        self.queue.push_back(Batch { lsn, buffer, records: 0 });
+        self.next_lsn = lsn.next();
+        lsn
+    }
+
+    /// Issues what has been gathered, as far as the device takes it, and the watermark when it is due.
+    pub fn end_turn(&mut self, now: Boot, out: &mut Effects) {
+        let idle = self.queue.is_empty() && self.in_flight.is_empty();
+        let unnamed = self.durable >= self.last_with_records && self.watermark < self.last_with_records;
+        if idle && unnamed && now >= self.watermark_due {
+            self.begin_batch(0);
+        }
+        while self.in_flight.len() < LOG_WRITES_IN_FLIGHT_MAX && !self.queue.is_empty() {
+            if !self.issue_first(out) {
+                break;
+            }
+        }
+    }
+
+    /// Issues the first batch; false when no segment is free for it.
+    fn issue_first(&mut self, out: &mut Effects) -> bool {
+        let bytes = round_up(self.queue[0].buffer.len()) as u64;
+        let fits = |place: &Place| place.offset + bytes <= self.segments.segment_bytes();
+        let (place, came_from) = match self.place.filter(fits) {
+            Some(place) => (place, None),
+            None => {
+                let Some(place) = self.segments.take(self.queue[0].lsn) else {
+                    return false;
+                };
+                (place, Some(self.place.map_or(self.tail.end, CameFrom::End)))
+            }
+        };
+        let mut batch = self.queue.pop_front().expect("the caller has looked");
+        let payload = &batch.buffer[WRITE_HEADER_BYTES..];
+        let header = WriteHeader {
+            place,
+            lsn: batch.lsn,
+            durable_through: self.durable,
+            payload_bytes: payload.len() as u32,
+            records: batch.records,
+            previous_hash: self.tail.hash,
+            payload_hash: Hash128::of(payload),
+            came_from,
+        };
+        let (bytes, hash) = header.encode(&self.identity);
+        batch.buffer[..WRITE_HEADER_BYTES].copy_from_slice(&bytes);
+        batch.buffer.pad_to_block();
+        self.segments.wrote(batch.lsn);
+        self.place = Some(header.end());
+        self.tail = LogTail { highest: batch.lsn, hash, ..self.tail };
+        if let Some(mark) = &mut self.mark
+            && mark.lsn == batch.lsn
+        {
+            mark.place = Some(place);
+        }
+        self.watermark = self.watermark.max(self.durable);
+        if batch.records > 0 {
+            self.last_with_records = batch.lsn;
+        }
+        self.status.writes += 1;
+        self.status.bytes += batch.buffer.len() as u64;
+        self.in_flight.push_back(InFlight { lsn: batch.lsn, done: false });
+        let durable = !planted::active(Planted::SkipFlush);
+        let action = DiskAction::Write { offset: place.offset, buffer: batch.buffer, durable };
+        out.disk.push(DiskOperation {
+            id: OperationId(batch.lsn.0),
+            file: File::Segment(place.at.segment),
+            action,
+        });
+        true
+    }
+
+    /// Takes the completion of a log write: its operation id is its lsn. Returns up to where the log is durable now.
+    ///
+    /// # Errors
+    /// [`Halt`] when the write failed.
+    pub fn completed(&mut self, now: Boot, completion: DiskCompletion) -> Result<Lsn, Halt> {
+        let lsn = Lsn(completion.id.0);
+        let buffer = completion.outcome.map_err(|fault| Halt(format!("log write {lsn} failed: {fault}")))?;
+        if let Some(buffer) = buffer
+            && self.pool.len() < LOG_BUFFERS
+        {
+            self.pool.push(buffer);
+        }
+        let write = self.in_flight.iter_mut().find(|write| write.lsn == lsn);
+        write.expect("completions belong to writes in flight").done = true;
+        while self.in_flight.front().is_some_and(|write| write.done) {
+            let write = self.in_flight.pop_front().expect("there is a first");
+            self.durable = write.lsn;
+        }
+        self.watermark_due = now.after(WATERMARK_WITHIN);
+        Ok(self.durable)
+    }
+
+    /// Up to where the log is durable.
+    #[must_use]
+    pub fn durable(&self) -> Lsn {
+        if planted::active(Planted::AcknowledgeBeforeDurable) {
+            return self.tail.highest;
+        }
+        self.durable
+    }
+
+    /// Frees what lies before the write `start`, where the log now begins.
+    pub fn recycle_before(&mut self, start: Lsn) {
+        self.segments.recycle_before(start);
+    }
+
+    /// Whether only the reserve is left: client writes must wait for a checkpoint.
+    #[must_use]
+    pub fn is_nearly_full(&self) -> bool {
+        self.segments.free() <= SEGMENTS_RESERVED
+    }
+
+    /// Bytes of log since the last recycled segment, roughly: what a restart would read.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        (self.segments.count() - self.segments.free()) as u64 * self.segments.segment_bytes()
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// When the writer wants to be woken.
+    #[must_use]
+    pub fn wake_at(&self) -> Boot {
+        let unnamed = self.is_idle() && self.watermark < self.last_with_records;
+        if unnamed { self.watermark_due } else { Boot::NEVER }
+    }
+
+    /// Counters for people.
+    #[must_use]
+    pub fn status(&self) -> LogStatus {
+        LogStatus {
+            segments: self.segments.count() as u32,
+            segments_free: self.segments.free() as u32,
+            ..self.status
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Failure stories of the log: what a crash, a torn write or a flipped bit leaves behind, and what recovery makes of
+//! it. The disk is a map of files in memory; a story decides which writes reach it.
+
+use bytes::Bytes;
+use evenkeel_dataplane::limits::{SEGMENT_BYTES_MIN, WATERMARK_WITHIN};
+use evenkeel_dataplane::wal::block::{CameFrom, LogIdentity, WRITE_HEADER_BYTES};
+use evenkeel_dataplane::wal::record::{Record, RecordBody};
+use evenkeel_dataplane::wal::recovery::{LogError, LogRecovery, LogStart, Next, RecoveredLog};
+use evenkeel_dataplane::wal::segments::Segments;
+use evenkeel_dataplane::wal::writer::{LogTail, Writer};
+use evenkeel_wire::checksum::{Hash128, crc32c};
+use evenkeel_wire::ids::{Ballot, CoreId, Incarnation, Lsn, NodeId, PartitionId, Slot};
+use evenkeel_wire::turn::{Boot, DiskAction, DiskCompletion, DiskOperation, Effects, File};
+use std::collections::VecDeque;
+
+const IDENTITY: LogIdentity = LogIdentity { incarnation: Incarnation([7; 16]), core: CoreId(0) };
+const SEGMENTS: u32 = 4;
+
+/// A log with the disk under it.
+struct Log {
+    segments: Vec<Vec<u8>>,
+    writer: Writer,
+    effects: Effects,
+    now: Boot,
+    rounds: u64,
+}
+
+impl Log {
+    fn new() -> Self {
+        let segments = Segments::new(SEGMENTS, SEGMENT_BYTES_MIN, VecDeque::new());
+        let tail = LogTail { highest: Lsn::ZERO, hash: Hash128::ZERO, end: CameFrom::Nowhere };
+        Self {
+            segments: vec![vec![0; SEGMENT_BYTES_MIN as usize]; SEGMENTS as usize],
+            writer: Writer::new(IDENTITY, segments, tail, Vec::new()),
+            effects: Effects::new(),
+            now: Boot(0),
+            rounds: 0,
+        }
+    }
+
+    /// Appends a promise of the next round and issues it as a write of its own.
+    fn issue(&mut self) -> DiskOperation {
+        self.rounds += 1;
+        self.writer.append(&promise(self.rounds));
+        self.writer.end_turn(self.now, &mut self.effects);
+        self.effects.disk.pop().expect("the device has room")
+    }
+
+    /// Lets a write reach the disk, and reports it.
+    fn land(&mut self, operation: DiskOperation) {
+        let id = operation.id;
+        self.put(operation);
+        self.writer.completed(self.now, DiskCompletion { id, outcome: Ok(None) }).unwrap();
+    }
+
+    /// Lets a write reach the disk; the process never learns.
+    fn put(&mut self, operation: DiskOperation) {
+        let (File::Segment(segment), DiskAction::Write { offset, buffer, durable }) =
+            (operation.file, operation.action)
+        else {
+            panic!("the log only writes segments");
+        };
+        assert!(durable, "log writes are flushed");
+        let at = offset as usize;
+        self.segments[segment as usize][at..at + buffer.len()].copy_from_slice(&buffer);
+    }
+
+    fn write(&mut self, count: usize) {
+        for _ in 0..count {
+            let operation = self.issue();
+            self.land(operation);
+        }
+    }
+
+    /// Waits until the writer names its last write as durable, and lets that write land, too.
+    fn settle(&mut self) {
+        self.now = self.now.after(WATERMARK_WITHIN);
+        self.writer.end_turn(self.now, &mut self.effects);
+        let operation = self.effects.disk.pop().expect("a watermark is due");
+        self.land(operation);
+    }
+
+    /// Reads the log back: the rounds that were found, and what recovery says.
+    fn recover(&self) -> (Vec<u64>, RecoveredLog) {
+        self.try_recover().unwrap()
+    }
+
+    fn try_recover(&self) -> Result<(Vec<u64>, RecoveredLog), LogError> {
+        let start = LogStart { lsn: Lsn(1), place: None };
+        let mut recovery = LogRecovery::new(IDENTITY, SEGMENTS, SEGMENT_BYTES_MIN, start);
+        let mut read = None;
+        loop {
+            match recovery.next(read.take())? {
+                Next::Read { segment, offset, bytes } => {
+                    let file = &self.segments[segment as usize];
+                    let end = (offset as usize + bytes).min(file.len());
+                    read = Some((segment, offset, Bytes::copy_from_slice(&file[offset as usize..end])));
+                }
+                Next::Done(log) => {
+                    let rounds = recovery.records.iter().map(|record| record.promised.round).collect();
+                    return Ok((rounds, log));
+                }
+            }
+        }
+    }
+
+    /// Crashes and starts again on the same disk.
+    fn restart(&mut self) -> (Vec<u64>, RecoveredLog) {
+        let (rounds, log) = self.recover();
+        let segments = Segments::new(SEGMENTS, SEGMENT_BYTES_MIN, log.used.clone());
+        self.writer = Writer::new(IDENTITY, segments, log.tail, Vec::new());
+        self.effects = Effects::new();
+        (rounds, log)
+    }
+}
+
+fn promise(round: u64) -> Record {
+    let promised = Ballot { round, node: NodeId(1) };
+    Record { partition: PartitionId(1), promised, commit: Slot::ZERO, body: RecordBody::Promise }
+}
+
+fn rounds(through: u64) -> Vec<u64> {
+    (1..=through).collect()
+}
+
+#[test]
+fn an_empty_log_is_empty_and_a_written_one_comes_back() {
+    let mut log = Log::new();
+    assert!(log.recover().0.is_empty());
+    log.write(5);
+    let (found, recovered) = log.recover();
+    assert_eq!((found, recovered.damage.len()), (rounds(5), 0));
+}
+
+#[test]
+fn records_of_one_turn_share_a_write() {
+    let mut log = Log::new();
+    for round in 1..=10 {
+        log.writer.append(&promise(round));
+    }
+    log.writer.end_turn(log.now, &mut log.effects);
+    assert_eq!(log.effects.disk.len(), 1);
+    let operation = log.effects.disk.pop().unwrap();
+    log.land(operation);
+    assert_eq!(log.recover().0, rounds(10));
+}
+
+#[test]
+fn a_torn_tail_ends_the_log_and_is_no_damage() {
+    let mut log = Log::new();
+    log.write(3);
+    let _lost = log.issue();
+    let (found, recovered) = log.recover();
+    assert_eq!((found, recovered.damage.len()), (rounds(3), 0));
+}
+
+#[test]
+fn a_write_behind_a_missing_one_was_never_acknowledged_and_does_not_count() {
+    let mut log = Log::new();
+    log.write(2);
+    let _third_is_lost = log.issue();
+    let fourth = log.issue();
+    log.put(fourth);
+    let (found, recovered) = log.restart();
+    assert_eq!((found, recovered.damage.len()), (rounds(2), 0));
+    // What is written next supersedes the fourth for ever, although its block is still whole.
+    log.rounds = 10;
+    log.write(1);
+    assert_eq!(log.recover().0, [1, 2, 11]);
+    log.restart();
+    log.write(1);
+    assert_eq!(log.recover().0, [1, 2, 11, 12]);
+}
+
+#[test]
+fn completions_out_of_order_count_only_as_a_contiguous_prefix() {
+    let mut log = Log::new();
+    let (first, second) = (log.issue(), log.issue());
+    log.land(second);
+    assert_eq!(log.writer.durable(), Lsn::ZERO);
+    log.land(first);
+    assert_eq!(log.writer.durable(), Lsn(2));
+}
+
+#[test]
+fn a_flipped_bit_below_the_watermark_is_damage_and_reading_goes_on_behind_it() {
+    for bit in [0, 8 * 60, 8 * WRITE_HEADER_BYTES + 9] {
+        let mut log = Log::new();
+        log.write(5);
+        log.settle();
+        let third = 2 * 4096;
+        log.segments[0][third + bit / 8] ^= 1 << (bit % 8);
+        let (found, recovered) = log.recover();
+        assert_eq!(found, [1, 2, 4, 5], "bit {bit}");
+        let damage = recovered.damage[0];
+        assert_eq!((damage.place.offset, damage.from, damage.until), (8192, Lsn(3), Some(Lsn(4))));
+        assert_eq!(recovered.damage.len(), 1);
+    }
+}
+
+#[test]
+fn a_damaged_last_write_is_told_from_a_torn_one_by_the_watermark() {
+    let mut log = Log::new();
+    log.write(3);
+    log.segments[0][2 * 4096 + 20] ^= 1;
+    assert_eq!(log.recover().1.damage.len(), 0, "without a later write nobody knows that it was durable");
+    log.segments[0][2 * 4096 + 20] ^= 1;
+    log.settle();
+    log.segments[0][2 * 4096 + 20] ^= 1;
+    let (found, recovered) = log.recover();
+    assert_eq!((found, recovered.damage.len()), (rounds(2), 1));
+}
+
+#[test]
+fn the_log_goes_on_through_segments_and_restarts() {
+    let mut log = Log::new();
+    let big = vec![9; 3_000_000];
+    for round in 1..=4 {
+        let mut record = promise(round);
+        record.body = RecordBody::Entry(big_entry(&big));
+        log.writer.append(&record);
+        log.writer.end_turn(log.now, &mut log.effects);
+        let operation = log.effects.disk.pop().unwrap();
+        log.land(operation);
+    }
+    let (found, recovered) = log.restart();
+    assert_eq!((found, recovered.used.len()), (rounds(4), 2));
+    log.rounds = 4;
+    log.write(2);
+    let (found, recovered) = log.recover();
+    assert_eq!((found, recovered.used.len(), recovered.damage.len()), (rounds(6), 3, 0));
+}
+
+#[test]
+fn damage_at_the_head_of_a_later_segment_is_found() {
+    let mut log = Log::new();
+    log.write(2);
+    for round in 0..3 {
+        log.restart();
+        log.rounds = 10 * (round + 1);
+        log.write(2);
+    }
+    log.settle();
+    log.segments[2][100] ^= 4;
+    let (found, recovered) = log.recover();
+    assert_eq!(recovered.damage.len(), 1);
+    assert!(found.starts_with(&[1, 2, 11, 12]) && found.ends_with(&[31, 32]), "{found:?}");
+}
+
+#[test]
+fn recycled_segments_hold_old_valid_writes_that_do_not_count() {
+    let mut log = Log::new();
+    for round in 0..3 {
+        log.rounds = 10 * round;
+        log.write(2);
+        log.restart();
+    }
+    log.rounds = 30;
+    log.write(1);
+    // Everything but the newest segment is free; the next restarts use them again.
+    log.writer.recycle_before(Lsn(100));
+    assert_eq!(log.writer.status().segments_free, SEGMENTS - 1);
+    let bytes_of_first_life = log.segments[0].clone();
+    let recovered = {
+        let used = VecDeque::from([evenkeel_dataplane::wal::segments::SegmentUse {
+            at: evenkeel_dataplane::wal::block::SegmentLife { segment: 3, life: Lsn(7) },
+            last: Lsn(7),
+        }]);
+        let segments = Segments::new(SEGMENTS, SEGMENT_BYTES_MIN, used);
+        let (_, found) = log.recover();
+        log.writer = Writer::new(IDENTITY, segments, found.tail, Vec::new());
+        log.rounds = 40;
+        log.write(1);
+        log.recover()
+    };
+    assert_ne!(log.segments[0], bytes_of_first_life, "the first segment is in use again");
+    assert_eq!(recovered.1.damage.len(), 0);
+}
+
+#[test]
+fn a_log_of_a_newer_format_is_refused_by_name() {
+    let mut log = Log::new();
+    log.write(1);
+    log.segments[0][8] = 2;
+    let checksum = crc32c(&log.segments[0][..160]);
+    log.segments[0][160..164].copy_from_slice(&checksum.to_le_bytes());
+    let error = log.try_recover().unwrap_err();
+    assert_eq!(error, LogError::NewerFormat { segment: 0, format: 2 });
+}
+
+fn big_entry(payload: &[u8]) -> evenkeel_wire::entry::Entry {
+    use evenkeel_wire::entry::{Entry, EntryHeader, EntryKind};
+    let header = EntryHeader {
+        partition: PartitionId(1),
+        slot: Slot(1),
+        ballot: Ballot::ZERO,
+        previous: Hash128::ZERO,
+        timestamp: 0,
+        kind: EntryKind::Noop,
+        payload_bytes: 0,
+    };
+    Entry::build(header, payload.len(), |out| out.extend_from_slice(payload))
+}
