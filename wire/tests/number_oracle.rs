@@ -25,6 +25,16 @@ fn number_text() -> impl Strategy<Value = String> {
 fn number_texts() -> impl Strategy<Value = (String, String)> {
     prop_oneof![
         (number_text(), number_text()),
+        ("9{30,38}", "[1-9][0-9]{0,37}", "-?", "-?", 80..97_i32, -40..10_i32)
+            .prop_map(|(left, right, left_sign, right_sign, exponent, distance)| {
+                (
+                    format!("{left_sign}{left}e{exponent}"),
+                    format!("{right_sign}{right}e{}", exponent + distance),
+                )
+            })
+            .prop_filter("in range", |(left, right)| {
+                left.parse::<Number>().is_ok() && right.parse::<Number>().is_ok()
+            }),
         ("[1-9][0-9]{0,37}", "[1-9][0-9]{0,37}", "-?", "-?", -60..60_i32, -3..3_i32).prop_map(
             |(left, right, left_sign, right_sign, exponent, distance)| {
                 (
@@ -48,12 +58,12 @@ fn expected(value: &BigDecimal) -> Result<Number, NumberError> {
     let value = value.normalized();
     let (_, scale) = value.as_bigint_and_exponent();
     let exponent = i64::try_from(value.digits()).expect("few digits") - 1 - scale;
-    if value.digits() > NUMBER_DIGITS_MAX as u64 {
-        Err(NumberError::TooManyDigits { digits_max: NUMBER_DIGITS_MAX })
-    } else if exponent > i64::from(NUMBER_EXPONENT_MAX) {
+    if exponent > i64::from(NUMBER_EXPONENT_MAX) {
         Err(NumberError::Overflow { exponent_end: NUMBER_EXPONENT_MAX + 1 })
     } else if exponent < i64::from(NUMBER_EXPONENT_MIN) {
         Err(NumberError::Underflow { exponent_min: NUMBER_EXPONENT_MIN })
+    } else if value.digits() > NUMBER_DIGITS_MAX as u64 {
+        Err(NumberError::TooManyDigits { digits_max: NUMBER_DIGITS_MAX })
     } else {
         Ok(value.to_string().parse().expect("the oracle's text is in range"))
     }

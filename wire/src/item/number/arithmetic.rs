@@ -7,10 +7,9 @@ use fastnum::decimal::{Context, Sign};
 use fastnum::{D256, U256};
 use std::fmt::Write as _;
 
-/// Places from the highest digit of two numbers to the lowest beyond which no sum of them fits 38 digits. With the
-/// lowest places apart, the sum keeps the lower one; its highest place can then fall by one at most, because two
-/// numbers whose highest places are near each other and that have 38 digits each do not span so much.
-const SUM_PLACES_MAX: i32 = NUMBER_DIGITS_MAX as i32 + 1;
+/// Places from the highest digit of two numbers to the lowest beyond which their digits neither meet nor touch, so that
+/// their sum has more than 38 and is not near the end of the range.
+const SUM_PLACES_MAX: i32 = 2 * NUMBER_DIGITS_MAX as i32;
 
 /// Decimal digits of the largest 256-bit integer.
 const U256_DIGITS: usize = 78;
@@ -102,7 +101,7 @@ fn sum(left: &Decimal, right: &Decimal) -> Result<Number, NumberError> {
         return Err(NumberError::TooManyDigits { digits_max: NUMBER_DIGITS_MAX });
     }
     let sum = left.to_fastnum() + right.to_fastnum();
-    // With so few places the coefficients, brought to one scale, are far below 2^256.
+    // With so few places the coefficients, brought to one scale, and their sum are below 2^256.
     assert!(!sum.is_op_inexact() && !sum.is_op_rounded(), "a sum of {SUM_PLACES_MAX} places was rounded");
     let mut text = ArrayString::<U256_DIGITS>::new();
     write!(text, "{}", sum.digits()).expect("a 256-bit integer has at most 78 digits");

@@ -180,15 +180,15 @@ impl Number {
             return Ok(Self::zero());
         };
         let digits = &digits[..=last];
-        if digits.len() > NUMBER_DIGITS_MAX {
-            return Err(NumberError::TooManyDigits { digits_max: NUMBER_DIGITS_MAX });
-        }
         if exponent > i64::from(NUMBER_EXPONENT_MAX) {
             return Err(NumberError::Overflow { exponent_end: NUMBER_EXPONENT_MAX + 1 });
         }
         let Ok(biased) = u8::try_from(exponent - i64::from(NUMBER_EXPONENT_MIN)) else {
             return Err(NumberError::Underflow { exponent_min: NUMBER_EXPONENT_MIN });
         };
+        if digits.len() > NUMBER_DIGITS_MAX {
+            return Err(NumberError::TooManyDigits { digits_max: NUMBER_DIGITS_MAX });
+        }
         let mask = if negative { 0xFF } else { 0x00 };
         let mut encoded = ArrayVec::new();
         encoded.push(if negative { CLASS_NEGATIVE } else { CLASS_POSITIVE });
