@@ -5,10 +5,16 @@
 //! * [`tree`] and [`partition`]: items, tokens, and the requests on them.
 //! * [`checkpoint`]: committed state in a file, and recovery from it.
 //! * [`evaluate`]: conditions and updates.
+//! * [`group`]: a replica joined with its partition. [`catalog`]: the table of tables.
+//! * [`core`]: the machine that joins all of these.
 #![forbid(unsafe_code)]
 
+pub mod catalog;
 pub mod checkpoint;
+pub mod config;
+pub mod core;
 pub mod evaluate;
+pub mod group;
 pub mod limits;
 pub mod operations;
 pub mod partition;

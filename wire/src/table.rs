@@ -1,7 +1,7 @@
 //! Tables, groups and routes: what the catalogue stores, what leaders publish, and what routers cache.
 
 use crate::ids::{Ballot, CoreId, Epoch, Incarnation, NodeId, PartitionId, TableId};
-use crate::key::{HashKey, KeySchema};
+use crate::key::{HashKey, KeySchema, KeyType};
 use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -105,6 +105,27 @@ pub struct TableDescriptor {
     /// How many partitions it has.
     pub partitions: u32,
 }
+
+impl TableDescriptor {
+    /// The table of tables: every process knows it without asking. Its key is a table's name, its hash key is zero.
+    #[must_use]
+    pub fn system() -> Self {
+        Self {
+            id: TableId::SYSTEM,
+            name: SYSTEM_TABLE_NAME.to_owned(),
+            schema: KeySchema::partition_only("name", KeyType::S),
+            hash_key: HashKey([0; 16]),
+            status: TableStatus::Active,
+            billing: Billing::OnDemand,
+            created_ms: 0,
+            generation: 0,
+            partitions: 1,
+        }
+    }
+}
+
+/// The name of the table of tables, which no other table can have.
+pub const SYSTEM_TABLE_NAME: &str = "$system";
 
 /// A member of a replication group: a core of a node, in one life of that node's data folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize)]

@@ -1,5 +1,5 @@
-//! Any text is a tree or an error with a place; what the parser lets pass, the edge lets pass; damaged trees are
-//! errors.
+//! Any text is a tree or an error with a place; what the parser lets pass, the edge lets pass; damaged trees
+//! are errors.
 
 use evenkeel_wire::expression::{
     Bindings, Condition, KeyCondition, ParseError, Update, access_condition, access_update, encode_condition,
@@ -160,7 +160,11 @@ proptest! {
     }
 
     #[test]
-    fn damaged_conditions_are_errors_or_safe_to_walk(text in condition(), place: prop::sample::Index, byte: u8) {
+    fn damaged_conditions_are_errors_or_safe_to_walk(
+        text in condition(),
+        place: prop::sample::Index,
+        byte: u8,
+    ) {
         if let Ok(condition) = Condition::parse(&text, &mut bindings()) {
             let mut bytes = encode_condition(&condition).expect("what was parsed can be sent");
             let place = place.index(bytes.len());

@@ -86,7 +86,8 @@ proptest! {
     fn equal_items_have_equal_bytes_however_they_were_built(item in item()) {
         let mut shuffled = item.clone().into_attributes();
         shuffled.reverse();
-        let rebuilt = shuffled.into_iter().fold(Item::new(), |item, attribute| item.with(attribute.name, attribute.value));
+        let add = |item: Item, attribute: Attribute| item.with(attribute.name, attribute.value);
+        let rebuilt = shuffled.into_iter().fold(Item::new(), add);
         prop_assert_eq!(encode(&rebuilt), encode(&item));
     }
 
@@ -115,15 +116,17 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_errors_or_safe_to_walk(bytes in vec(prop_oneof![0..12_u8, 0xF0..=0xFF_u8, any::<u8>()], 0..64)) {
+    fn any_bytes_are_errors_or_safe_to_walk(
+        bytes in vec(prop_oneof![0..12_u8, 0xF0..=0xFF_u8, any::<u8>()], 0..64),
+    ) {
         if let Ok(archived) = access(&bytes) {
             walk(ValueView::M(archived.view()));
         }
     }
 }
 
-/// Frozen: these bytes are in logs and checkpoints. They depend on rkyv's features in the root Cargo.toml and on the
-/// order of the variants of `Value`.
+/// Frozen: these bytes are in logs and checkpoints. They depend on rkyv's features in the root Cargo.toml and
+/// on the order of the variants of `Value`.
 #[test]
 fn the_encoding_is_frozen() {
     let item = Item::new()

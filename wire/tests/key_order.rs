@@ -144,7 +144,11 @@ proptest! {
     }
 
     #[test]
-    fn ranges_select_what_a_filter_selects((schema, keys) in table(), pick: [prop::sample::Index; 2], length in 0..4_usize) {
+    fn ranges_select_what_a_filter_selects(
+        (schema, keys) in table(),
+        pick: [prop::sample::Index; 2],
+        length in 0..4_usize,
+    ) {
         let (partition, low) = &keys[pick[0].index(keys.len())];
         let (_, high) = &keys[pick[1].index(keys.len())];
         let whole = schema.query_range(&HASH_KEY, partition, None).expect("a range");

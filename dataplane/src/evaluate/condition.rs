@@ -1,8 +1,8 @@
 //! Conditions.
 //!
-//! An item that is not there has no attributes. What is not there equals nothing, not even another thing that is not
-//! there, so `<>` is true of it; it has no order, begins with nothing and contains nothing. The same holds for values
-//! of different types. `size()` of what has none is like something that is not there.
+//! An item that is not there has no attributes. What is not there equals nothing, not even another thing that
+//! is not there, so `<>` is true of it; it has no order, begins with nothing and contains nothing. The same
+//! holds for values of different types. `size()` of what has none is like something that is not there.
 
 use super::place::value_at;
 use evenkeel_wire::expression::{ArchivedCondition, ArchivedOperand, ArchivedPath, Comparator};
@@ -80,7 +80,8 @@ fn resolve<'a>(operand: &'a ArchivedOperand, item: MapView<'a>) -> Resolved<'a> 
     }
 }
 
-/// What `size()` is of a value. Texts count UTF-16 code units: the guide says "length", and the service counts so.
+/// What `size()` is of a value. Texts count UTF-16 code units: the guide says "length", and the service
+/// counts so.
 fn size(value: ValueView<'_>) -> Option<usize> {
     match value {
         ValueView::S(text) => Some(text.encode_utf16().count()),

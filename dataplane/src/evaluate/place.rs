@@ -37,7 +37,8 @@ fn step_into<'item>(value: ValueView<'item>, step: StepView<'_>) -> Option<Value
     }
 }
 
-/// Whether something could be put at a path: what holds it is there, and is a map or a list as the last step needs.
+/// Whether something could be put at a path: what holds it is there, and is a map or a list as the last step
+/// needs.
 pub(super) fn has_room(item: MapView<'_>, path: &[StepView<'_>]) -> bool {
     match path.split_last() {
         None | Some((_, [])) => true,

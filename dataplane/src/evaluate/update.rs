@@ -1,11 +1,11 @@
 //! Updates.
 //!
-//! In three steps: every action is worked out against the item as it was; then all values are put, lower list indices
-//! first, so that what is appended comes in the order of its indices; then all removals are made, higher indices
-//! first, so that none moves another. Nothing is changed unless everything can be.
+//! In three steps: every action is worked out against the item as it was; then all values are put, lower list
+//! indices first, so that what is appended comes in the order of its indices; then all removals are made,
+//! higher indices first, so that none moves another. Nothing is changed unless everything can be.
 //!
-//! The sum of all values that are put is held below the size of an item while they are worked out: an expression of a
-//! few bytes can name a large attribute hundreds of times.
+//! The sum of all values that are put is held below the size of an item while they are worked out: an
+//! expression of a few bytes can name a large attribute hundreds of times.
 
 mod change;
 #[cfg(test)]

@@ -104,6 +104,13 @@ impl Sessions {
         Ok(Recognised::Fresh)
     }
 
+    /// The outcome of a token, if it is remembered.
+    #[must_use]
+    pub fn find(&self, token: &Token) -> Option<&Outcome> {
+        let session = self.clients.get(&token.client)?;
+        session.find(token.sequence).ok().map(|place| &session.outcomes[place])
+    }
+
     /// Remembers what a write led to, forgets what its client is done with, and now and then silent clients.
     pub fn record(&mut self, token: &Token, outcome: Outcome) {
         let now_ms = outcome.timestamp >> 16;

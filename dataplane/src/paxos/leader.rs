@@ -279,12 +279,17 @@ impl Replica {
         }
         follower.acknowledge(now, accepted.matched);
         follower.votes = accepted.votes;
+        let base = self.log.base().slot;
         match follower.mode {
             Mode::Probe(_) => {
                 follower.next = accepted.matched.next();
                 follower.mode = Mode::Stream;
             }
             Mode::Stream => follower.next = follower.next.max(accepted.matched.next()),
+            Mode::Snapshot if accepted.matched >= base => {
+                follower.probe(accepted.matched.next(), None);
+                follower.mode = Mode::Stream;
+            }
             Mode::Snapshot => {}
         }
         self.advance_commit(now);
@@ -342,14 +347,25 @@ impl Replica {
         }
     }
 
-    /// A snapshot reached the follower (up to a slot), or did not.
-    pub fn snapshot_ended(&mut self, to: NodeId, at: Option<Slot>) {
+    /// A snapshot to a follower ended, one way or the other: find out how far it is.
+    pub fn snapshot_ended(&mut self, to: NodeId) {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        if let Some(follower) = leader.followers.iter_mut().find(|follower| follower.node == to) {
-            follower.probe(at.unwrap_or(follower.matched).next(), None);
+        if let Some(follower) = leader.followers.iter_mut().find(|follower| follower.node == to)
+            && follower.mode == Mode::Snapshot
+        {
+            follower.probe(follower.matched.next(), None);
         }
+    }
+
+    /// Whether a follower is being sent a snapshot and has not reached the log with it.
+    #[must_use]
+    pub fn awaits_snapshot(&self, to: NodeId) -> bool {
+        let Role::Leader(leader) = &self.role else {
+            return false;
+        };
+        leader.followers.iter().any(|follower| follower.node == to && follower.mode == Mode::Snapshot)
     }
 
     /// The link to a member was lost: what was under way to it is lost, too.
@@ -357,7 +373,8 @@ impl Replica {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        if let Some(follower) = leader.followers.iter_mut().find(|follower| follower.node == to) {
+        let found = leader.followers.iter_mut().find(|follower| follower.node == to);
+        if let Some(follower) = found.filter(|follower| follower.mode != Mode::Snapshot) {
             follower.probe(follower.matched.next(), None);
         }
     }

@@ -279,9 +279,16 @@ impl Replica {
         place.expect("a replica is on a member")
     }
 
-    /// Forgets applied entries that are not worth their memory.
+    /// Forgets applied entries that are not worth their memory. While a follower is being sent a snapshot, eight times
+    /// as much is kept: it will need what came after.
     pub fn trim(&mut self, applied: Slot, bytes_kept: usize) {
-        self.log.trim(applied, bytes_kept);
+        let sending = self.others().any(|member| self.awaits_snapshot(member.node));
+        self.log.trim(applied, if sending { 8 * bytes_kept } else { bytes_kept });
+    }
+
+    /// Makes a follower tell its leader how far it is.
+    pub fn report_progress(&mut self) {
+        self.owed.accepted = true;
     }
 
     /// Replaces the log by a snapshot's point: the tree now holds everything up to it, durably.

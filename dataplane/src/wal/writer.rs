@@ -243,6 +243,12 @@ impl Writer {
         self.durable
     }
 
+    /// The last write that anything was appended to.
+    #[must_use]
+    pub fn appended(&self) -> Lsn {
+        Lsn(self.next_lsn.0 - 1)
+    }
+
     /// Frees what lies before the write `start`, where the log now begins.
     pub fn recycle_before(&mut self, start: Lsn) {
         self.segments.recycle_before(start);
@@ -252,12 +258,6 @@ impl Writer {
     #[must_use]
     pub fn is_nearly_full(&self) -> bool {
         self.segments.free() <= SEGMENTS_RESERVED
-    }
-
-    /// Bytes of log since the last recycled segment, roughly: what a restart would read.
-    #[must_use]
-    pub fn used_bytes(&self) -> u64 {
-        (self.segments.count() - self.segments.free()) as u64 * self.segments.segment_bytes()
     }
 
     /// Whether nothing waits and nothing is under way.

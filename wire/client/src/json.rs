@@ -1,15 +1,15 @@
 //! Items as DynamoDB JSON: `{"pk":{"S":"a"},"n":{"N":"1"}}`, one item a line.
 //!
-//! Every value is an object with one member, whose name is the type: S, N, B (base64), BOOL, NULL (true), SS, NS, BS,
-//! L, M. Numbers are written as strings, so nothing is rounded on the way.
+//! Every value is an object with one member, whose name is the type: S, N, B (base64), BOOL, NULL (true), SS,
+//! NS, BS, L, M. Numbers are written as strings, so nothing is rounded on the way.
 //!
 //! # Invariants
 //!
-//! * Reading is exact: a name that is there twice, an element that is in a set twice, a value with two types or none
-//!   are errors, and none is silently dropped. Every error names the attribute.
+//! * Reading is exact: a name that is there twice, an element that is in a set twice, a value with two types
+//!   or none are errors, and none is silently dropped. Every error names the attribute.
 //! * Reading is bounded: nesting beyond what an item may have is refused where it begins.
-//! * What is written is canonical: names and elements in order, numbers in their one form, no space. Reading it gives
-//!   the same item.
+//! * What is written is canonical: names and elements in order, numbers in their one form, no space. Reading
+//!   it gives the same item.
 //!
 //! Not here: plain JSON without types, limits on size (the encoder's), files.
 
@@ -21,7 +21,8 @@ pub use write::{append_json, to_json};
 
 use evenkeel_wire::item::NumberError;
 
-/// Why a text is not an item. `at` is the place, as a document path (`tags[3].name`); empty for the item itself.
+/// Why a text is not an item. `at` is the place, as a document path (`tags[3].name`); empty for the item
+/// itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
     /// The text is not JSON, or not of the shape that an item has.
@@ -124,9 +125,11 @@ mod tests {
     #[test]
     fn every_type_is_read_and_written() {
         let json = concat!(
-            r#"{ "s":{"S":"h\u00e9 \"\\\n\u0001"}, "n":{"N":"-1.50e1"}, "b":{"B":"AP8="}, "yes":{"BOOL":true},"#,
+            r#"{ "s":{"S":"h\u00e9 \"\\\n\u0001"}, "n":{"N":"-1.50e1"}, "b":{"B":"AP8="},"#,
+            r#" "yes":{"BOOL":true},"#,
             r#" "no":{"BOOL":false}, "null":{"NULL":true}, "ss":{"SS":["b","a"]}, "ns":{"NS":["10","9.0"]},"#,
-            r#" "bs":{"BS":["Ag==","AQ=="]}, "l":{"L":[{"S":""},{"L":[]}]}, "m":{"M":{"z":{"N":"0"},"a":{"M":{}}}} }"#
+            r#" "bs":{"BS":["Ag==","AQ=="]}, "l":{"L":[{"S":""},{"L":[]}]},"#,
+            r#" "m":{"M":{"z":{"N":"0"},"a":{"M":{}}}} }"#
         );
         let item = Item::new()
             .with("s", "h\u{e9} \"\\\n\u{1}")
@@ -142,7 +145,8 @@ mod tests {
             .with("m", Item::new().with("a", Item::new()).with("z", 0));
         let canonical = concat!(
             r#"{"b":{"B":"AP8="},"bs":{"BS":["AQ==","Ag=="]},"l":{"L":[{"S":""},{"L":[]}]},"#,
-            r#""m":{"M":{"a":{"M":{}},"z":{"N":"0"}}},"n":{"N":"-15"},"no":{"BOOL":false},"ns":{"NS":["9","10"]},"#,
+            r#""m":{"M":{"a":{"M":{}},"z":{"N":"0"}}},"n":{"N":"-15"},"no":{"BOOL":false},"#,
+            r#""ns":{"NS":["9","10"]},"#,
             r#""null":{"NULL":true},"s":{"S":"hé \"\\\n\u0001"},"ss":{"SS":["a","b"]},"yes":{"BOOL":true}}"#
         );
         check(json, &item, canonical);
@@ -152,13 +156,17 @@ mod tests {
     #[test]
     fn a_package_of_a_distribution_comes_back_exactly() {
         let json = concat!(
-            r#"{"section":{"S":"misc"},"package":{"S":"0xffff"},"size":{"N":"59232"},"essential":{"BOOL":false},"#,
-            r#""depends":{"L":[{"M":{"name":{"S":"libc6"},"constraint":{"S":">= 2.14"}}}]},"tags":{"SS":["role::program","#,
+            r#"{"section":{"S":"misc"},"package":{"S":"0xffff"},"size":{"N":"59232"},"#,
+            r#""essential":{"BOOL":false},"#,
+            r#""depends":{"L":[{"M":{"name":{"S":"libc6"},"constraint":{"S":">= 2.14"}}}]},"#,
+            r#""tags":{"SS":["role::program","#,
             r#""hardware::usb"]},"sha256":{"B":"LFo1vEgwN5tWU2nMvKYIU11kV3+zJEhpoXy23o2b2n0="}}"#
         );
         let canonical = concat!(
-            r#"{"depends":{"L":[{"M":{"constraint":{"S":">= 2.14"},"name":{"S":"libc6"}}}]},"essential":{"BOOL":false},"#,
-            r#""package":{"S":"0xffff"},"section":{"S":"misc"},"sha256":{"B":"LFo1vEgwN5tWU2nMvKYIU11kV3+zJEhpoXy23o2b2n0="},"#,
+            r#"{"depends":{"L":[{"M":{"constraint":{"S":">= 2.14"},"name":{"S":"libc6"}}}]},"#,
+            r#""essential":{"BOOL":false},"#,
+            r#""package":{"S":"0xffff"},"section":{"S":"misc"},"#,
+            r#""sha256":{"B":"LFo1vEgwN5tWU2nMvKYIU11kV3+zJEhpoXy23o2b2n0="},"#,
             r#""size":{"N":"59232"},"tags":{"SS":["hardware::usb","role::program"]}}"#
         );
         assert_eq!(to_json(&parse_line(json).expect("an item")), canonical);
@@ -205,8 +213,9 @@ mod tests {
     fn what_has_another_shape_is_told_with_the_place() {
         let number = "invalid type: integer `1`, expected a string at line 1 column 11";
         check_error(r#"{"a":{"N":1}}"#, &format!("attribute a: {number}"));
-        let value = r#"invalid type: string "x", expected a value with its type, as in {"S":"text"} at line 1 column 8"#;
-        check_error(r#"{"a":"x"}"#, &format!("attribute a: {value}"));
+        let value = r#"a value with its type, as in {"S":"text"}"#;
+        let message = format!("attribute a: invalid type: string \"x\", expected {value} at line 1 column 8");
+        check_error(r#"{"a":"x"}"#, &message);
         check_error("", "item: EOF while parsing a value at line 1 column 0");
         check_error("{} {}", "item: trailing characters at line 1 column 4");
         check_error(r#"{"a":{"L":[{"S":"x"}"#, "attribute a: EOF while parsing a list at line 1 column 20");

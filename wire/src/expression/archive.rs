@@ -11,8 +11,8 @@ use rkyv::rancor::Failure;
 /// Largest encoded expression, bytes: constants are at most what an item could be.
 pub const EXPRESSION_ARCHIVE_BYTES_MAX: usize = ITEM_ARCHIVE_BYTES_MAX;
 
-/// Longest chain of pointers: a level of the tree is one; operands and actions are in vectors, which are one more; at
-/// the leaf is a value, with the chain of an item.
+/// Longest chain of pointers: a level of the tree is one; operands and actions are in vectors, which are one
+/// more; at the leaf is a value, with the chain of an item.
 const POINTER_DEPTH_MAX: usize = EXPRESSION_DEPTH_MAX + 1 + ARCHIVE_DEPTH_MAX;
 
 /// Encodes a condition.
@@ -105,8 +105,8 @@ mod tests {
         Condition::Not(Box::new(condition))
     }
 
-    /// The archive of a condition negated this many times, without a walk: each node is the same bytes, which point
-    /// at the node before.
+    /// The archive of a condition negated this many times, without a walk: each node is the same bytes, which
+    /// point at the node before.
     fn negations(count: usize) -> Vec<u8> {
         let mut bytes = encode_condition(&negated(exists())).expect("a condition");
         let node = bytes[bytes.len() - size_of::<ArchivedCondition>()..].to_vec();

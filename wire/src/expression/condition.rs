@@ -5,14 +5,13 @@ use super::path::{ArchivedPath, Path, check_path};
 use super::rule::{Use, check_between, check_count, check_use};
 use crate::item::{Value, ValueType, check_value};
 use crate::limits::{EXPRESSION_DEPTH_MAX, EXPRESSION_NODES_MAX, IN_OPERANDS_MAX};
-use rkyv::{Archive, Deserialize, Serialize};
+use rkyv::{Archive, Serialize};
 use std::fmt;
 
 /// Something that is true or false of an item.
-#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize)]
 #[rkyv(
     serialize_bounds(__S: rkyv::ser::Writer + rkyv::ser::Allocator, __S::Error: rkyv::rancor::Source),
-    deserialize_bounds(__D::Error: rkyv::rancor::Source),
     bytecheck(bounds(__C: rkyv::validation::ArchiveContext, __C::Error: rkyv::rancor::Source)),
     derive(Debug)
 )]
@@ -76,10 +75,9 @@ pub enum Condition {
 }
 
 /// What a condition looks at.
-#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize)]
 #[rkyv(
     serialize_bounds(__S: rkyv::ser::Writer + rkyv::ser::Allocator, __S::Error: rkyv::rancor::Source),
-    deserialize_bounds(__D::Error: rkyv::rancor::Source),
     bytecheck(bounds(__C: rkyv::validation::ArchiveContext, __C::Error: rkyv::rancor::Source)),
     derive(Debug)
 )]
@@ -93,7 +91,7 @@ pub enum Operand {
 }
 
 /// How two operands are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize)]
 #[rkyv(derive(Clone, Copy, Debug, PartialEq, Eq))]
 pub enum Comparator {
     /// `=`

@@ -2,11 +2,11 @@
 
 use super::error::ExpressionError;
 use crate::limits::{ATTRIBUTE_NAME_BYTES_MAX, NESTING_LEVELS_MAX};
-use rkyv::{Archive, Deserialize, Serialize};
+use rkyv::{Archive, Serialize};
 use std::fmt;
 
 /// Names a place in an item: a top-level attribute, then steps into maps and lists.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize)]
 #[rkyv(derive(Debug))]
 pub struct Path {
     /// The top-level attribute.
@@ -16,7 +16,7 @@ pub struct Path {
 }
 
 /// One step of a path.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize)]
 #[rkyv(derive(Debug))]
 pub enum Step {
     /// To the attribute of a map.

@@ -1,7 +1,7 @@
 //! Rules on constants, held by the parser with a position and by the walk over archives without one.
 //!
-//! They are about values in the expression only. A value from an item that is of the wrong type makes a condition
-//! false, or an update fail, when it is evaluated.
+//! They are about values in the expression only. A value from an item that is of the wrong type makes a
+//! condition false, or an update fail, when it is evaluated.
 
 use super::error::ExpressionError;
 use crate::item::ValueType;

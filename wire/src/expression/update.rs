@@ -7,11 +7,11 @@ use super::rule::{Use, check_use};
 use crate::item::{ArchivedValue, Value, check_value};
 use crate::key::KeySchema;
 use crate::limits::{EXPRESSION_DEPTH_MAX, EXPRESSION_NODES_MAX};
-use rkyv::{Archive, Deserialize, Serialize};
+use rkyv::{Archive, Serialize};
 use std::fmt::Display;
 
 /// How an item is changed: all actions see the item as it was before.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize)]
 #[rkyv(derive(Debug))]
 pub struct Update {
     /// What is done. The order does not matter, because no two actions touch one place.
@@ -19,10 +19,9 @@ pub struct Update {
 }
 
 /// One change to one place.
-#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize)]
 #[rkyv(
     serialize_bounds(__S: rkyv::ser::Writer + rkyv::ser::Allocator, __S::Error: rkyv::rancor::Source),
-    deserialize_bounds(__D::Error: rkyv::rancor::Source),
     bytecheck(bounds(__C: rkyv::validation::ArchiveContext, __C::Error: rkyv::rancor::Source)),
     derive(Debug)
 )]
@@ -56,7 +55,7 @@ pub enum Action {
 }
 
 /// What SET puts.
-#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize)]
 #[rkyv(derive(Debug))]
 pub enum SetValue {
     /// An operand.
@@ -68,10 +67,9 @@ pub enum SetValue {
 }
 
 /// What SET looks at.
-#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize)]
 #[rkyv(
     serialize_bounds(__S: rkyv::ser::Writer + rkyv::ser::Allocator, __S::Error: rkyv::rancor::Source),
-    deserialize_bounds(__D::Error: rkyv::rancor::Source),
     bytecheck(bounds(__C: rkyv::validation::ArchiveContext, __C::Error: rkyv::rancor::Source)),
     derive(Debug)
 )]

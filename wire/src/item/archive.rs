@@ -1,11 +1,12 @@
 //! Items as bytes: the one encoding of log, tree, checkpoint and wire.
 //!
-//! The bytes are the rkyv archive of an [`Item`] (docs/decisions/0002-archive-format.md), whose root is at the end;
-//! the length must be exact, and whoever stores the bytes stores it, with the version and the checksum.
+//! The bytes are the rkyv archive of an [`Item`] (docs/decisions/0002-archive-format.md), whose root is at
+//! the end; the length must be exact, and whoever stores the bytes stores it, with the version and the
+//! checksum.
 //!
-//! [`access`] costs one walk that proves memory safety. It follows at most [`ARCHIVE_DEPTH_MAX`] pointers in a chain,
-//! so bytes that nest without end are an error and not an overflow of the stack. Nothing is allocated: the archive
-//! has no shared pointers, so the validator keeps no table of them.
+//! [`access`] costs one walk that proves memory safety. It follows at most [`ARCHIVE_DEPTH_MAX`] pointers in
+//! a chain, so bytes that nest without end are an error and not an overflow of the stack. Nothing is
+//! allocated: the archive has no shared pointers, so the validator keeps no table of them.
 
 use super::check::check_item;
 use super::error::ItemError;
@@ -24,8 +25,8 @@ use rkyv::validation::Validator;
 use rkyv::validation::archive::ArchiveValidator;
 use std::num::NonZeroUsize;
 
-// A chain of pointers: the root, the item's attributes, a container on each level above the last, and there a set
-// and its element. The validator counts the root too, and refuses when its count reaches zero.
+// A chain of pointers: the root, the item's attributes, a container on each level above the last, and there a
+// set and its element. The validator counts the root too, and refuses when its count reaches zero.
 const _: () = assert!(ARCHIVE_DEPTH_MAX > 2 + (NESTING_LEVELS_MAX - 1) + 2);
 
 /// Serialises what has no shared pointers into a vector, with scratch memory from an arena.
@@ -71,8 +72,8 @@ pub fn validate(item: &ArchivedItem) -> Result<(), ItemError> {
     check_size(item_size(item))
 }
 
-/// The item in bytes from outside, checked in every way: [`access`], [`validate`], and no byte of the archive is
-/// without a use, so that nobody stores what the size rule does not see.
+/// The item in bytes from outside, checked in every way: [`access`], [`validate`], and no byte of the archive
+/// is without a use, so that nobody stores what the size rule does not see.
 ///
 /// # Errors
 /// The first rule that the item breaks.
@@ -87,7 +88,8 @@ pub fn access_validated(bytes: &[u8]) -> Result<&ArchivedItem, ItemError> {
     Ok(item)
 }
 
-/// Bytes that an archived list, map, set, text, number or byte string takes where it stands: a pointer and a length.
+/// Bytes that an archived list, map, set, text, number or byte string takes where it stands: a pointer and a
+/// length.
 const REFERENCE_BYTES: usize = 8;
 /// Bytes that an archived value takes where it stands: its type, then a reference or less.
 const VALUE_BYTES: usize = 1 + REFERENCE_BYTES;
@@ -170,8 +172,9 @@ mod tests {
     use super::*;
     use crate::item::{Number, Value};
 
-    /// The archive of an item whose one attribute is this many lists within each other around NULL. The archive of
-    /// one such list is cut open and links of the same form are put in, so that no walk is needed to build it.
+    /// The archive of an item whose one attribute is this many lists within each other around NULL. The
+    /// archive of one such list is cut open and links of the same form are put in, so that no walk is needed
+    /// to build it.
     fn nested_lists(lists: usize) -> Vec<u8> {
         let one = encode(&Item::new().with("a", Value::L(vec![Value::Null]))).expect("an item");
         let two =

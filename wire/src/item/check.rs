@@ -1,7 +1,7 @@
 //! The full walk: is this value canonical, and not nested too deeply?
 //!
-//! It runs on views, so an item is held to the same rules before it is encoded and after it has arrived. Recursion is
-//! bounded by the limit on nesting itself: the walk stops at the first value that is too deep.
+//! It runs on views, so an item is held to the same rules before it is encoded and after it has arrived.
+//! Recursion is bounded by the limit on nesting itself: the walk stops at the first value that is too deep.
 
 use super::error::{ItemError, Trail};
 use super::view::{EncodedNumber, MapView, SetView, ValueView};
@@ -13,7 +13,8 @@ pub(crate) fn check_item(item: MapView<'_>) -> Result<(), ItemError> {
     check_attributes(item, 1, &Trail::Root)
 }
 
-/// Checks a value that stands alone, as the operand of an expression does; it is at level one, like an attribute's.
+/// Checks a value that stands alone, as the operand of an expression does; it is at level one, like an
+/// attribute's.
 pub(crate) fn check_value(value: ValueView<'_>) -> Result<(), ItemError> {
     check_at(value, 1, &Trail::Root)
 }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// Why something is not an item that a table can hold. `at` is the place, as a document path (`tags[3].name`).
+/// Why something is not an item that a table can hold. `at` is the place, as a document path
+/// (`tags[3].name`).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ItemError {
     /// The bytes are no archive of an item, or are nested far deeper than one may be.

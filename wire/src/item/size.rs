@@ -1,4 +1,5 @@
-//! How large an item is, by the rule that limits and capacity units use (developer guide, item sizes and formats).
+//! How large an item is, by the rule that limits and capacity units use (developer guide, item sizes and
+//! formats).
 //!
 //! ```text
 //!   attribute   bytes of the name + the value
@@ -7,8 +8,9 @@
 //!   L, M        3, and 1 for each element, and the elements; a map's names count
 //! ```
 //!
-//! The guide gives the rule for numbers as approximate. Here it is exact: pairs of digits from the first significant
-//! one, which is also how they are encoded. The rule says nothing of the archive's length; see the limits for that.
+//! The guide gives the rule for numbers as approximate. Here it is exact: pairs of digits from the first
+//! significant one, which is also how they are encoded. The rule says nothing of the archive's length; see
+//! the limits for that.
 
 use super::view::{MapView, ValueView};
 

@@ -1,22 +1,22 @@
 //! Values, attributes and items as programs build them.
 //!
-//! An [`Item`] keeps its attributes in order whatever the order of insertion. [`Value`]'s sets and maps are open
-//! vectors; [`Value::string_set`] and its siblings put them in order, and [`encode`](super::encode) refuses what is
-//! not.
+//! An [`Item`] keeps its attributes in order whatever the order of insertion. [`Value`]'s sets and maps are
+//! open vectors; [`Value::string_set`] and its siblings put them in order, and [`encode`](super::encode)
+//! refuses what is not.
 //!
-//! The archived types have the same shape. They are reached only through [`access`](super::access).
+//! The archived types have the same shape. They are reached only through [`access`](super::access), and become owned
+//! again only through [`to_item`](ArchivedItem::to_item), which keeps what an item promises.
 
 use super::error::{ItemError, Trail};
 use super::number::Number;
-use rkyv::{Archive, Deserialize, Serialize};
+use rkyv::{Archive, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
 /// A value of one of DynamoDB's ten types.
-#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize)]
 #[rkyv(
     serialize_bounds(__S: rkyv::ser::Writer + rkyv::ser::Allocator, __S::Error: rkyv::rancor::Source),
-    deserialize_bounds(__D::Error: rkyv::rancor::Source),
     bytecheck(bounds(__C: rkyv::validation::ArchiveContext, __C::Error: rkyv::rancor::Source)),
     derive(Debug)
 )]
@@ -44,10 +44,9 @@ pub enum Value {
 }
 
 /// A name and its value.
-#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize)]
 #[rkyv(
     serialize_bounds(__S: rkyv::ser::Writer + rkyv::ser::Allocator, __S::Error: rkyv::rancor::Source),
-    deserialize_bounds(__D::Error: rkyv::rancor::Source),
     bytecheck(bounds(__C: rkyv::validation::ArchiveContext, __C::Error: rkyv::rancor::Source)),
     derive(Debug)
 )]
@@ -60,14 +59,14 @@ pub struct Attribute {
 }
 
 /// An item: attributes, strictly ascending by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize)]
 #[rkyv(derive(Debug))]
 pub struct Item {
     attributes: Vec<Attribute>,
 }
 
 /// The type of a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize)]
 #[rkyv(derive(Debug))]
 pub enum ValueType {
     /// Text.
@@ -96,7 +95,8 @@ impl Value {
     /// A set of texts in canonical order.
     ///
     /// # Errors
-    /// [`ItemError::SetEmpty`], or [`ItemError::SetNotAscending`] for a duplicate, with its place in the order.
+    /// [`ItemError::SetEmpty`], or [`ItemError::SetNotAscending`] for a duplicate, with its place in the
+    /// order.
     pub fn string_set<T: Into<String>>(elements: impl IntoIterator<Item = T>) -> Result<Self, ItemError> {
         ordered_set(elements.into_iter().map(Into::into).collect()).map(Self::Ss)
     }
@@ -104,7 +104,8 @@ impl Value {
     /// A set of numbers in canonical order.
     ///
     /// # Errors
-    /// [`ItemError::SetEmpty`], or [`ItemError::SetNotAscending`] for a duplicate, with its place in the order.
+    /// [`ItemError::SetEmpty`], or [`ItemError::SetNotAscending`] for a duplicate, with its place in the
+    /// order.
     pub fn number_set<T: Into<Number>>(elements: impl IntoIterator<Item = T>) -> Result<Self, ItemError> {
         ordered_set(elements.into_iter().map(Into::into).collect()).map(Self::Ns)
     }
@@ -112,7 +113,8 @@ impl Value {
     /// A set of byte strings in canonical order.
     ///
     /// # Errors
-    /// [`ItemError::SetEmpty`], or [`ItemError::SetNotAscending`] for a duplicate, with its place in the order.
+    /// [`ItemError::SetEmpty`], or [`ItemError::SetNotAscending`] for a duplicate, with its place in the
+    /// order.
     pub fn binary_set<T: Into<Vec<u8>>>(elements: impl IntoIterator<Item = T>) -> Result<Self, ItemError> {
         ordered_set(elements.into_iter().map(Into::into).collect()).map(Self::Bs)
     }

@@ -1,12 +1,12 @@
 //! Values looked at, owned or archived alike.
 //!
-//! A view is a copyable reference that hides which of the two it looks at. Equality, order, size and look-ups are
-//! written against views, so they cannot differ between what a program built and what came over the wire, and
-//! nothing is deserialised to be compared.
+//! A view is a copyable reference that hides which of the two it looks at. Equality, order, size and look-ups
+//! are written against views, so they cannot differ between what a program built and what came over the wire,
+//! and nothing is deserialised to be compared.
 //!
-//! Views of archives that were accessed but not validated may show numbers that are not canonical and sets or maps
-//! that are out of order. Nothing here panics on them: [`EncodedNumber::to_number`] answers with an error and
-//! look-ups may miss.
+//! Views of archives that were accessed but not validated may show numbers that are not canonical and sets or
+//! maps that are out of order. Nothing here panics on them: [`EncodedNumber::to_number`] answers with an
+//! error and look-ups may miss.
 
 use super::error::ItemError;
 use super::number::{ArchivedNumber, Number, NumberError};

@@ -1,13 +1,13 @@
 //! Keys: where an item stands in its table.
 //!
-//! A [`StorageKey`] orders a table's items first by a hash of the partition key, then by partition key, then by sort
-//! key. Partitions are ranges of it; an item collection (all items of one partition key) is contiguous in it, in the
-//! order of the sort key, so that a query is one range.
+//! A [`StorageKey`] orders a table's items first by a hash of the partition key, then by partition key, then
+//! by sort key. Partitions are ranges of it; an item collection (all items of one partition key) is
+//! contiguous in it, in the order of the sort key, so that a query is one range.
 //!
 //! ```text
 //!    0              8
 //!   +--------------+------------------------+---------------------+
-//!   | SipHash-2-4  | partition key, encoded | sort key, encoded   |      the last only in tables that have one
+//!   | SipHash-2-4  | partition key, encoded | sort key, encoded   |   the last one if there is a sort key
 //!   | big-endian   |                        |                     |
 //!   +--------------+------------------------+---------------------+
 //!        hash of the bytes in the middle, keyed by the table's HashKey
@@ -15,14 +15,15 @@
 //!   S, B   each byte, but 00 as 00 FF; then 00 01            N   see item::Number: 1 to 22 bytes
 //! ```
 //!
-//! The hash is keyed per table, so that two tables order the same keys differently (docs/decisions/0003-hashes.md).
+//! The hash is keyed per table, so that two tables order the same keys differently
+//! (docs/decisions/0003-hashes.md).
 //!
 //! # Invariants
 //!
 //! * Keys compare as bytes exactly as (hash, partition key, sort key) compare as values.
 //! * No key is a prefix of another of the same table; key ‖ 00 is the first possible key after it.
-//! * A key that was made or checked here has values of the schema's types, within the limits; an S is UTF-8 and an N
-//!   canonical.
+//! * A key that was made or checked here has values of the schema's types, within the limits; an S is UTF-8
+//!   and an N canonical.
 //!
 //! Not here: which partition holds a key, secondary indexes, conditions as text ([`crate::expression`]).
 

@@ -1,7 +1,8 @@
 //! Ranges of storage keys: all that a query, a page or a partition asks for is one.
 //!
-//! A range is half-open, from the first key that is in it to the first that is no more. Inside an item collection
-//! every condition on the sort key is a range, because encodings are ordered and no encoding continues another.
+//! A range is half-open, from the first key that is in it to the first that is no more. Inside an item
+//! collection every condition on the sort key is a range, because encodings are ordered and no encoding
+//! continues another.
 
 use super::component;
 use super::schema::append_value;
@@ -53,7 +54,8 @@ impl KeyRange {
 }
 
 impl KeySchema {
-    /// The range of the items that have this partition key and, if a condition is given, a sort key that meets it.
+    /// The range of the items that have this partition key and, if a condition is given, a sort key that
+    /// meets it.
     ///
     /// # Errors
     /// When a value is none for this key, or the table has no sort key.
@@ -70,7 +72,8 @@ impl KeySchema {
         }
     }
 
-    /// The range of the keys that begin with `prefix`, a partition key's, and whose sort key meets a condition.
+    /// The range of the keys that begin with `prefix`, a partition key's, and whose sort key meets a
+    /// condition.
     ///
     /// # Errors
     /// When a value is none for the sort key, or there is none.

@@ -118,8 +118,8 @@ impl KeySchema {
         self.storage_key(hash_key, key)
     }
 
-    /// What all storage keys of one partition key begin with: its hash and its encoding. In a table without a sort
-    /// key it is the whole key.
+    /// What all storage keys of one partition key begin with: its hash and its encoding. In a table without a
+    /// sort key it is the whole key.
     ///
     /// # Errors
     /// When the value is none for this key.
@@ -138,7 +138,8 @@ impl KeySchema {
     /// The key attributes that a storage key was made from.
     ///
     /// # Errors
-    /// [`KeyError::Malformed`] when the bytes are not those of a key of this schema. The hash is not looked at.
+    /// [`KeyError::Malformed`] when the bytes are not those of a key of this schema. The hash is not looked
+    /// at.
     pub fn decode(&self, key: &[u8]) -> Result<Item, KeyError> {
         Ok(self.split(key)?.0)
     }
@@ -157,7 +158,8 @@ impl KeySchema {
         if found != expected {
             return Err(KeyError::WrongHash { expected, found });
         }
-        // Encoding it again checks lengths and emptiness; the bytes are equal because every value has one encoding.
+        // Encoding it again checks lengths and emptiness; the bytes are equal because every value has one
+        // encoding.
         self.storage_key(hash_key, &item).map(|_| ())
     }
 

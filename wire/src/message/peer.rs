@@ -52,6 +52,12 @@ pub struct LogPoint {
     pub hash: Hash128,
 }
 
+impl From<&ArchivedLogPoint> for LogPoint {
+    fn from(archived: &ArchivedLogPoint) -> Self {
+        Self { slot: (&archived.slot).into(), hash: (&archived.hash).into() }
+    }
+}
+
 /// What a leader that gave up its lease says to the one it chose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Relinquished {

@@ -1,4 +1,5 @@
-//! Changes to an item that a program owns. They are told no by `None`, which a plan that was worked out excludes.
+//! Changes to an item that a program owns. They are told no by `None`, which a plan that was worked out
+//! excludes.
 
 use evenkeel_wire::expression::{Path, Step};
 use evenkeel_wire::item::{Attribute, Item, Value};

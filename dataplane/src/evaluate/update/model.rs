@@ -1,4 +1,5 @@
-//! A second implementation of updates, for tests: it follows the shape of the item and not that of the actions.
+//! A second implementation of updates, for tests: it follows the shape of the item and not that of the
+//! actions.
 //!
 //! It knows SET of constants and REMOVE, which is where places can get in each other's way.
 

@@ -64,8 +64,8 @@ impl<'a> Before<'a> {
         }
     }
 
-    /// Removing what is not there changes nothing, if it could be there. From an item that is itself not there,
-    /// anything may be removed: so does the service.
+    /// Removing what is not there changes nothing, if it could be there. From an item that is itself not
+    /// there, anything may be removed: so does the service.
     fn nothing_to_remove(self) -> Result<Outcome, UpdateError> {
         if self.is_there {
             self.check_room()?;

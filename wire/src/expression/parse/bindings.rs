@@ -1,7 +1,7 @@
 //! What the placeholders of an expression stand for.
 //!
-//! One set of bindings serves all expressions of a request; after the last of them, [`Bindings::finish`] tells which
-//! placeholders no expression used, which DynamoDB takes for a mistake.
+//! One set of bindings serves all expressions of a request; after the last of them, [`Bindings::finish`]
+//! tells which placeholders no expression used, which DynamoDB takes for a mistake.
 
 use crate::item::Value;
 use std::collections::BTreeMap;

@@ -1,7 +1,8 @@
 //! Text to trees: recursive descent over a bounded text.
 //!
-//! The parser knows one token ahead, and for a word whether a parenthesis follows. Every operator and function is
-//! counted and every nesting is measured as it is read, so a hostile text costs no more than its length.
+//! The parser knows one token ahead, and for a word whether a parenthesis follows. Every operator and
+//! function is counted and every nesting is measured as it is read, so a hostile text costs no more than its
+//! length.
 
 mod bindings;
 mod condition;

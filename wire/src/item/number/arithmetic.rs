@@ -7,8 +7,8 @@ use fastnum::decimal::{Context, Sign};
 use fastnum::{D256, U256};
 use std::fmt::Write as _;
 
-/// Places from the highest digit of two numbers to the lowest beyond which their digits neither meet nor touch, so that
-/// their sum has more than 38 and is not near the end of the range.
+/// Places from the highest digit of two numbers to the lowest beyond which their digits neither meet nor
+/// touch, so that their sum has more than 38 and is not near the end of the range.
 const SUM_PLACES_MAX: i32 = 2 * NUMBER_DIGITS_MAX as i32;
 
 /// Decimal digits of the largest 256-bit integer.

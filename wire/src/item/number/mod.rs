@@ -1,14 +1,15 @@
 //! Numbers: exact decimals, held as the bytes that order them.
 //!
-//! A [`Number`] has at most 38 significant digits and is zero or of magnitude 1e-130 to 9.99…e125 (developer guide,
-//! data types). It is kept in one form only, its key encoding, so that equality, order and hash are those of bytes
-//! and a key needs no conversion. `1`, `1.0` and `100E-2` are one number; negative zero is zero.
+//! A [`Number`] has at most 38 significant digits and is zero or of magnitude 1e-130 to 9.99…e125 (developer
+//! guide, data types). It is kept in one form only, its key encoding, so that equality, order and hash are
+//! those of bytes and a key needs no conversion. `1`, `1.0` and `100E-2` are one number; negative zero is
+//! zero.
 //!
 //! # Encoding
 //!
-//! A number other than zero is `±d.ddd… × 10^e` with a first digit that is not zero, where `e`, from -130 to 125, fits
-//! a byte exactly. Digits go in pairs from the first one; a last pair that lacks its second digit gets a zero, and no
-//! trailing pair is zero.
+//! A number other than zero is `±d.ddd… × 10^e` with a first digit that is not zero, where `e`, from -130 to
+//! 125, fits a byte exactly. Digits go in pairs from the first one; a last pair that lacks its second digit
+//! gets a zero, and no trailing pair is zero.
 //!
 //! ```text
 //!   zero       02
@@ -16,9 +17,10 @@
 //!   negative   01 | then the positive number's bytes from the exponent on, each complemented; ends with FF
 //! ```
 //!
-//! Bytes compare as numbers do: sign first, then exponent, then digits, and the terminator is below every pair (above,
-//! for negatives), so a number that another one continues comes first. The length is known from the bytes
-//! themselves, so another field can follow without a separator. The shortest is one byte, the longest 22.
+//! Bytes compare as numbers do: sign first, then exponent, then digits, and the terminator is below every
+//! pair (above, for negatives), so a number that another one continues comes first. The length is known from
+//! the bytes themselves, so another field can follow without a separator. The shortest is one byte, the
+//! longest 22.
 //!
 //! # Invariants
 //!
@@ -32,11 +34,11 @@ mod text;
 
 use crate::limits::NUMBER_DIGITS_MAX;
 use arrayvec::ArrayVec;
-use rkyv::rancor::{Fallible, Source};
+use rkyv::rancor::Fallible;
 use rkyv::ser::{Allocator, Writer};
 use rkyv::vec::{ArchivedVec, VecResolver};
-use rkyv::with::{ArchiveWith, DeserializeWith, SerializeWith};
-use rkyv::{Archive, Deserialize, Place, Serialize};
+use rkyv::with::{ArchiveWith, SerializeWith};
+use rkyv::{Archive, Place, Serialize};
 use std::fmt;
 
 /// Longest encoding of a number, bytes: class, exponent, 19 pairs, terminator.
@@ -59,7 +61,7 @@ const _: () = assert!(NUMBER_DIGITS_MAX.is_multiple_of(2));
 const _: () = assert!(NUMBER_EXPONENT_MAX - NUMBER_EXPONENT_MIN == u8::MAX as i32);
 
 /// An exact decimal number; see the module for its range and its bytes.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize)]
 pub struct Number(#[rkyv(with = EncodedBytes)] ArrayVec<u8, NUMBER_BYTES_MAX>);
 
 /// Why something is not a [`Number`], or has none as its result. Every variant is deterministic.
@@ -303,22 +305,6 @@ where
         serializer: &mut S,
     ) -> Result<Self::Resolver, S::Error> {
         ArchivedVec::serialize_from_slice(field.as_slice(), serializer)
-    }
-}
-
-impl<D> DeserializeWith<ArchivedVec<u8>, ArrayVec<u8, NUMBER_BYTES_MAX>, D> for EncodedBytes
-where
-    D: Fallible + ?Sized,
-    D::Error: Source,
-{
-    fn deserialize_with(
-        field: &ArchivedVec<u8>,
-        _deserializer: &mut D,
-    ) -> Result<ArrayVec<u8, NUMBER_BYTES_MAX>, D::Error> {
-        match Number::from_encoded(field.as_slice()) {
-            Ok(number) => Ok(number.0),
-            Err(error) => Err(D::Error::new(error)),
-        }
     }
 }
 

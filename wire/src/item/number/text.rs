@@ -4,8 +4,8 @@
 //!   number    [+ or -] ( digits [ . [digits] ] or . digits ) [ e or E [+ or -] digits ]
 //! ```
 //!
-//! Written is the plain form when it is at most [`PLAIN_TEXT_BYTES_MAX`] characters without the sign, else the
-//! scientific form (`1.5E100`). Reading what was written gives the same number.
+//! Written is the plain form when it is at most [`PLAIN_TEXT_BYTES_MAX`] characters without the sign, else
+//! the scientific form (`1.5E100`). Reading what was written gives the same number.
 
 use super::{Decimal, NUMBER_TEXT_BYTES_MAX, Number, NumberError};
 use crate::limits::NUMBER_DIGITS_MAX;

@@ -1,0 +1,499 @@
+//! The catalogue: the table of tables, kept by whoever leads the system partition.
+//!
+//! A table's record is an item of the system table ([`record`]). The leader reads all of them when it begins to lead
+//! and after every change, and works towards what they say: it orders cores to create and remove replicas, repeats
+//! orders until they are confirmed, and moves tables from creating to active and from deleting to gone. All of that
+//! can be done again by the next leader: orders are idempotent and confirmations are not stored.
+//!
+//! * [`placement`]: where a new table's replicas go.
+
+pub mod placement;
+pub mod record;
+
+use crate::core::serving::Serving;
+use crate::group::answer_error;
+use crate::limits::{
+    CATALOG_RETRY, ON_DEMAND_PARTITIONS, PARTITION_READ_UNITS, PARTITION_WRITE_UNITS, PUBLISH_INTERVAL,
+    TABLE_PARTITIONS_MAX,
+};
+use crate::partition::pending::Asker;
+use evenkeel_wire::entry::{Write, WrittenItem};
+use evenkeel_wire::error::{ErrorCode, Problem};
+use evenkeel_wire::frame::{Header, Kind};
+use evenkeel_wire::ids::{Ballot, CoreId, NodeId, PartitionId, RequestId, Slot, TableId};
+use evenkeel_wire::key::{HashKey, KeySchema};
+use evenkeel_wire::limits::TABLE_NAME_BYTES_MAX;
+use evenkeel_wire::message::catalog::{
+    CreateTable, DeleteTable, EnsureReplicas, EnsureReplicasAnswer, ListTables, ListTablesAnswer, TableAnswer,
+};
+use evenkeel_wire::message::request::{ReturnItem, Token};
+use evenkeel_wire::message::routing::PublishTables;
+use evenkeel_wire::message::{access, to_owned};
+use evenkeel_wire::table::{Billing, GroupConfig, TableDescriptor, TableStatus, Throughput};
+use evenkeel_wire::turn::{Boot, Effects, Endpoint, Now};
+use record::TableRecord;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+/// Names in one answer to "list tables".
+const NAMES_MAX: usize = 1000;
+
+/// A replica on a core.
+type Replica = (NodeId, CoreId, PartitionId);
+
+/// What the leader of the system partition knows and is doing; empty elsewhere.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    /// A record was written since the tables were last read.
+    changed: bool,
+    leading: Option<Leading>,
+}
+
+#[derive(Debug)]
+struct Leading {
+    ballot: Ballot,
+    tables: BTreeMap<String, TableRecord>,
+    version: Slot,
+    /// Replicas that are confirmed to exist, or not to.
+    created: BTreeSet<Replica>,
+    removed: BTreeSet<Replica>,
+    /// Changes that are proposed and not yet applied, by table.
+    proposed: BTreeMap<String, Slot>,
+    waiting: Vec<Waiting>,
+    order_at: Boot,
+    publish_at: Boot,
+    /// How much of the catalogue each MemDS server has said to have.
+    memds: BTreeMap<SocketAddr, Slot>,
+}
+
+/// Somebody who waits for a change to be applied.
+#[derive(Debug)]
+struct Waiting {
+    slot: Slot,
+    asker: Asker,
+    table: TableDescriptor,
+}
+
+impl Catalog {
+    /// A record was written.
+    pub fn mark_changed(&mut self) {
+        self.changed = true;
+    }
+
+    /// This core no longer leads the system partition.
+    pub fn lost_leadership(&mut self, out: &mut Effects) {
+        for waiting in self.leading.take().into_iter().flat_map(|leading| leading.waiting) {
+            let message = "the catalogue's leader changed; look whether the table is there";
+            answer_error(waiting.asker, &Problem::new(ErrorCode::OutcomeUnknown, message), out);
+        }
+    }
+
+    /// A core has said what it holds.
+    pub fn on_ensured(&mut self, node: NodeId, core: CoreId, answer: &EnsureReplicasAnswer) {
+        if let Some(leading) = &mut self.leading {
+            leading.created.extend(answer.created.iter().map(|partition| (node, core, *partition)));
+            leading.removed.extend(answer.removed.iter().map(|partition| (node, core, *partition)));
+            self.changed = true;
+        }
+    }
+
+    /// A MemDS server has said how much it has.
+    pub fn on_published(&mut self, memds: SocketAddr, version: Slot) {
+        if let Some(leading) = &mut self.leading {
+            leading.memds.insert(memds, version);
+        }
+    }
+
+    fn led(&self, name: &str) -> Option<&TableRecord> {
+        self.leading.as_ref()?.tables.get(name)
+    }
+}
+
+impl Leading {
+    fn new(ballot: Ballot, now: Boot) -> Self {
+        Self {
+            ballot,
+            tables: BTreeMap::new(),
+            version: Slot::ZERO,
+            created: BTreeSet::new(),
+            removed: BTreeSet::new(),
+            proposed: BTreeMap::new(),
+            waiting: Vec::new(),
+            order_at: now,
+            publish_at: now,
+            memds: BTreeMap::new(),
+        }
+    }
+
+    /// What cores must be told: replicas that are not confirmed.
+    fn orders(&self) -> BTreeMap<(NodeId, CoreId), EnsureReplicas> {
+        let mut orders: BTreeMap<(NodeId, CoreId), EnsureReplicas> = BTreeMap::new();
+        for (group, member) in self.replicas() {
+            let deleting = self.is_deleting(group.table);
+            let replica = (member.0, member.1, group.partition);
+            let done = if deleting { &self.removed } else { &self.created };
+            if done.contains(&replica) {
+                continue;
+            }
+            let order = orders
+                .entry(member)
+                .or_insert_with(|| EnsureReplicas { create: Vec::new(), remove: Vec::new() });
+            if deleting {
+                order.remove.push(group.partition);
+            } else {
+                order.create.push(group.clone());
+            }
+        }
+        orders
+    }
+
+    fn replicas(&self) -> impl Iterator<Item = (&GroupConfig, (NodeId, CoreId))> {
+        let groups = self.tables.values().flat_map(|record| &record.groups);
+        groups.flat_map(|group| group.members.iter().map(move |member| (group, (member.node, member.core))))
+    }
+
+    fn is_deleting(&self, table: TableId) -> bool {
+        let mut records = self.tables.values();
+        records.any(|record| record.table.id == table && record.table.status == TableStatus::Deleting)
+    }
+
+    /// The next state of a table, if its replicas are far enough; `Some(None)`: it is gone.
+    fn transition(&self, record: &TableRecord) -> Option<Option<TableRecord>> {
+        let confirmed = |group: &GroupConfig, done: &BTreeSet<Replica>| {
+            let mut members = group.members.iter();
+            let confirmed =
+                members.by_ref().filter(|member| done.contains(&(member.node, member.core, group.partition)));
+            confirmed.count()
+        };
+        match record.table.status {
+            TableStatus::Creating => {
+                let quorum = |group: &GroupConfig| confirmed(group, &self.created) > group.members.len() / 2;
+                record.groups.iter().all(quorum).then(|| Some(with_status(record, TableStatus::Active)))
+            }
+            TableStatus::Active => None,
+            TableStatus::Deleting => {
+                let all = |group: &GroupConfig| confirmed(group, &self.removed) == group.members.len();
+                record.groups.iter().all(all).then_some(None)
+            }
+        }
+    }
+}
+
+fn with_status(record: &TableRecord, status: TableStatus) -> TableRecord {
+    let table = TableDescriptor { status, ..record.table.clone() };
+    TableRecord { table, groups: record.groups.clone() }
+}
+
+impl Serving {
+    /// Does the catalogue's work, if this core leads the system partition.
+    pub(crate) fn tend_catalog(&mut self, now: Now, out: &mut Effects) {
+        if !self.is_ready(PartitionId::SYSTEM, now.boot) {
+            return;
+        }
+        self.read_catalog(now.boot, out);
+        let Some(leading) = &mut self.catalog.leading else {
+            return;
+        };
+        if now.boot >= leading.order_at {
+            leading.order_at = now.boot.after(CATALOG_RETRY);
+            for ((node, core), order) in leading.orders() {
+                if let Some(address) = self.config.address(node, core) {
+                    out.ask(Endpoint::Outgoing(address), RequestId(0), &order);
+                }
+            }
+        }
+        self.publish_tables(now.boot, out);
+        self.advance_tables(now, out);
+    }
+
+    /// Reads the tables, if that is due, and answers those who waited for a change.
+    fn read_catalog(&mut self, now: Boot, out: &mut Effects) {
+        let group = &self.groups[&PartitionId::SYSTEM];
+        let ballot = group.replica.promised();
+        let fresh = self.catalog.leading.as_ref().is_none_or(|leading| leading.ballot != ballot);
+        if fresh {
+            self.catalog.lost_leadership(out);
+            self.catalog.leading = Some(Leading::new(ballot, now));
+        }
+        if !fresh && !self.catalog.changed {
+            return;
+        }
+        self.catalog.changed = false;
+        let Some(leading) = &mut self.catalog.leading else {
+            return;
+        };
+        let state = group.state();
+        let records = state.tree.ascending(b"", b"").filter_map(|(_, cell)| TableRecord::from_cell(cell));
+        let tables: BTreeMap<_, _> = records.map(|record| (record.table.name.clone(), record)).collect();
+        if fresh || tables != leading.tables {
+            leading.tables = tables;
+            leading.version = state.slot();
+            leading.order_at = now;
+            leading.publish_at = now;
+        }
+        let applied = state.slot();
+        leading.proposed.retain(|_, slot| *slot > applied);
+        let (done, waiting) = leading.waiting.drain(..).partition(|waiting| waiting.slot <= applied);
+        leading.waiting = waiting;
+        let done: Vec<Waiting> = done;
+        for Waiting { asker, table, .. } in done {
+            let header = Header::new(Kind::TableAnswer, asker.request);
+            out.send(asker.endpoint, header, &TableAnswer { table });
+        }
+    }
+
+    fn publish_tables(&mut self, now: Boot, out: &mut Effects) {
+        let Some(leading) = &mut self.catalog.leading else {
+            return;
+        };
+        if now < leading.publish_at {
+            return;
+        }
+        leading.publish_at = now.after(PUBLISH_INTERVAL);
+        for memds in &self.config.memds {
+            let current = leading.memds.get(memds).is_some_and(|version| *version >= leading.version);
+            let tables = || leading.tables.values().map(|record| record.table.clone()).collect();
+            let publish = PublishTables { version: leading.version, tables: (!current).then(tables) };
+            out.ask(Endpoint::Outgoing(*memds), RequestId(0), &publish);
+        }
+    }
+
+    /// Moves tables on whose replicas are far enough.
+    fn advance_tables(&mut self, now: Now, out: &mut Effects) {
+        let Some(leading) = &self.catalog.leading else {
+            return;
+        };
+        let due = leading.tables.values().filter(|record| !leading.proposed.contains_key(&record.table.name));
+        let due = due.filter_map(|record| Some((record.table.name.clone(), leading.transition(record)?)));
+        let due: Vec<(String, Option<TableRecord>)> = due.collect();
+        for (name, next) in due {
+            let slot = self.propose_record(&name, next.map(|record| record.to_item()), now, out);
+            if let Some(leading) = &mut self.catalog.leading {
+                leading.proposed.insert(name, slot);
+            }
+        }
+    }
+
+    /// Proposes a table's record, or its end.
+    fn propose_record(&mut self, name: &str, item: Option<WrittenItem>, now: Now, out: &mut Effects) -> Slot {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        let group = self.groups.get_mut(&PartitionId::SYSTEM).expect("only its leader proposes");
+        let timestamp = group.replica.next_timestamp(now.wall_ms);
+        let sequence = group.replica.next_slot().0;
+        // The catalogue is its own client: each write acknowledges those before it.
+        let token =
+            Token { client: [0; 16], sequence, issued_ms: timestamp >> 16, acknowledged_below: sequence };
+        let write = Write {
+            token,
+            request_hash: sequence,
+            key: TableRecord::key(name),
+            return_item: ReturnItem::None,
+            item,
+        };
+        let slot = group.propose(timestamp, None, &write, &mut outputs);
+        self.outputs = outputs;
+        self.perform(PartitionId::SYSTEM, now, out);
+        slot
+    }
+
+    /// Checks that a request about tables is for this core, which leads the system partition.
+    fn check_catalog(&mut self, now: Now, header: Header, out: &mut Effects) -> Result<(), Problem> {
+        if header.partition != PartitionId::SYSTEM {
+            let message = "requests about tables go to the system partition";
+            return Err(Problem::new(ErrorCode::WrongPartition, message));
+        }
+        self.routed_group(header)?.check_ready(now.boot)?;
+        self.read_catalog(now.boot, out);
+        Ok(())
+    }
+
+    pub(crate) fn on_create_table(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        header: Header,
+        body: &[u8],
+        out: &mut Effects,
+    ) -> Result<(), Problem> {
+        self.check_catalog(now, header, out)?;
+        self.check_room_for_writes()?;
+        let create = to_owned::<CreateTable>(access::<CreateTable>(body)?);
+        check_name(&create.name)?;
+        check_schema(&create.schema)?;
+        if self.is_taken(&create.name) {
+            let message = format!("a table named {} exists", create.name);
+            return Err(Problem::new(ErrorCode::TableExists, message));
+        }
+        let partitions = partitions_of(&create)?;
+        let system = &self.groups[&PartitionId::SYSTEM].replica;
+        let id = TableId(system.next_slot().0);
+        let groups = placement::place(id, partitions, &self.config.nodes, &self.replicas_held())?;
+        let mut hash_key = [0; 16];
+        self.prng.fill(&mut hash_key);
+        let table = TableDescriptor {
+            id,
+            name: create.name.clone(),
+            schema: create.schema,
+            hash_key: HashKey(hash_key),
+            status: TableStatus::Creating,
+            billing: create.billing,
+            created_ms: now.wall_ms,
+            generation: id.0,
+            partitions,
+        };
+        let item = TableRecord { table: table.clone(), groups }.to_item();
+        self.change_table(now, asker, table, item, out);
+        Ok(())
+    }
+
+    pub(crate) fn on_delete_table(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        header: Header,
+        body: &[u8],
+        out: &mut Effects,
+    ) -> Result<(), Problem> {
+        self.check_catalog(now, header, out)?;
+        self.check_room_for_writes()?;
+        let name = to_owned::<DeleteTable>(access::<DeleteTable>(body)?).name;
+        let Some(record) = self.catalog.led(&name) else {
+            return Err(Problem::new(ErrorCode::TableNotFound, format!("there is no table named {name}")));
+        };
+        let changing = self.catalog.leading.as_ref().is_some_and(|leading| {
+            leading.proposed.contains_key(&name) || record.table.status != TableStatus::Active
+        });
+        if changing {
+            let message = format!("the table {name} is being created or deleted; try again in a moment");
+            return Err(Problem::new(ErrorCode::TableNotReady, message));
+        }
+        let next = with_status(record, TableStatus::Deleting);
+        let item = next.to_item();
+        self.change_table(now, asker, next.table, item, out);
+        Ok(())
+    }
+
+    /// Proposes a change that a client asked for, and lets the client wait for it.
+    fn change_table(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        table: TableDescriptor,
+        item: WrittenItem,
+        out: &mut Effects,
+    ) {
+        let slot = self.propose_record(&table.name, Some(item), now, out);
+        if let Some(leading) = &mut self.catalog.leading {
+            leading.proposed.insert(table.name.clone(), slot);
+            leading.waiting.push(Waiting { slot, asker, table });
+        }
+    }
+
+    pub(crate) fn on_list_tables(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        header: Header,
+        body: &[u8],
+        out: &mut Effects,
+    ) -> Result<(), Problem> {
+        self.check_catalog(now, header, out)?;
+        let after = to_owned::<ListTables>(access::<ListTables>(body)?).after;
+        let Some(leading) = &self.catalog.leading else {
+            return Ok(());
+        };
+        let mut names: Vec<String> =
+            leading.tables.keys().filter(|name| **name > after).take(NAMES_MAX + 1).cloned().collect();
+        let more = names.len() > NAMES_MAX;
+        names.truncate(NAMES_MAX);
+        let header = Header::new(Kind::ListTablesAnswer, asker.request);
+        out.send(asker.endpoint, header, &ListTablesAnswer { names, more });
+        Ok(())
+    }
+
+    fn is_taken(&self, name: &str) -> bool {
+        let leading = self.catalog.leading.as_ref();
+        leading
+            .is_some_and(|leading| leading.tables.contains_key(name) || leading.proposed.contains_key(name))
+    }
+
+    fn replicas_held(&self) -> BTreeMap<NodeId, usize> {
+        let mut held = BTreeMap::new();
+        let replicas = self.catalog.leading.iter().flat_map(Leading::replicas);
+        for (_, (node, _)) in replicas {
+            *held.entry(node).or_default() += 1;
+        }
+        held
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Problem> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    if name.is_empty() || name.len() > TABLE_NAME_BYTES_MAX || !name.bytes().all(allowed) {
+        let message = format!(
+            "{name:?} is no table name: it has 1 to {TABLE_NAME_BYTES_MAX} letters, digits, '_', '-' and '.'"
+        );
+        return Err(Problem::new(ErrorCode::Validation, message));
+    }
+    Ok(())
+}
+
+fn check_schema(schema: &KeySchema) -> Result<(), Problem> {
+    schema.check().map_err(|error| Problem::new(ErrorCode::Validation, error.to_string()))
+}
+
+/// How many partitions a new table gets: what was asked for, or what its capacity needs (section 3 of the ATC 2022
+/// paper: 3000 read and 1000 write units each).
+fn partitions_of(create: &CreateTable) -> Result<u32, Problem> {
+    let partitions = match (create.partitions, create.billing) {
+        (0, Billing::OnDemand) => u64::from(ON_DEMAND_PARTITIONS),
+        (0, Billing::Provisioned(Throughput { read_units, write_units })) => {
+            let units = read_units
+                .saturating_mul(PARTITION_WRITE_UNITS)
+                .saturating_add(write_units.saturating_mul(PARTITION_READ_UNITS));
+            units.div_ceil(PARTITION_READ_UNITS * PARTITION_WRITE_UNITS).max(1)
+        }
+        (asked, _) => u64::from(asked),
+    };
+    if partitions > u64::from(TABLE_PARTITIONS_MAX) {
+        let message =
+            format!("a table begins with at most {TABLE_PARTITIONS_MAX} partitions, not {partitions}");
+        return Err(Problem::new(ErrorCode::Validation, message));
+    }
+    Ok(partitions as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel_wire::key::KeyType;
+
+    fn create(billing: Billing, partitions: u32) -> CreateTable {
+        let schema = KeySchema::partition_only("pk", KeyType::S);
+        CreateTable { name: "t".to_owned(), schema, billing, partitions }
+    }
+
+    fn check(read_units: u64, write_units: u64, expected: u32) {
+        let billing = Billing::Provisioned(Throughput { read_units, write_units });
+        assert_eq!(partitions_of(&create(billing, 0)), Ok(expected));
+    }
+
+    #[test]
+    fn capacity_chooses_the_number_of_partitions() {
+        check(1, 1, 1);
+        check(3000, 0, 1);
+        check(3000, 1, 2);
+        check(6000, 2000, 4);
+        assert_eq!(partitions_of(&create(Billing::OnDemand, 0)), Ok(4));
+        assert_eq!(partitions_of(&create(Billing::OnDemand, 7)), Ok(7));
+        assert!(partitions_of(&create(Billing::OnDemand, 257)).is_err());
+    }
+
+    #[test]
+    fn names_are_checked() {
+        for name in ["", "a b", "ä", "$system", &"x".repeat(256)] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+        assert!(check_name("Orders_2026-11.v1").is_ok());
+    }
+}

@@ -1,0 +1,198 @@
+//! What other processes of the cluster say: members of groups, the catalogue's leader, MemDS.
+
+use super::messages;
+use super::serving::{Ensured, Serving};
+use crate::group::answer_error;
+use crate::partition::pending::Asker;
+use crate::paxos::Message;
+use crate::planted::{self, Planted};
+use crate::wal::record::{Record, RecordBody};
+use evenkeel_wire::error::{ErrorCode, Problem};
+use evenkeel_wire::frame::{Header, Kind};
+use evenkeel_wire::handshake::Peer;
+use evenkeel_wire::ids::{Lsn, PartitionId, Slot};
+use evenkeel_wire::message::catalog::{EnsureReplicas, EnsureReplicasAnswer};
+use evenkeel_wire::message::peer::{
+    Heartbeat, HeartbeatAnswer, Rejected, Rejection, SnapshotAck, SnapshotChunk,
+};
+use evenkeel_wire::message::routing::PublishAnswer;
+use evenkeel_wire::message::{access, to_owned};
+use evenkeel_wire::table::GroupConfig;
+use evenkeel_wire::turn::{Effects, Endpoint, Now};
+
+/// Entries of an Accept that are taken even when the log has no room for client writes: a new leader's no-op must
+/// find a quorum, or reads would not go on.
+const ALWAYS_ACCEPTED_BYTES: usize = 256;
+
+impl Serving {
+    pub(super) fn on_peer_frame(
+        &mut self,
+        now: Now,
+        from: Endpoint,
+        header: Header,
+        body: &[u8],
+        out: &mut Effects,
+    ) {
+        let Some(peer) = self.peers.get(&from).copied() else {
+            return;
+        };
+        let outcome = match header.kind {
+            Kind::Heartbeat => access::<Heartbeat>(body).map(|heartbeat| {
+                let heartbeat = to_owned::<Heartbeat>(heartbeat);
+                self.on_heartbeat(now, from, peer, header, &heartbeat, out);
+            }),
+            Kind::HeartbeatAnswer => access::<HeartbeatAnswer>(body).map(|answer| {
+                self.on_heartbeat_answer(now, peer, &to_owned::<HeartbeatAnswer>(answer), out);
+            }),
+            Kind::SnapshotChunk => access::<SnapshotChunk<'static>>(body).map(|chunk| {
+                self.on_snapshot_chunk(now.boot, peer, header, chunk, out);
+            }),
+            Kind::SnapshotAck => access::<SnapshotAck>(body).map(|ack| {
+                self.on_snapshot_ack(now.boot, peer, header.partition, &to_owned::<SnapshotAck>(ack));
+            }),
+            Kind::EnsureReplicas => access::<EnsureReplicas>(body).map(|ensure| {
+                let ensure = to_owned::<EnsureReplicas>(ensure);
+                self.on_ensure(now, from, header, ensure, out);
+            }),
+            Kind::EnsureReplicasAnswer => access::<EnsureReplicasAnswer>(body).map(|answer| {
+                let answer = to_owned::<EnsureReplicasAnswer>(answer);
+                self.catalog.on_ensured(peer.node, peer.core, &answer);
+            }),
+            Kind::PublishAnswer => access::<PublishAnswer>(body).map(|answer| {
+                if let Endpoint::Outgoing(memds) = from {
+                    self.catalog.on_published(memds, Slot::from(&answer.version));
+                }
+            }),
+            kind => match messages::read(kind, body) {
+                Ok(Some(message)) => {
+                    self.on_message(now, peer, header, message, out);
+                    Ok(())
+                }
+                Ok(None) => {
+                    self.refuse_kind(from, header, out);
+                    Ok(())
+                }
+                Err(problem) => Err(problem),
+            },
+        };
+        if outcome.is_err() {
+            // A peer that sends malformed bodies has a bug or is not one of ours; nothing it says can be trusted.
+            out.close.push(from);
+        }
+    }
+
+    fn refuse_kind(&self, from: Endpoint, header: Header, out: &mut Effects) {
+        if !header.kind.is_answer() {
+            let message = format!("a storage core does not serve {:?}; ask a router", header.kind);
+            let asker = Asker { endpoint: from, request: header.request };
+            answer_error(asker, &Problem::new(ErrorCode::UnknownKind, message), out);
+        }
+    }
+
+    /// Whether `peer` is a member of a group that this core holds, in the group's epoch.
+    pub(super) fn speaks_for(&self, peer: Peer, header: Header) -> bool {
+        let Some(group) = self.groups.get(&header.partition) else {
+            return false;
+        };
+        let config = group.replica.config();
+        let is_member = config.members.iter().any(|member| {
+            (member.node, member.core, member.incarnation) == (peer.node, peer.core, peer.incarnation)
+        });
+        let same_epoch = header.epoch == config.epoch || planted::active(Planted::AcceptStaleEpoch);
+        is_member && same_epoch
+    }
+
+    fn on_message(&mut self, now: Now, peer: Peer, header: Header, message: Message, out: &mut Effects) {
+        if !self.speaks_for(peer, header) {
+            return;
+        }
+        let partition = header.partition;
+        if let Some(rejected) = self.refuse_for_room(partition, &message) {
+            self.outputs.push(crate::paxos::Output::Send { to: peer.node, message: rejected });
+        } else if let Some(group) = self.groups.get_mut(&partition) {
+            group.replica.receive(now.boot, peer.node, message, &mut self.outputs);
+        }
+        self.perform(partition, now, out);
+    }
+
+    /// The answer to an Accept for which the log has no room.
+    fn refuse_for_room(&self, partition: PartitionId, message: &Message) -> Option<Message> {
+        let Message::Accept { ballot, entries, .. } = message else {
+            return None;
+        };
+        let bytes: usize = entries.iter().map(bytes::Bytes::len).sum();
+        if bytes <= ALWAYS_ACCEPTED_BYTES || !self.log.is_nearly_full() {
+            return None;
+        }
+        let replica = &self.groups.get(&partition)?.replica;
+        let reason = Rejection::Busy(replica.log().last().slot);
+        Some(Message::Rejected(Rejected { ballot: *ballot, promised: replica.promised(), reason }))
+    }
+
+    /// The catalogue's leader says what this core must hold.
+    fn on_ensure(
+        &mut self,
+        now: Now,
+        from: Endpoint,
+        header: Header,
+        ensure: EnsureReplicas,
+        out: &mut Effects,
+    ) {
+        let (answer, lsn) = self.ensure(now, ensure, out);
+        let ensured = Ensured { lsn, to: from, request: header.request, answer };
+        if lsn <= self.log.durable() {
+            self.answer_ensured(ensured, out);
+        } else {
+            self.ensured.push_back(ensured);
+        }
+    }
+
+    /// Creates and removes replicas. What is so, once the log is durable up to the returned write.
+    pub(super) fn ensure(
+        &mut self,
+        now: Now,
+        ensure: EnsureReplicas,
+        out: &mut Effects,
+    ) -> (EnsureReplicasAnswer, Lsn) {
+        // A replica that exists may still be on its way to the disk: wait for everything that was appended.
+        let mut lsn = self.log.appended();
+        let mut created = Vec::new();
+        for config in ensure.create {
+            let partition = config.partition;
+            if self.groups.contains_key(&partition) {
+                created.push(partition);
+            } else if self.is_for_us(&config) {
+                lsn = lsn.max(self.create_group(config, now.boot));
+                created.push(partition);
+            }
+        }
+        for partition in &ensure.remove {
+            if let Some(removed) = self.remove_group(*partition, out) {
+                lsn = lsn.max(removed);
+            }
+        }
+        (EnsureReplicasAnswer { created, removed: ensure.remove }, lsn)
+    }
+
+    fn is_for_us(&self, config: &GroupConfig) -> bool {
+        config.members.contains(&self.config.member())
+    }
+
+    fn remove_group(&mut self, partition: PartitionId, out: &mut Effects) -> Option<Lsn> {
+        let mut group = self.groups.remove(&partition)?;
+        group.abandon(out);
+        self.snapshots.abandon(partition);
+        let record = Record {
+            partition,
+            promised: group.replica.promised(),
+            commit: group.replica.commit(),
+            body: RecordBody::Removed,
+        };
+        Some(self.log.append(&record))
+    }
+
+    pub(super) fn answer_ensured(&self, ensured: Ensured, out: &mut Effects) {
+        let header = Header::new(Kind::EnsureReplicasAnswer, ensured.request);
+        out.send(ensured.to, header, &ensured.answer);
+    }
+}

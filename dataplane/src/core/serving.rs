@@ -1,0 +1,391 @@
+//! The turn of a core that is at work.
+//!
+//! Inputs change groups and collect records and frames. At the end of the turn, groups apply what is committed and
+//! answer, leaders send what followers lack, and everything that was appended becomes one log write.
+
+use super::heartbeats::Heartbeats;
+use super::messages;
+use super::publish::Publisher;
+use super::snapshots::Snapshots;
+use crate::catalog::Catalog;
+use crate::checkpoint::recovery::Recovered;
+use crate::checkpoint::writer::{Checkpointer, GroupImage, Progress};
+use crate::config::CoreConfig;
+use crate::group::Group;
+use crate::limits::LEASE_TERM;
+use crate::operations::Owner;
+use crate::paxos::log::GroupLog;
+use crate::paxos::{Output, Seed};
+use crate::planted::{self, Planted};
+use crate::wal::block::LogIdentity;
+use crate::wal::segments::Segments;
+use crate::wal::writer::Writer;
+use ahash::AHashMap;
+use evenkeel_wire::aligned::AlignedBuffer;
+use evenkeel_wire::handshake::Peer;
+use evenkeel_wire::ids::{Ballot, Epoch, Lsn, NodeId, PartitionId, Slot, TableId};
+use evenkeel_wire::message::catalog::EnsureReplicasAnswer;
+use evenkeel_wire::message::peer::LogPoint;
+use evenkeel_wire::prng::Prng;
+use evenkeel_wire::table::GroupConfig;
+use evenkeel_wire::turn::{Boot, DiskCompletion, Effects, Endpoint, Halt, Input, Now};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// How often every group is looked at.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How long a draining core waits for its groups to come to rest before it ends all the same.
+const DRAIN_PATIENCE: Duration = LEASE_TERM;
+
+/// A core at work.
+#[derive(Debug)]
+pub struct Serving {
+    pub(crate) config: CoreConfig,
+    pub(crate) log: Writer,
+    pub(crate) checkpointer: Checkpointer,
+    pub(crate) groups: BTreeMap<PartitionId, Group>,
+    /// Records that are not yet durable, in the order of the log.
+    awaiting: VecDeque<(Lsn, PartitionId)>,
+    /// Groups to end the turn for.
+    pub(crate) touched: BTreeSet<PartitionId>,
+    pub(crate) peers: AHashMap<Endpoint, Peer>,
+    pub(super) heartbeats: Heartbeats,
+    pub(super) snapshots: Snapshots,
+    pub(crate) catalog: Catalog,
+    pub(super) publisher: Publisher,
+    /// What the catalogue's orders led to, to be answered once it is durable.
+    pub(super) ensured: VecDeque<Ensured>,
+    pub(crate) outputs: Vec<Output>,
+    pub(super) recovery_report: String,
+    pub(super) draining_since: Option<Boot>,
+    /// A checkpoint is wanted whatever the log's length.
+    pub(super) checkpoint_wanted: bool,
+    tick_at: Boot,
+    /// When some follower must be told a commit position that nothing has carried to it.
+    notice_at: Boot,
+    pub(crate) prng: Prng,
+}
+
+/// An answer to the catalogue that waits for the log.
+#[derive(Debug)]
+pub(super) struct Ensured {
+    pub(super) lsn: Lsn,
+    pub(super) to: Endpoint,
+    pub(super) request: evenkeel_wire::ids::RequestId,
+    pub(super) answer: EnsureReplicasAnswer,
+}
+
+impl Serving {
+    pub(super) fn new(
+        config: CoreConfig,
+        identity: LogIdentity,
+        recovered: Recovered,
+        buffers: Vec<AlignedBuffer>,
+        now: Now,
+    ) -> Self {
+        let report = recovered.report();
+        let superblock = recovered.superblock;
+        let segments =
+            Segments::new(superblock.segments, superblock.segment_bytes, recovered.log.used.clone());
+        let mut prng = Prng::new(config.seed);
+        let groups = recovered.groups.into_iter().map(|(seed, state)| {
+            let group = Group::new(seed, state, config.node, now.boot, prng.fork());
+            (group.replica.partition(), group)
+        });
+        let groups = groups.collect();
+        let mut serving = Self {
+            log: Writer::new(identity, segments, recovered.log.tail, buffers),
+            checkpointer: Checkpointer::new(identity, superblock),
+            groups,
+            awaiting: VecDeque::new(),
+            touched: BTreeSet::new(),
+            peers: AHashMap::new(),
+            heartbeats: Heartbeats::new(now.boot),
+            snapshots: Snapshots::default(),
+            catalog: Catalog::default(),
+            publisher: Publisher::new(now.boot),
+            ensured: VecDeque::new(),
+            outputs: Vec::new(),
+            recovery_report: report,
+            draining_since: None,
+            checkpoint_wanted: false,
+            tick_at: now.boot,
+            notice_at: Boot::NEVER,
+            prng,
+            config,
+        };
+        serving.create_system_group(now.boot);
+        serving
+    }
+
+    /// Creates the system partition's replica, if this core is a member and does not have it yet.
+    fn create_system_group(&mut self, now: Boot) {
+        let member = self.config.member();
+        if self.config.system.contains(&member) && !self.groups.contains_key(&PartitionId::SYSTEM) {
+            let members = self.config.system.clone();
+            let group = GroupConfig {
+                partition: PartitionId::SYSTEM,
+                table: TableId::SYSTEM,
+                start: Vec::new(),
+                end: Vec::new(),
+                epoch: Epoch(1),
+                members,
+            };
+            self.create_group(group, now);
+        }
+    }
+
+    /// Creates a replica of a new group, and returns the log write that makes it durable.
+    pub(super) fn create_group(&mut self, config: GroupConfig, now: Boot) -> Lsn {
+        let partition = config.partition;
+        let seed = Seed {
+            config,
+            promised: Ballot::ZERO,
+            log: GroupLog::new(LogPoint::default(), Ballot::ZERO),
+            commit: Slot::ZERO,
+            timestamp: 0,
+            refilling: false,
+        };
+        let state = crate::partition::state::State::default();
+        let mut group = Group::new(seed, state, self.config.node, now, self.prng.fork());
+        // The first record of the group: whatever it promises comes behind it in the log.
+        let lsn = self.log.append(&group.image().0);
+        self.groups.insert(partition, group);
+        self.touched.insert(partition);
+        lsn
+    }
+
+    pub(super) fn link_up(&mut self, endpoint: Endpoint, peer: Peer) {
+        self.peers.insert(endpoint, peer);
+    }
+
+    /// The group, for those who look inside.
+    #[must_use]
+    pub fn group(&self, partition: PartitionId) -> Option<&Group> {
+        self.groups.get(&partition)
+    }
+
+    /// All groups of the core.
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.groups.values()
+    }
+
+    pub(super) fn step(&mut self, now: Now, input: Input<'_>, out: &mut Effects) -> Result<(), Halt> {
+        match input {
+            Input::Frame { from, header, body } => self.on_frame(now, from, header, body, out),
+            Input::Up { endpoint, peer } => self.link_up(endpoint, peer),
+            Input::Down { endpoint } => self.link_down(endpoint),
+            Input::Disk(completion) => self.on_disk(now, completion, out)?,
+            Input::Wake => {}
+            Input::Drain => self.draining_since = self.draining_since.or(Some(now.boot)),
+        }
+        Ok(())
+    }
+
+    fn link_down(&mut self, endpoint: Endpoint) {
+        let Some(peer) = self.peers.remove(&endpoint) else {
+            return;
+        };
+        if matches!(endpoint, Endpoint::Outgoing(_)) {
+            for group in self.groups.values_mut() {
+                group.replica.link_lost(peer.node);
+            }
+        }
+    }
+
+    fn on_disk(&mut self, now: Now, completion: DiskCompletion, out: &mut Effects) -> Result<(), Halt> {
+        match Owner::of(completion.id) {
+            Owner::Log(_) => {
+                self.log.completed(now.boot, completion)?;
+                self.settle(now, out);
+            }
+            Owner::Checkpoint(_) => {
+                match self.checkpointer.completed_operation(now.boot, &mut self.log, completion)? {
+                    Progress::Running => {}
+                    Progress::Complete => {
+                        for (partition, group) in &mut self.groups {
+                            group.checkpointed();
+                            self.touched.insert(*partition);
+                        }
+                    }
+                    Progress::GivenUp => {
+                        self.groups.values_mut().for_each(Group::checkpoint_given_up);
+                        self.checkpoint_wanted = true;
+                    }
+                }
+            }
+            Owner::Recovery => {}
+        }
+        Ok(())
+    }
+
+    /// Tells groups which of their records are durable.
+    fn settle(&mut self, now: Now, out: &mut Effects) {
+        let durable = self.log.durable();
+        while self.awaiting.front().is_some_and(|(lsn, _)| *lsn <= durable) {
+            let (_, partition) = self.awaiting.pop_front().expect("there is a first");
+            if let Some(group) = self.groups.get_mut(&partition) {
+                group.replica.persisted(now.boot, &mut self.outputs);
+                self.perform(partition, now, out);
+            }
+        }
+        while self.ensured.front().is_some_and(|ensured| ensured.lsn <= durable) {
+            let ensured = self.ensured.pop_front().expect("there is a first");
+            self.answer_ensured(ensured, out);
+        }
+    }
+
+    /// Does what a group's replica wants done.
+    pub(crate) fn perform(&mut self, partition: PartitionId, now: Now, out: &mut Effects) {
+        self.touched.insert(partition);
+        let mut outputs = std::mem::take(&mut self.outputs);
+        for output in outputs.drain(..) {
+            match output {
+                Output::Persist(record) => {
+                    let lsn = self.log.append(&record);
+                    self.awaiting.push_back((lsn, partition));
+                }
+                Output::Send { to, message } => {
+                    if let Some((endpoint, epoch)) = self.member_endpoint(partition, to) {
+                        messages::send(endpoint, messages::header(partition, epoch), &message, out);
+                    }
+                }
+                Output::NeedsSnapshot { to } => self.begin_snapshot(partition, to, now.boot),
+                Output::LostLeadership => {
+                    if let Some(group) = self.groups.get_mut(&partition) {
+                        group.abandon(out);
+                    }
+                    self.snapshots.abandon(partition);
+                    if partition == PartitionId::SYSTEM {
+                        self.catalog.lost_leadership(out);
+                    }
+                }
+            }
+        }
+        self.outputs = outputs;
+    }
+
+    /// Where a member of a group listens, and the group's epoch.
+    pub(super) fn member_endpoint(&self, partition: PartitionId, node: NodeId) -> Option<(Endpoint, Epoch)> {
+        let config = self.groups.get(&partition)?.replica.config();
+        let member = config.members.iter().find(|member| member.node == node)?;
+        let address = self.config.address(node, member.core)?;
+        Some((Endpoint::Outgoing(address), config.epoch))
+    }
+
+    pub(super) fn end_turn(&mut self, now: Now, out: &mut Effects) {
+        if now.boot >= self.tick_at {
+            self.tick_at = now.boot.after(TICK);
+            self.tick(now, out);
+        }
+        self.end_groups(now, out);
+        self.heartbeat(now.boot, out);
+        self.advance_snapshots(now.boot, out);
+        self.publish(now.boot, out);
+        self.tend_catalog(now, out);
+        self.end_groups(now, out);
+        self.begin_checkpoint(now.boot);
+        self.log.end_turn(now.boot, out);
+        self.checkpointer.end_turn(&self.log, out);
+        if planted::active(Planted::AcknowledgeBeforeDurable) {
+            self.settle(now, out);
+        }
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Effects) {
+        let partitions: Vec<PartitionId> = self.groups.keys().copied().collect();
+        for partition in partitions {
+            if let Some(group) = self.groups.get_mut(&partition) {
+                group.replica.tick(now.boot, &mut self.outputs);
+                self.perform(partition, now, out);
+            }
+        }
+        self.note_snapshot_installed(now.boot);
+        let leader_without_lease =
+            |group: &Group| group.replica.is_leader() && !group.replica.holds_lease(now.boot);
+        if self.groups.values().any(leader_without_lease) {
+            self.heartbeats.hurry();
+        }
+        if self.draining_since.is_some() {
+            self.drain(now, out);
+        }
+        let healed = !self.recovery_report.is_empty()
+            && self.groups.values().all(|group| !group.replica.is_refilling());
+        if healed {
+            // What was damaged lies before the next checkpoint's log.
+            self.recovery_report.clear();
+            self.checkpoint_wanted = true;
+        }
+    }
+
+    /// Hands leaderships over, group by group as they come to rest.
+    fn drain(&mut self, now: Now, out: &mut Effects) {
+        let resting = self.groups.iter().filter(|(_, group)| group.replica.is_leader() && group.is_quiet());
+        let resting: Vec<PartitionId> = resting.map(|(partition, _)| *partition).collect();
+        for partition in resting {
+            if let Some(group) = self.groups.get_mut(&partition) {
+                group.replica.hand_over(now.boot, &mut self.outputs);
+                self.perform(partition, now, out);
+            }
+        }
+        let leads = self.groups.values().any(|group| group.replica.is_leader());
+        let patient = self.draining_since.is_some_and(|since| now.boot.since(since) < DRAIN_PATIENCE);
+        out.drained = !(leads && patient) && self.log.is_idle();
+    }
+
+    fn end_groups(&mut self, now: Now, out: &mut Effects) {
+        let touched = std::mem::take(&mut self.touched);
+        if touched.is_empty() {
+            return;
+        }
+        self.notice_at = Boot::NEVER;
+        for partition in &touched {
+            let Some(group) = self.groups.get_mut(partition) else {
+                continue;
+            };
+            let changed = group.apply_committed(now.boot, out);
+            if changed && *partition == PartitionId::SYSTEM {
+                self.catalog.mark_changed();
+            }
+            let Some(group) = self.groups.get_mut(partition) else {
+                continue;
+            };
+            group.replica.end_turn(now.boot, &mut self.outputs);
+            self.notice_at = self.notice_at.min(group.replica.notice_due_at());
+            self.perform(*partition, now, out);
+        }
+        // Performing has touched them again; only those with something left to tell stay.
+        self.touched.retain(|partition| !touched.contains(partition));
+        for partition in touched {
+            let due = self.groups.get(&partition).map(|group| group.replica.notice_due_at());
+            if due.is_some_and(|due| due != Boot::NEVER) {
+                self.touched.insert(partition);
+            }
+        }
+    }
+
+    fn begin_checkpoint(&mut self, now: Boot) {
+        let status = self.log.status();
+        let long = status.segments_free * 2 < status.segments;
+        let staged = self
+            .groups
+            .values()
+            .any(|group| group.staged.as_ref().is_some_and(|staged| !staged.in_checkpoint));
+        if !self.checkpointer.may_begin(now) || !(long || staged || self.checkpoint_wanted) {
+            return;
+        }
+        self.checkpoint_wanted = false;
+        let images = self.groups.values_mut().map(|group| {
+            let (group, open, state) = group.image();
+            GroupImage { group, open, state }
+        });
+        let images = images.collect();
+        self.checkpointer.begin(&mut self.log, images);
+    }
+
+    pub(super) fn wake_at(&self) -> Boot {
+        let touched = if self.touched.is_empty() { Boot::NEVER } else { self.notice_at };
+        self.tick_at.min(self.log.wake_at()).min(touched)
+    }
+}

@@ -1,0 +1,284 @@
+//! Partitions' states on their way to members that are too far behind for the log.
+//!
+//! The sender reads a consistent snapshot off in chunks, a few under way at a time. The receiver builds the state
+//! beside the one it has; when it is complete, the next checkpoint makes it durable, and only then does the replica
+//! take it and tell the leader. A transfer that stalls is forgotten by both sides and begun again.
+
+use super::messages;
+use super::serving::Serving;
+use crate::checkpoint::image::{ImageSink, ImageSource};
+use crate::limits::{SNAPSHOT_PATIENCE, SNAPSHOT_WINDOW_CHUNKS};
+use bytes::Bytes;
+use evenkeel_wire::frame::{Header, Kind};
+use evenkeel_wire::handshake::Peer;
+use evenkeel_wire::ids::{Ballot, NodeId, PartitionId, Slot};
+use evenkeel_wire::message::peer::{ArchivedSnapshotChunk, LogPoint, SnapshotAck, SnapshotChunk};
+use evenkeel_wire::turn::{Boot, Effects, Endpoint};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// How long a sender waits, after its last chunk, for the receiver to make the state durable.
+const INSTALL_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Transfers that this core may send, and receive, at a time. The rest waits for its turn.
+const TRANSFERS_MAX: usize = 8;
+
+/// Snapshots under way.
+#[derive(Debug, Default)]
+pub(super) struct Snapshots {
+    outgoing: BTreeMap<(PartitionId, NodeId), Outgoing>,
+    incoming: BTreeMap<PartitionId, Incoming>,
+    /// Wanted, and not yet begun.
+    waiting: VecDeque<(PartitionId, NodeId)>,
+    transfers: u64,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    transfer: u64,
+    ballot: Ballot,
+    at: LogPoint,
+    at_ballot: Ballot,
+    source: ImageSource,
+    complete: bool,
+    /// Chunks that are not acknowledged; the first has the index `acknowledged`.
+    unacknowledged: VecDeque<Vec<u8>>,
+    acknowledged: u32,
+    /// The next chunk to send.
+    next: u32,
+    progress_at: Boot,
+}
+
+#[derive(Debug)]
+struct Incoming {
+    from: NodeId,
+    transfer: u64,
+    next: u32,
+    sink: ImageSink,
+    heard_at: Boot,
+}
+
+impl Snapshots {
+    /// Forgets what is under way for a partition.
+    pub(super) fn abandon(&mut self, partition: PartitionId) {
+        self.outgoing.retain(|(other, _), _| *other != partition);
+        self.waiting.retain(|(other, _)| *other != partition);
+        self.incoming.remove(&partition);
+    }
+}
+
+impl Outgoing {
+    fn is_sent(&self) -> bool {
+        self.complete && self.unacknowledged.is_empty()
+    }
+
+    /// The next chunk to send now, if the window allows one.
+    fn next_chunk(&mut self) -> Option<(u32, bool)> {
+        let sent = (self.next - self.acknowledged) as usize;
+        if self.next - self.acknowledged >= SNAPSHOT_WINDOW_CHUNKS {
+            return None;
+        }
+        if sent == self.unacknowledged.len() {
+            if self.complete {
+                return None;
+            }
+            let mut records = Vec::new();
+            self.complete = self.source.fill(&mut records);
+            self.unacknowledged.push_back(records);
+        }
+        let index = self.next;
+        self.next += 1;
+        Some((index, self.complete && sent + 1 == self.unacknowledged.len()))
+    }
+}
+
+impl Serving {
+    /// A follower needs a partition's state.
+    pub(super) fn begin_snapshot(&mut self, partition: PartitionId, to: NodeId, now: Boot) {
+        if self.snapshots.outgoing.len() >= TRANSFERS_MAX {
+            self.snapshots.waiting.push_back((partition, to));
+            return;
+        }
+        let Some(group) = self.groups.get(&partition) else {
+            return;
+        };
+        self.snapshots.transfers += 1;
+        let (record, state) = group.snapshot();
+        let outgoing = Outgoing {
+            transfer: self.snapshots.transfers,
+            ballot: group.replica.promised(),
+            at: state.applied,
+            at_ballot: state.applied_ballot,
+            source: ImageSource::new(state, record),
+            complete: false,
+            unacknowledged: VecDeque::new(),
+            acknowledged: 0,
+            next: 0,
+            progress_at: now,
+        };
+        self.snapshots.outgoing.insert((partition, to), outgoing);
+    }
+
+    /// Sends chunks, repeats what was lost, and forgets what has stalled.
+    pub(super) fn advance_snapshots(&mut self, now: Boot, out: &mut Effects) {
+        let mut ended = Vec::new();
+        for ((partition, to), outgoing) in &mut self.snapshots.outgoing {
+            let silent = now.since(outgoing.progress_at);
+            let Some(group) = self.groups.get(partition) else {
+                ended.push((*partition, *to));
+                continue;
+            };
+            let still_leads = group.replica.is_leader() && group.replica.promised() == outgoing.ballot;
+            let patience = if outgoing.is_sent() { INSTALL_PATIENCE } else { SNAPSHOT_PATIENCE * 5 };
+            if !still_leads || silent >= patience {
+                ended.push((*partition, *to));
+                continue;
+            }
+            if silent >= SNAPSHOT_PATIENCE && outgoing.next > outgoing.acknowledged {
+                outgoing.next = outgoing.acknowledged;
+            }
+            let config = group.replica.config();
+            let member = config.members.iter().find(|member| member.node == *to);
+            let Some(address) = member.and_then(|member| self.config.address(*to, member.core)) else {
+                continue;
+            };
+            while let Some((index, last)) = outgoing.next_chunk() {
+                let place = (index - outgoing.acknowledged) as usize;
+                let chunk = SnapshotChunk {
+                    transfer: outgoing.transfer,
+                    ballot: outgoing.ballot,
+                    at: outgoing.at,
+                    at_ballot: outgoing.at_ballot,
+                    index,
+                    last,
+                    records: Cow::Borrowed(&outgoing.unacknowledged[place]),
+                };
+                let header =
+                    Header { kind: Kind::SnapshotChunk, ..messages::header(*partition, config.epoch) };
+                out.send(Endpoint::Outgoing(address), header, &chunk);
+            }
+        }
+        for key in ended {
+            self.end_snapshot(key);
+        }
+    }
+
+    /// Forgets a transfer, and lets the leader find out how far the follower is.
+    fn end_snapshot(&mut self, (partition, to): (PartitionId, NodeId)) {
+        self.snapshots.outgoing.remove(&(partition, to));
+        if let Some(group) = self.groups.get_mut(&partition) {
+            group.replica.snapshot_ended(to);
+            self.touched.insert(partition);
+        }
+    }
+
+    /// Begins a transfer that waits, if there is room.
+    fn begin_waiting_snapshot(&mut self, now: Boot) {
+        if self.snapshots.outgoing.len() < TRANSFERS_MAX
+            && let Some((partition, to)) = self.snapshots.waiting.pop_front()
+        {
+            self.begin_snapshot(partition, to, now);
+        }
+    }
+
+    pub(super) fn on_snapshot_ack(
+        &mut self,
+        now: Boot,
+        peer: Peer,
+        partition: PartitionId,
+        ack: &SnapshotAck,
+    ) {
+        let Some(outgoing) = self.snapshots.outgoing.get_mut(&(partition, peer.node)) else {
+            return;
+        };
+        if outgoing.transfer != ack.transfer || ack.next <= outgoing.acknowledged {
+            return;
+        }
+        let acknowledged = (ack.next - outgoing.acknowledged) as usize;
+        outgoing.unacknowledged.drain(..acknowledged.min(outgoing.unacknowledged.len()));
+        outgoing.acknowledged = ack.next;
+        outgoing.next = outgoing.next.max(ack.next);
+        outgoing.progress_at = now;
+    }
+
+    /// The follower reached the snapshot's point: the transfer is done.
+    pub(super) fn note_snapshot_installed(&mut self, now: Boot) {
+        let groups = &self.groups;
+        let installed = |(partition, to): &(PartitionId, NodeId)| {
+            groups.get(partition).is_none_or(|group| !group.replica.awaits_snapshot(*to))
+        };
+        self.snapshots.outgoing.retain(|key, outgoing| !(outgoing.is_sent() && installed(key)));
+        self.begin_waiting_snapshot(now);
+    }
+
+    pub(super) fn on_snapshot_chunk(
+        &mut self,
+        now: Boot,
+        peer: Peer,
+        header: Header,
+        chunk: &ArchivedSnapshotChunk<'static>,
+        out: &mut Effects,
+    ) {
+        let partition = header.partition;
+        let ballot = Ballot::from(&chunk.ballot);
+        let from_leader = self
+            .groups
+            .get(&partition)
+            .is_some_and(|group| group.replica.promised() == ballot && ballot.node == peer.node);
+        if !self.speaks_for(peer, header) || !from_leader {
+            return;
+        }
+        self.forget_stalled(now);
+        let (transfer, index) = (chunk.transfer.to_native(), chunk.index.to_native());
+        let known = self.snapshots.incoming.get(&partition);
+        let same = known.is_some_and(|incoming| (incoming.from, incoming.transfer) == (peer.node, transfer));
+        if !same {
+            if index != 0 || self.snapshots.incoming.len() >= TRANSFERS_MAX {
+                return;
+            }
+            let sink = ImageSink::default();
+            let incoming = Incoming { from: peer.node, transfer, next: 0, sink, heard_at: now };
+            self.snapshots.incoming.insert(partition, incoming);
+        }
+        let incoming = self.snapshots.incoming.get_mut(&partition).expect("it was just made sure of");
+        incoming.heard_at = now;
+        if index == incoming.next {
+            if incoming.sink.take(Bytes::copy_from_slice(&chunk.records)).is_err() {
+                self.snapshots.incoming.remove(&partition);
+                return;
+            }
+            incoming.next += 1;
+        }
+        let next = incoming.next;
+        let ack = SnapshotAck { transfer, next };
+        if let Some((endpoint, epoch)) = self.member_endpoint(partition, peer.node) {
+            let header = Header { kind: Kind::SnapshotAck, ..messages::header(partition, epoch) };
+            out.send(endpoint, header, &ack);
+        }
+        if chunk.last && next == index + 1 {
+            self.take_snapshot(partition, Slot::from(&chunk.at.slot));
+        }
+    }
+
+    /// Every chunk is here: the state waits for the next checkpoint.
+    fn take_snapshot(&mut self, partition: PartitionId, at: Slot) {
+        let Some(mut incoming) = self.snapshots.incoming.remove(&partition) else {
+            return;
+        };
+        let Some((_, state)) = incoming.sink.complete.pop() else {
+            return;
+        };
+        if state.slot() == at
+            && let Some(group) = self.groups.get_mut(&partition)
+        {
+            group.stage(state);
+            self.touched.insert(partition);
+        }
+    }
+
+    fn forget_stalled(&mut self, now: Boot) {
+        let patience = SNAPSHOT_PATIENCE * 5;
+        self.snapshots.incoming.retain(|_, incoming| now.since(incoming.heard_at) < patience);
+    }
+}

@@ -1,0 +1,350 @@
+//! A group on this core: its replica and its partition, joined.
+//!
+//! The replica says what is committed; the partition applies it and knows who waits for it. Requests come in here,
+//! and answers leave from here; records and messages go through [`Output`]s to the core.
+
+use crate::limits::GROUP_LOG_BYTES_KEPT;
+use crate::partition::pending::{Asker, Parked, Pending};
+use crate::partition::reads;
+use crate::partition::sessions::{Outcome, Returned};
+use crate::partition::state::{Applied, State};
+use crate::partition::writes::{Decision, WriteRequest, condition_failed};
+use crate::paxos::{Output, Replica, Seed};
+use crate::wal::record::{Record, RecordBody};
+use evenkeel_wire::entry::{EntryKind, Write};
+use evenkeel_wire::error::{ErrorAnswer, ErrorCode, Problem};
+use evenkeel_wire::frame::{Header, Kind};
+use evenkeel_wire::ids::{Ballot, NodeId, Slot};
+use evenkeel_wire::message::peer::LogPoint;
+use evenkeel_wire::message::request::{ArchivedRange, Position, Row, WriteAnswer};
+use evenkeel_wire::message::status::{GroupStatus, Role};
+use evenkeel_wire::prng::Prng;
+use evenkeel_wire::turn::{Boot, Effects, Now};
+use std::borrow::Cow;
+
+/// A state that was received as a snapshot and waits to become durable.
+#[derive(Debug)]
+pub struct Staged {
+    /// The state.
+    pub state: State,
+    /// Whether the running checkpoint holds it.
+    pub in_checkpoint: bool,
+}
+
+/// A replica with its partition.
+#[derive(Debug)]
+pub struct Group {
+    /// The replica.
+    pub replica: Replica,
+    /// A snapshot that waits to become durable.
+    pub staged: Option<Staged>,
+    state: State,
+    pending: Pending,
+}
+
+impl Group {
+    /// A group from what recovery found, or a new one.
+    #[must_use]
+    pub fn new(seed: Seed, state: State, node: NodeId, now: Boot, prng: Prng) -> Self {
+        let replica = Replica::new(seed, node, now, prng);
+        let mut group = Self { replica, staged: None, state, pending: Pending::default() };
+        while let Some(entry) = group.next_committed() {
+            group.state.apply(&entry);
+        }
+        group
+    }
+
+    /// The applied state.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Whether nobody waits for anything here.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    fn next_committed(&self) -> Option<evenkeel_wire::entry::Entry> {
+        let next = self.state.slot().next();
+        (next <= self.replica.commit()).then(|| self.replica.log().get(next).cloned()).flatten()
+    }
+
+    /// Whether a write or strong read may be served now.
+    ///
+    /// # Errors
+    /// When this replica does not lead, or may not serve yet.
+    pub fn check_ready(&self, now: Boot) -> Result<(), Problem> {
+        if self.replica.is_ready(now) {
+            return Ok(());
+        }
+        let partition = self.replica.partition();
+        if self.replica.is_leader() {
+            let message = format!("the new leader of {partition} waits until no older lease can be alive");
+            return Err(Problem::new(ErrorCode::LeaderNotReady, message));
+        }
+        Err(Problem::new(ErrorCode::NotLeader, format!("this replica does not lead {partition}")))
+    }
+
+    fn check_key(&self, key: &[u8]) -> Result<(), Problem> {
+        if self.replica.config().contains(key) {
+            return Ok(());
+        }
+        let message = format!("the key is not in {}; look its route up again", self.replica.partition());
+        Err(Problem::new(ErrorCode::WrongPartition, message))
+    }
+
+    /// A client's write.
+    ///
+    /// # Errors
+    /// When it is not done; the caller answers with the error.
+    pub fn write(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        request: &WriteRequest<'_>,
+        out: &mut Effects,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Problem> {
+        self.check_ready(now.boot)?;
+        self.check_key(request.key)?;
+        let timestamp = self.replica.next_timestamp(now.wall_ms);
+        match request.decide(&self.state, &self.pending, timestamp)? {
+            Decision::Propose(write) => {
+                self.propose(timestamp, Some(asker), &write, outputs);
+            }
+            Decision::Repeated(outcome) => self.answer_write(asker, &outcome, out),
+            Decision::Await(slot) => self.pending.park(slot, asker, Parked::Repeated(request.token))?,
+            Decision::ConditionFailed(None) => return Err(condition_failed()),
+            Decision::ConditionFailed(Some(slot)) => {
+                self.pending.park(slot, asker, Parked::ConditionFailed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Proposes a write, for which `asker` waits.
+    pub fn propose(
+        &mut self,
+        timestamp: u64,
+        asker: Option<Asker>,
+        write: &Write,
+        outputs: &mut Vec<Output>,
+    ) -> Slot {
+        let encode = |out: &mut Vec<u8>| write.encode(out);
+        let bytes = write.encoded_bytes();
+        let slot = self.replica.propose(EntryKind::Write, timestamp, bytes, encode, outputs);
+        self.pending.proposed(slot, asker, write);
+        slot
+    }
+
+    /// A client's get.
+    ///
+    /// # Errors
+    /// When it cannot be answered here.
+    pub fn get(
+        &self,
+        now: Boot,
+        asker: Asker,
+        key: &[u8],
+        strong: bool,
+        out: &mut Effects,
+    ) -> Result<(), Problem> {
+        self.check_readable(now, strong)?;
+        self.check_key(key)?;
+        let answer = reads::get(&self.state, self.replica.config(), key);
+        out.send(asker.endpoint, self.answer_header(Kind::GetAnswer, asker), &answer);
+        Ok(())
+    }
+
+    /// A client's query or scan.
+    ///
+    /// # Errors
+    /// When it cannot be answered here.
+    pub fn page(
+        &self,
+        now: Boot,
+        asker: Asker,
+        range: &ArchivedRange<'static>,
+        out: &mut Effects,
+    ) -> Result<(), Problem> {
+        self.check_readable(now, range.strong)?;
+        let answer = reads::page(&self.state, self.replica.config(), range)?;
+        out.send(asker.endpoint, self.answer_header(Kind::PageAnswer, asker), &answer);
+        Ok(())
+    }
+
+    fn check_readable(&self, now: Boot, strong: bool) -> Result<(), Problem> {
+        if strong {
+            return self.check_ready(now);
+        }
+        if self.replica.is_refilling() {
+            let message = "this replica is being refilled after damage; ask another one";
+            return Err(Problem::new(ErrorCode::Unavailable, message));
+        }
+        Ok(())
+    }
+
+    fn answer_header(&self, kind: Kind, asker: Asker) -> Header {
+        Header::new(kind, asker.request).to_partition(self.replica.partition(), self.replica.epoch())
+    }
+
+    fn answer_write(&self, asker: Asker, outcome: &Outcome, out: &mut Effects) {
+        let row = |returned: &'_ Returned| Row {
+            checksum: returned.checksum,
+            item: Cow::Owned(returned.archive.to_vec()),
+        };
+        let answer = WriteAnswer {
+            position: Position { partition: self.replica.partition(), slot: outcome.slot },
+            timestamp: outcome.timestamp,
+            item: outcome.returned.as_ref().map(row),
+        };
+        out.send(asker.endpoint, self.answer_header(Kind::WriteAnswer, asker), &answer);
+    }
+
+    /// Applies what is committed, and answers whoever waits for it. Returns whether an item was written.
+    pub fn apply_committed(&mut self, now: Boot, out: &mut Effects) -> bool {
+        let mut changed = false;
+        while let Some(entry) = self.next_committed() {
+            let applied = self.state.apply(&entry);
+            let asker = self.pending.applied(entry.header.slot);
+            if let Applied::Written { outcome } = applied {
+                changed = true;
+                if let Some(asker) = asker {
+                    self.answer_write(asker, &outcome, out);
+                }
+            }
+        }
+        while let Some((asker, parked)) = self.pending.unpark(self.state.slot()) {
+            self.answer_parked(now, asker, &parked, out);
+        }
+        self.replica.trim(self.state.slot(), GROUP_LOG_BYTES_KEPT);
+        changed
+    }
+
+    fn answer_parked(&self, now: Boot, asker: Asker, parked: &Parked, out: &mut Effects) {
+        let problem = match parked {
+            // A failed condition is a strong read: the lease must hold now, not only when it was evaluated.
+            Parked::ConditionFailed => self.check_ready(now).err().unwrap_or_else(condition_failed),
+            Parked::Repeated(token) => match self.state.sessions.find(token) {
+                Some(outcome) => return self.answer_write(asker, outcome, out),
+                None => outcome_unknown(),
+            },
+        };
+        answer_error(asker, &problem, out);
+    }
+
+    /// This replica lost its leadership: nobody will be answered from here.
+    pub fn abandon(&mut self, out: &mut Effects) {
+        for asker in self.pending.abandon() {
+            answer_error(asker, &outcome_unknown(), out);
+        }
+    }
+
+    /// What a checkpoint must hold of this group: its state record, what is accepted and not applied, and its state.
+    #[must_use]
+    pub fn image(&mut self) -> (Record, Vec<Record>, State) {
+        let staged = self.staged.take();
+        if let Some(Staged { state, .. }) = staged.filter(|staged| self.needs(&staged.state)) {
+            let record = self.state_record(&state);
+            self.staged = Some(Staged { state: state.clone(), in_checkpoint: true });
+            return (record, Vec::new(), state);
+        }
+        let open = self.replica.log().after(self.state.slot());
+        let open = open.map(|entry| self.replica.record(RecordBody::Entry(entry.clone()))).collect();
+        (self.state_record(&self.state), open, self.state.clone())
+    }
+
+    fn state_record(&self, state: &State) -> Record {
+        self.replica.state_record(state.applied, state.applied_ballot, state.timestamp)
+    }
+
+    /// Whether `state` is ahead of what this replica knows to be committed, and not already covered by its log. A log
+    /// that covers it is never given up: the leader may count on what lies behind.
+    fn needs(&self, state: &State) -> bool {
+        let covered = self.replica.log().point(state.slot()) == Some(state.applied);
+        state.slot() > self.replica.commit() && !covered
+    }
+
+    /// Takes a received snapshot, to be installed once a checkpoint holds it. If it is not needed, the leader is told
+    /// how far this replica is.
+    pub fn stage(&mut self, state: State) {
+        if self.needs(&state) {
+            self.staged = Some(Staged { state, in_checkpoint: false });
+        } else {
+            self.replica.report_progress();
+        }
+    }
+
+    /// The applied state, and the record that tells of what group it is.
+    #[must_use]
+    pub fn snapshot(&self) -> (Record, State) {
+        (self.state_record(&self.state), self.state.clone())
+    }
+
+    /// A checkpoint is durable: installs the staged state if it is in there and still needed.
+    pub fn checkpointed(&mut self) {
+        if !self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint) {
+            return;
+        }
+        let Staged { state, .. } = self.staged.take().expect("it was just seen");
+        if self.needs(&state) {
+            self.replica.install(state.applied, state.applied_ballot, state.timestamp);
+            self.state = state;
+        }
+    }
+
+    /// A checkpoint was given up.
+    pub fn checkpoint_given_up(&mut self) {
+        if let Some(staged) = &mut self.staged {
+            staged.in_checkpoint = false;
+        }
+    }
+
+    /// The point up to which the state is applied, and its entry's ballot.
+    #[must_use]
+    pub fn applied(&self) -> (LogPoint, Ballot) {
+        (self.state.applied, self.state.applied_ballot)
+    }
+
+    /// What this replica says of itself.
+    #[must_use]
+    pub fn status(&self, now: Boot) -> GroupStatus {
+        let replica = &self.replica;
+        let role = if replica.is_leader() {
+            Role::Leader
+        } else if replica.is_candidate() {
+            Role::Candidate
+        } else {
+            Role::Follower
+        };
+        GroupStatus {
+            partition: replica.partition(),
+            table: replica.config().table,
+            epoch: replica.epoch(),
+            role,
+            ready: replica.is_ready(now),
+            leader: replica.leader(),
+            ballot: replica.promised(),
+            last: replica.log().last().slot,
+            durable: replica.durable(),
+            commit: replica.commit(),
+            refilling: replica.is_refilling(),
+            items: self.state.tree.items(),
+            bytes: self.state.tree.bytes(),
+            followers: replica.followers(now),
+        }
+    }
+}
+
+fn outcome_unknown() -> Problem {
+    let message =
+        "the leader changed while the write was under way; repeat it with the same token to learn its fate";
+    Problem::new(ErrorCode::OutcomeUnknown, message)
+}
+
+/// Answers with an error.
+pub fn answer_error(asker: Asker, problem: &Problem, out: &mut Effects) {
+    out.send(asker.endpoint, Header::new(Kind::Error, asker.request), &ErrorAnswer::from(problem));
+}

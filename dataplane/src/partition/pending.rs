@@ -1,0 +1,157 @@
+//! What a leader has proposed and not yet applied, and who waits for what.
+//!
+//! Conditions are evaluated against the newest pending write of their key, or against the tree if there is none: the
+//! *overlay*. An answer that depends on pending writes waits until they are committed.
+
+use crate::limits::{PARKED_ANSWERS_MAX, PENDING_BYTES_MAX, PENDING_WRITES_MAX};
+use ahash::AHashMap;
+use bytes::Bytes;
+use evenkeel_wire::error::{ErrorCode, Problem};
+use evenkeel_wire::ids::{RequestId, Slot};
+use evenkeel_wire::message::request::Token;
+use evenkeel_wire::turn::Endpoint;
+use std::collections::VecDeque;
+
+/// Who waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// On which link.
+    pub endpoint: Endpoint,
+    /// Which of its requests.
+    pub request: RequestId,
+}
+
+/// An item as it will be once a pending write is applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingItem {
+    /// The write.
+    pub slot: Slot,
+    /// The item's archive; none: deleted.
+    pub archive: Option<Bytes>,
+}
+
+/// A proposed write.
+#[derive(Clone, Debug)]
+struct PendingWrite {
+    slot: Slot,
+    asker: Option<Asker>,
+    key: Bytes,
+    token: ([u8; 16], u64),
+    bytes: usize,
+}
+
+/// An answer that is decided and must wait for a commit.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Parked {
+    /// The condition failed against pending writes.
+    ConditionFailed,
+    /// The token is that of a pending write.
+    Repeated(Token),
+}
+
+/// A leader's open business.
+#[derive(Clone, Debug, Default)]
+pub struct Pending {
+    writes: VecDeque<PendingWrite>,
+    bytes: usize,
+    overlay: AHashMap<Bytes, PendingItem>,
+    tokens: AHashMap<([u8; 16], u64), (Slot, u64)>,
+    /// Ascending by slot.
+    parked: VecDeque<(Slot, Asker, Parked)>,
+}
+
+impl Pending {
+    /// The pending state of a key.
+    #[must_use]
+    pub fn item(&self, key: &[u8]) -> Option<&PendingItem> {
+        self.overlay.get(key)
+    }
+
+    /// The pending write with this token: its slot and the hash of its request.
+    #[must_use]
+    pub fn token(&self, token: &Token) -> Option<(Slot, u64)> {
+        self.tokens.get(&(token.client, token.sequence)).copied()
+    }
+
+    /// How many writes are pending.
+    #[must_use]
+    pub fn writes(&self) -> usize {
+        self.writes.len()
+    }
+
+    /// Whether nobody waits for anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.parked.is_empty()
+    }
+
+    /// Whether another write may be proposed.
+    ///
+    /// # Errors
+    /// When too many are pending.
+    pub fn admit(&self) -> Result<(), Problem> {
+        if self.writes.len() < PENDING_WRITES_MAX && self.bytes < PENDING_BYTES_MAX {
+            return Ok(());
+        }
+        Err(overloaded("writes wait for their quorum", self.writes.len()))
+    }
+
+    /// Notes a proposed write, for which `asker` waits.
+    pub fn proposed(&mut self, slot: Slot, asker: Option<Asker>, write: &evenkeel_wire::entry::Write) {
+        let archive = write.item.as_ref().map(|item| item.archive.clone());
+        let token = (write.token.client, write.token.sequence);
+        let bytes = write.encoded_bytes();
+        self.bytes += bytes;
+        self.overlay.insert(write.key.clone(), PendingItem { slot, archive });
+        self.tokens.insert(token, (slot, write.request_hash));
+        self.writes.push_back(PendingWrite { slot, asker, key: write.key.clone(), token, bytes });
+    }
+
+    /// Parks an answer until `slot` is committed.
+    ///
+    /// # Errors
+    /// When too many wait already.
+    pub fn park(&mut self, slot: Slot, asker: Asker, parked: Parked) -> Result<(), Problem> {
+        if self.parked.len() >= PARKED_ANSWERS_MAX {
+            return Err(overloaded("answers wait for a commit", self.parked.len()));
+        }
+        let place = self.parked.partition_point(|(other, ..)| *other <= slot);
+        self.parked.insert(place, (slot, asker, parked));
+        Ok(())
+    }
+
+    /// The write in `slot` has been applied. Returns who waits for it.
+    pub fn applied(&mut self, slot: Slot) -> Option<Asker> {
+        if self.writes.front().is_none_or(|write| write.slot != slot) {
+            return None;
+        }
+        let write = self.writes.pop_front().expect("there is a first");
+        self.bytes -= write.bytes;
+        self.tokens.remove(&write.token);
+        if self.overlay.get(&write.key).is_some_and(|item| item.slot == slot) {
+            self.overlay.remove(&write.key);
+        }
+        write.asker
+    }
+
+    /// The first parked answer whose slot is applied.
+    pub fn unpark(&mut self, applied: Slot) -> Option<(Asker, Parked)> {
+        if self.parked.front()?.0 > applied {
+            return None;
+        }
+        self.parked.pop_front().map(|(_, asker, parked)| (asker, parked))
+    }
+
+    /// Forgets everything, and returns everybody who waited.
+    pub fn abandon(&mut self) -> Vec<Asker> {
+        let writes = self.writes.drain(..).filter_map(|write| write.asker);
+        let askers = writes.chain(self.parked.drain(..).map(|(_, asker, _)| asker)).collect();
+        *self = Self::default();
+        askers
+    }
+}
+
+fn overloaded(what: &str, count: usize) -> Problem {
+    let message = format!("{count} {what} in this partition; try again in a moment, or spread the keys");
+    Problem::new(ErrorCode::Overloaded, message)
+}

@@ -1,0 +1,203 @@
+//! How a write is decided: token, condition, then the item as it will be.
+
+use super::pending::Pending;
+use super::sessions::{Outcome, Recognised, reused};
+use super::state::State;
+use crate::evaluate;
+use crate::planted::{self, Planted};
+use bytes::Bytes;
+use evenkeel_wire::checksum::{crc32c, hash64};
+use evenkeel_wire::entry::{Write, WrittenItem};
+use evenkeel_wire::error::{ErrorCode, Problem};
+use evenkeel_wire::expression::{access_condition, access_update};
+use evenkeel_wire::frame::Kind;
+use evenkeel_wire::ids::Slot;
+use evenkeel_wire::item::{self, ArchivedItem, ItemError};
+use evenkeel_wire::message::access;
+use evenkeel_wire::message::request::{ArchivedReturnItem, Delete, Put, ReturnItem, Token, Update};
+
+/// A write as it came, whatever its kind.
+#[derive(Clone, Debug)]
+pub struct WriteRequest<'a> {
+    /// Recognises a repetition.
+    pub token: Token,
+    /// XXH3-64 of the body.
+    pub hash: u64,
+    /// The item's storage key.
+    pub key: &'a [u8],
+    operation: Operation<'a>,
+    condition: &'a [u8],
+    return_item: ReturnItem,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Operation<'a> {
+    Put { item: &'a [u8], checksum: u32 },
+    Delete,
+    Update { key_item: &'a [u8], update: &'a [u8] },
+}
+
+/// What is to be done with a write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// Propose this.
+    Propose(Write),
+    /// It has been done: answer with what it led to.
+    Repeated(Outcome),
+    /// It is being done: answer once this slot is applied.
+    Await(Slot),
+    /// The condition does not hold; the answer must wait for this slot, if there is one.
+    ConditionFailed(Option<Slot>),
+}
+
+impl<'a> WriteRequest<'a> {
+    /// Reads a write from a frame's body.
+    ///
+    /// # Errors
+    /// When the body is not one of its kind.
+    pub fn read(kind: Kind, body: &'a [u8]) -> Result<Self, Problem> {
+        let hash = hash64(body);
+        let request = match kind {
+            Kind::Delete => {
+                let delete = access::<Delete<'static>>(body)?;
+                Self {
+                    token: (&delete.token).into(),
+                    hash,
+                    key: &delete.key,
+                    operation: Operation::Delete,
+                    condition: &delete.condition,
+                    return_item: returns(delete.return_item),
+                }
+            }
+            Kind::Update => {
+                let update = access::<Update<'static>>(body)?;
+                Self {
+                    token: (&update.token).into(),
+                    hash,
+                    key: &update.key,
+                    operation: Operation::Update { key_item: &update.key_item, update: &update.update },
+                    condition: &update.condition,
+                    return_item: returns(update.return_item),
+                }
+            }
+            _ => {
+                let put = access::<Put<'static>>(body)?;
+                let operation = Operation::Put { item: &put.item, checksum: put.item_checksum.into() };
+                Self {
+                    token: (&put.token).into(),
+                    hash,
+                    key: &put.key,
+                    operation,
+                    condition: &put.condition,
+                    return_item: returns(put.return_item),
+                }
+            }
+        };
+        Ok(request)
+    }
+
+    /// Decides what to do, without changing anything.
+    ///
+    /// # Errors
+    /// When it cannot be done.
+    pub fn decide(&self, state: &State, pending: &Pending, timestamp: u64) -> Result<Decision, Problem> {
+        if !planted::active(Planted::ReplayToken) {
+            if let Some((slot, hash)) = pending.token(&self.token) {
+                return if hash == self.hash { Ok(Decision::Await(slot)) } else { Err(reused(&self.token)) };
+            }
+            match state.sessions.recognise(&self.token, self.hash, timestamp >> 16)? {
+                Recognised::Repeated(outcome) => return Ok(Decision::Repeated(outcome)),
+                Recognised::Fresh => {}
+            }
+        }
+        pending.admit()?;
+        let overlay = pending.item(self.key);
+        let bytes = match overlay {
+            Some(item) => item.archive.as_deref(),
+            None => state.tree.get(self.key).map(|cell| &cell.archive[..]),
+        };
+        let current = bytes.map(item::access).transpose().map_err(|error| corrupt(&error))?;
+        if !self.condition_holds(current)? {
+            return Ok(Decision::ConditionFailed(overlay.map(|item| item.slot)));
+        }
+        Ok(Decision::Propose(Write {
+            token: self.token,
+            request_hash: self.hash,
+            key: Bytes::copy_from_slice(self.key),
+            return_item: self.return_item,
+            item: self.new_item(current)?,
+        }))
+    }
+
+    fn condition_holds(&self, current: Option<&ArchivedItem>) -> Result<bool, Problem> {
+        if self.condition.is_empty() {
+            return Ok(true);
+        }
+        let condition = access_condition(self.condition)
+            .map_err(|error| Problem::new(ErrorCode::Expression, error.to_string()))?;
+        Ok(evaluate::evaluate(condition, current))
+    }
+
+    fn new_item(&self, current: Option<&ArchivedItem>) -> Result<Option<WrittenItem>, Problem> {
+        match self.operation {
+            Operation::Delete => Ok(None),
+            Operation::Put { item, checksum } => {
+                let expected = crc32c(item);
+                if checksum != expected {
+                    let message =
+                        format!("the item's checksum is {checksum:08x}, its bytes give {expected:08x}");
+                    return Err(Problem::new(ErrorCode::ChecksumMismatch, message));
+                }
+                Ok(Some(WrittenItem { checksum, archive: Bytes::copy_from_slice(item) }))
+            }
+            Operation::Update { key_item, update } => {
+                let expression =
+                    |error: &dyn std::fmt::Display| Problem::new(ErrorCode::Expression, error.to_string());
+                let update = access_update(update).map_err(|error| expression(&error))?;
+                let key_item = item::access(key_item).map_err(|error| item_problem(&error))?;
+                let archive = evaluate::apply(update, current, key_item).map_err(|error| match &error {
+                    evaluate::UpdateError::Item(error) => item_problem(error),
+                    _ => expression(&error),
+                })?;
+                Ok(Some(WrittenItem { checksum: crc32c(&archive), archive: Bytes::from(archive) }))
+            }
+        }
+    }
+}
+
+fn returns(archived: ArchivedReturnItem) -> ReturnItem {
+    match archived {
+        ArchivedReturnItem::None => ReturnItem::None,
+        ArchivedReturnItem::Old => ReturnItem::Old,
+        ArchivedReturnItem::New => ReturnItem::New,
+    }
+}
+
+/// The error for an item that cannot be held.
+#[must_use]
+pub fn item_problem(error: &ItemError) -> Problem {
+    let code = match error {
+        ItemError::TooLarge { .. } | ItemError::ArchiveTooLarge { .. } => ErrorCode::ItemTooLarge,
+        ItemError::TooDeep { .. } => ErrorCode::NestingTooDeep,
+        ItemError::Malformed { .. }
+        | ItemError::ArchiveSlack { .. }
+        | ItemError::NumberNotCanonical { .. }
+        | ItemError::SetEmpty { .. }
+        | ItemError::SetNotAscending { .. }
+        | ItemError::NameNotAscending { .. }
+        | ItemError::NameEmpty { .. }
+        | ItemError::NameTooLong { .. } => ErrorCode::Validation,
+    };
+    Problem::new(code, error.to_string())
+}
+
+/// The error for a stored item that is not one.
+pub(super) fn corrupt(error: &ItemError) -> Problem {
+    Problem::new(ErrorCode::CorruptData, format!("a stored item cannot be read: {error}"))
+}
+
+/// The error for a condition that did not hold.
+#[must_use]
+pub fn condition_failed() -> Problem {
+    Problem::new(ErrorCode::ConditionFailed, "the condition does not hold for the item; nothing was written")
+}
