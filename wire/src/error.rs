@@ -3,7 +3,10 @@
 //! A [`Problem`] says what happened, why, and what to do. Two facts are derived from the code and never guessed from
 //! the text: whether trying again can help, and whether the request may have been executed.
 
+use crate::expression::ExpressionError;
 use crate::frame::Kind;
+use crate::item::ItemError;
+use crate::key::KeyError;
 use crate::message::Body;
 use crate::table::RouteHint;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -142,6 +145,36 @@ impl Problem {
     pub fn with_hint(mut self, hint: Option<RouteHint>) -> Self {
         self.hint = hint;
         self
+    }
+}
+
+impl From<&ItemError> for Problem {
+    fn from(error: &ItemError) -> Self {
+        let code = match error {
+            ItemError::TooLarge { .. } | ItemError::ArchiveTooLarge { .. } => ErrorCode::ItemTooLarge,
+            ItemError::TooDeep { .. } => ErrorCode::NestingTooDeep,
+            ItemError::Malformed { .. }
+            | ItemError::ArchiveSlack { .. }
+            | ItemError::NumberNotCanonical { .. }
+            | ItemError::SetEmpty { .. }
+            | ItemError::SetNotAscending { .. }
+            | ItemError::NameNotAscending { .. }
+            | ItemError::NameEmpty { .. }
+            | ItemError::NameTooLong { .. } => ErrorCode::Validation,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<&KeyError> for Problem {
+    fn from(error: &KeyError) -> Self {
+        Self::new(ErrorCode::Validation, error.to_string())
+    }
+}
+
+impl From<&ExpressionError> for Problem {
+    fn from(error: &ExpressionError) -> Self {
+        Self::new(ErrorCode::Expression, error.to_string())
     }
 }
 

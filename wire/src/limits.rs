@@ -11,8 +11,8 @@ pub const ITEM_ARCHIVE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Deepest nesting of lists and maps (developer guide, limits).
 pub const NESTING_LEVELS_MAX: usize = 32;
 
-/// Deepest chain of pointers that the archive validator follows. A level of nesting is one pointer; an attribute's
-/// name and its leaf value are two more.
+/// Deepest chain of pointers that the archive validator follows: root, attributes, 31 containers, a set and its
+/// element, and one that the validator keeps.
 pub const ARCHIVE_DEPTH_MAX: usize = NESTING_LEVELS_MAX + 4;
 
 /// Largest partition key value, bytes (developer guide, limits).

@@ -133,8 +133,7 @@ impl<'a> WriteRequest<'a> {
         if self.condition.is_empty() {
             return Ok(true);
         }
-        let condition = access_condition(self.condition)
-            .map_err(|error| Problem::new(ErrorCode::Expression, error.to_string()))?;
+        let condition = access_condition(self.condition).map_err(|error| Problem::from(&error))?;
         Ok(evaluate::evaluate(condition, current))
     }
 
@@ -151,13 +150,11 @@ impl<'a> WriteRequest<'a> {
                 Ok(Some(WrittenItem { checksum, archive: Bytes::copy_from_slice(item) }))
             }
             Operation::Update { key_item, update } => {
-                let expression =
-                    |error: &dyn std::fmt::Display| Problem::new(ErrorCode::Expression, error.to_string());
-                let update = access_update(update).map_err(|error| expression(&error))?;
-                let key_item = item::access(key_item).map_err(|error| item_problem(&error))?;
+                let update = access_update(update).map_err(|error| Problem::from(&error))?;
+                let key_item = item::access(key_item).map_err(|error| Problem::from(&error))?;
                 let archive = evaluate::apply(update, current, key_item).map_err(|error| match &error {
-                    evaluate::UpdateError::Item(error) => item_problem(error),
-                    _ => expression(&error),
+                    evaluate::UpdateError::Item(error) => Problem::from(error),
+                    error => Problem::new(ErrorCode::Expression, error.to_string()),
                 })?;
                 Ok(Some(WrittenItem { checksum: crc32c(&archive), archive: Bytes::from(archive) }))
             }
@@ -171,24 +168,6 @@ fn returns(archived: ArchivedReturnItem) -> ReturnItem {
         ArchivedReturnItem::Old => ReturnItem::Old,
         ArchivedReturnItem::New => ReturnItem::New,
     }
-}
-
-/// The error for an item that cannot be held.
-#[must_use]
-pub fn item_problem(error: &ItemError) -> Problem {
-    let code = match error {
-        ItemError::TooLarge { .. } | ItemError::ArchiveTooLarge { .. } => ErrorCode::ItemTooLarge,
-        ItemError::TooDeep { .. } => ErrorCode::NestingTooDeep,
-        ItemError::Malformed { .. }
-        | ItemError::ArchiveSlack { .. }
-        | ItemError::NumberNotCanonical { .. }
-        | ItemError::SetEmpty { .. }
-        | ItemError::SetNotAscending { .. }
-        | ItemError::NameNotAscending { .. }
-        | ItemError::NameEmpty { .. }
-        | ItemError::NameTooLong { .. } => ErrorCode::Validation,
-    };
-    Problem::new(code, error.to_string())
 }
 
 /// The error for a stored item that is not one.

@@ -1,0 +1,105 @@
+//! Questions to MemDS: constant work.
+//!
+//! Every key that a client names becomes one look-up at each of two servers, whether the cache knows its route or
+//! not: so what MemDS has to do depends on the traffic and on nothing else. All look-ups of a turn travel in one
+//! frame per server.
+
+use crate::flight::FlightId;
+use crate::limits::LOOKUP_FRAMES_MAX;
+use evenkeel_wire::ids::RequestId;
+use evenkeel_wire::message::routing::{Lookup, LookupKey};
+use evenkeel_wire::turn::{Effects, Endpoint};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+/// Look-ups that are being gathered, and those that are unanswered.
+#[derive(Debug)]
+pub struct Lookups {
+    servers: Vec<SocketAddr>,
+    keys: Vec<LookupKey<'static>>,
+    /// Who waits for each key; none: the answer only refreshes the cache.
+    waiting: Vec<Option<FlightId>>,
+    unanswered: BTreeMap<SocketAddr, VecDeque<(RequestId, Vec<Option<FlightId>>)>>,
+    next_request: u64,
+    sent: u64,
+}
+
+/// How many servers are asked about each key.
+pub const SERVERS_ASKED: usize = 2;
+
+impl Lookups {
+    /// Look-ups at two of `servers`, chosen by `seed` where there are more.
+    #[must_use]
+    pub fn new(servers: &[SocketAddr], seed: u64) -> Self {
+        let mut servers = servers.to_vec();
+        if !servers.is_empty() {
+            let rotation = seed as usize % servers.len();
+            servers.rotate_left(rotation);
+        }
+        servers.truncate(SERVERS_ASKED);
+        Self {
+            servers,
+            keys: Vec::new(),
+            waiting: Vec::new(),
+            unanswered: BTreeMap::new(),
+            next_request: 0,
+            sent: 0,
+        }
+    }
+
+    /// How many servers will answer.
+    #[must_use]
+    pub fn servers(&self) -> u8 {
+        self.servers.len() as u8
+    }
+
+    /// Keys sent so far, summed over servers.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Asks for a key at the end of this turn.
+    pub fn ask(&mut self, key: LookupKey<'static>, waiting: Option<FlightId>) {
+        self.keys.push(key);
+        self.waiting.push(waiting);
+    }
+
+    /// Sends what was gathered. Returns who was forgotten by a server that answers too slowly.
+    pub fn end_turn(&mut self, out: &mut Effects) -> Vec<FlightId> {
+        let mut forgotten = Vec::new();
+        if self.keys.is_empty() {
+            return forgotten;
+        }
+        let lookup = Lookup { keys: std::mem::take(&mut self.keys) };
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        for server in &self.servers {
+            out.ask(Endpoint::Outgoing(*server), request, &lookup);
+            self.sent += lookup.keys.len() as u64;
+            let unanswered = self.unanswered.entry(*server).or_default();
+            if unanswered.len() == LOOKUP_FRAMES_MAX {
+                let (_, waiting) = unanswered.pop_front().expect("it is full");
+                forgotten.extend(waiting.into_iter().flatten());
+            }
+            unanswered.push_back((request, self.waiting.clone()));
+        }
+        self.waiting.clear();
+        self.keys = lookup.keys;
+        self.keys.clear();
+        forgotten
+    }
+
+    /// Who waits for the keys of an answered frame, in their order.
+    pub fn answered(&mut self, server: SocketAddr, request: RequestId) -> Option<Vec<Option<FlightId>>> {
+        let unanswered = self.unanswered.get_mut(&server)?;
+        let place = unanswered.iter().position(|(other, _)| *other == request)?;
+        unanswered.remove(place).map(|(_, waiting)| waiting)
+    }
+
+    /// A server's link is down. Returns who waited for it.
+    pub fn lost(&mut self, server: SocketAddr) -> Vec<FlightId> {
+        let unanswered = self.unanswered.remove(&server).unwrap_or_default();
+        unanswered.into_iter().flat_map(|(_, waiting)| waiting).flatten().collect()
+    }
+}
