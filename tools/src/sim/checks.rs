@@ -1,0 +1,121 @@
+//! What must hold at every moment of a run, and at its end, beside the clients' histories.
+
+use super::cluster::Cluster;
+use super::world::World;
+use evenkeel_wire::checksum::Hash128;
+use evenkeel_wire::ids::{PartitionId, Slot};
+use std::collections::BTreeMap;
+
+/// Compares replicas while a run goes on.
+#[derive(Debug, Default)]
+pub struct Checks {
+    /// Every entry that any replica has held to be committed.
+    committed: BTreeMap<(PartitionId, Slot), Hash128>,
+}
+
+impl Checks {
+    /// Looks at every replica.
+    ///
+    /// # Errors
+    /// What must not be: two leaders that may serve at the same time, or two different committed entries in one slot.
+    pub fn look(&mut self, world: &World, cluster: &Cluster) -> Result<(), String> {
+        let mut serving: BTreeMap<PartitionId, &str> = BTreeMap::new();
+        for host in cluster.storage() {
+            let host = &world.hosts[host];
+            let Some(core) = host.storage().and_then(|core| core.serving()) else {
+                continue;
+            };
+            let now = host.boot_now(world.now);
+            for group in core.groups() {
+                let partition = group.replica.partition();
+                if group.replica.is_ready(now)
+                    && let Some(other) = serving.insert(partition, &host.name)
+                {
+                    return Err(format!("{other} and {} both lead {partition} under a lease", host.name));
+                }
+                self.compare_commits(&host.name, &group.replica)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_commits(
+        &mut self,
+        name: &str,
+        replica: &evenkeel_dataplane::paxos::Replica,
+    ) -> Result<(), String> {
+        let partition = replica.partition();
+        // The newest few suffice: an entry's hash covers all before it.
+        let from = Slot(replica.commit().0.saturating_sub(8));
+        for entry in replica.log().after(from) {
+            let slot = entry.header.slot;
+            if slot > replica.commit() {
+                break;
+            }
+            let known = self.committed.entry((partition, slot)).or_insert(entry.hash);
+            if *known != entry.hash {
+                return Err(format!("{name} holds another entry for committed at {slot} of {partition}"));
+            }
+        }
+        if self.committed.len() > 100_000 {
+            let keep: Vec<_> = self.committed.keys().rev().take(50_000).copied().collect();
+            self.committed.retain(|key, _| keep.contains(key));
+        }
+        Ok(())
+    }
+
+    /// Whether every group has a leader that may serve and followers that have all of its log.
+    #[must_use]
+    pub fn is_healthy(world: &World, cluster: &Cluster) -> bool {
+        let mut groups: BTreeMap<PartitionId, (usize, Option<Slot>, Vec<Slot>)> = BTreeMap::new();
+        for host in cluster.storage() {
+            let host = &world.hosts[host];
+            let Some(core) = host.storage().and_then(|core| core.serving()) else {
+                return false;
+            };
+            let now = host.boot_now(world.now);
+            for group in core.groups() {
+                let replica = &group.replica;
+                let members = replica.config().members.len();
+                let entry = groups.entry(replica.partition()).or_insert((members, None, Vec::new()));
+                if replica.is_ready(now) {
+                    entry.1 = Some(replica.log().last().slot);
+                }
+                if !replica.is_refilling() {
+                    entry.2.push(group.state().slot());
+                }
+            }
+        }
+        groups.values().all(|(members, led, applied)| {
+            led.is_some_and(|last| applied.len() == *members && applied.iter().all(|slot| *slot == last))
+        })
+    }
+
+    /// Compares the replicas of every group, which must be at rest.
+    ///
+    /// # Errors
+    /// When two differ.
+    pub fn compare_replicas(world: &World, cluster: &Cluster) -> Result<(), String> {
+        let mut first: BTreeMap<PartitionId, (&str, &evenkeel_dataplane::partition::state::State)> =
+            BTreeMap::new();
+        for host in cluster.storage() {
+            let host = &world.hosts[host];
+            let groups =
+                host.storage().and_then(|core| core.serving()).into_iter().flat_map(|core| core.groups());
+            for group in groups {
+                let (partition, state) = (group.replica.partition(), group.state());
+                let (name, other) = *first.entry(partition).or_insert((&host.name, state));
+                let items = |state: &'_ evenkeel_dataplane::partition::state::State| -> Vec<_> {
+                    state.tree.ascending(b"", b"").map(|(key, cell)| (key.clone(), cell.clone())).collect()
+                };
+                let same = state.applied == other.applied
+                    && state.sessions == other.sessions
+                    && items(state) == items(other);
+                if !same {
+                    return Err(format!("{name} and {} hold different data for {partition}", host.name));
+                }
+            }
+        }
+        Ok(())
+    }
+}

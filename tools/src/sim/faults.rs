@@ -1,0 +1,295 @@
+//! What goes wrong in a run. Each seed picks its own mix, so that rare combinations come up.
+
+use super::cluster::Cluster;
+use super::network::HostId;
+use super::world::{MS, SECOND, World};
+use bytes::Bytes;
+use evenkeel_dataplane::core::messages;
+use evenkeel_dataplane::paxos::Message;
+use evenkeel_wire::entry::{Entry, EntryHeader, EntryKind, Write, WrittenItem};
+use evenkeel_wire::ids::{Epoch, NodeId};
+use evenkeel_wire::message::request::{ReturnItem, Token};
+use evenkeel_wire::turn::{DiskFault, Effects, Endpoint};
+use std::collections::BTreeMap;
+
+/// A way for things to go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A process is killed, and started again.
+    Kill,
+    /// A node's power fails.
+    PowerNode,
+    /// A zone's power fails.
+    PowerZone,
+    /// The power fails everywhere.
+    PowerAll,
+    /// A process is stopped and goes on later.
+    Pause,
+    /// Two zones cannot hear each other, or one the other.
+    Partition,
+    /// A link breaks.
+    BreakLink,
+    /// A disk becomes slow.
+    SlowDisk,
+    /// A disk operation fails.
+    DiskError,
+    /// Checkpoints find no space.
+    DiskFull,
+    /// A bit flips in a log, while its process is down.
+    FlipBit,
+    /// A member of an older epoch speaks up.
+    Ghost,
+    /// A process is asked to end in good order.
+    Drain,
+    /// A router or MemDS server is killed.
+    KillFront,
+}
+
+impl Fault {
+    /// Every kind.
+    pub const ALL: [Self; 14] = [
+        Self::Kill,
+        Self::PowerNode,
+        Self::PowerZone,
+        Self::PowerAll,
+        Self::Pause,
+        Self::Partition,
+        Self::BreakLink,
+        Self::SlowDisk,
+        Self::DiskError,
+        Self::DiskFull,
+        Self::FlipBit,
+        Self::Ghost,
+        Self::Drain,
+        Self::KillFront,
+    ];
+}
+
+/// The faults of a run, and what they still have to put right.
+#[derive(Debug)]
+pub struct Faults {
+    mix: Vec<Fault>,
+    /// Mean time between two.
+    period: u64,
+    /// The node whose log may be damaged: one only, so that its peers can refill it.
+    damaged_node: NodeId,
+    heal_network_at: Option<u64>,
+    slow_until: BTreeMap<HostId, u64>,
+    full_until: BTreeMap<HostId, u64>,
+    /// How often each came up.
+    pub counts: BTreeMap<Fault, u64>,
+}
+
+impl Faults {
+    /// The faults that a seed gives.
+    #[must_use]
+    pub fn of(world: &mut World, cluster: &Cluster) -> Self {
+        let prng = &mut world.prng;
+        let mix: Vec<Fault> = Fault::ALL.into_iter().filter(|_| prng.chance(1, 3)).collect();
+        let nodes: Vec<NodeId> = cluster.nodes.keys().copied().collect();
+        let period = *prng.pick(&[400 * MS, 1200 * MS, 4 * SECOND]);
+        let damaged_node = *prng.pick(&nodes);
+        Self {
+            mix,
+            period,
+            damaged_node,
+            heal_network_at: None,
+            slow_until: BTreeMap::new(),
+            full_until: BTreeMap::new(),
+            counts: BTreeMap::new(),
+        }
+    }
+
+    /// These faults only.
+    #[must_use]
+    pub fn only(mut self, mix: &[Fault]) -> Self {
+        self.mix = mix.to_vec();
+        self
+    }
+
+    /// When the next fault comes.
+    pub fn next_at(&self, world: &mut World) -> u64 {
+        world.now + world.prng.below(2 * self.period) + MS
+    }
+
+    /// Puts right what is due, and lets something go wrong.
+    pub fn strike(&mut self, world: &mut World, cluster: &Cluster) {
+        self.put_right(world, false);
+        if self.mix.is_empty() {
+            return;
+        }
+        let fault = *world.prng.pick(&self.mix);
+        *self.counts.entry(fault).or_default() += 1;
+        let now = world.now;
+        world.trace.tell(now, || format!("fault: {fault:?}"));
+        self.cause(fault, world, cluster);
+    }
+
+    /// Puts everything right, for the end of a run.
+    pub fn put_right(&mut self, world: &mut World, everything: bool) {
+        let now = world.now;
+        let due = |at: &u64| everything || *at <= now;
+        if self.heal_network_at.as_ref().is_some_and(due) {
+            self.heal_network_at = None;
+            world.network.heal();
+        }
+        let expired = |map: &mut BTreeMap<HostId, u64>| -> Vec<HostId> {
+            let hosts = map.iter().filter(|(_, at)| due(at)).map(|(host, _)| *host).collect::<Vec<_>>();
+            map.retain(|host, _| !hosts.contains(host));
+            hosts
+        };
+        for host in expired(&mut self.slow_until) {
+            world.hosts[host].disk_latency = (60_000, 200_000);
+        }
+        for host in expired(&mut self.full_until) {
+            if let Some(disk) = &mut world.hosts[host].disk {
+                disk.capacity_blocks = None;
+            }
+        }
+        if everything {
+            for host in 0..world.hosts.len() {
+                world.hosts[host].paused_until = 0;
+                world.start_after(host, 0);
+            }
+        }
+    }
+
+    fn cause(&mut self, fault: Fault, world: &mut World, cluster: &Cluster) {
+        let storage: Vec<HostId> = cluster.storage().collect();
+        let host = *world.prng.pick(&storage);
+        match fault {
+            Fault::Kill => restart(world, &[host], false),
+            Fault::PowerNode => {
+                let nodes: Vec<&Vec<HostId>> = cluster.nodes.values().collect();
+                let hosts = (*world.prng.pick(&nodes)).clone();
+                restart(world, &hosts, true);
+            }
+            Fault::PowerZone => {
+                let zone = world.prng.below(3) as usize;
+                let hosts: Vec<HostId> =
+                    storage.into_iter().filter(|host| world.hosts[*host].zone == zone).collect();
+                restart(world, &hosts, true);
+            }
+            Fault::PowerAll => restart(world, &storage, true),
+            Fault::Pause => {
+                let all = [storage, cluster.routers.clone()].concat();
+                let host = *world.prng.pick(&all);
+                let pause = world.prng.below(5 * SECOND);
+                world.hosts[host].paused_until = world.now + pause;
+            }
+            Fault::Partition => {
+                let (from, to) = (world.prng.below(3) as usize, world.prng.below(3) as usize);
+                world.network.block(from, to);
+                if world.prng.chance(2, 3) {
+                    world.network.block(to, from);
+                }
+                self.heal_network_at = Some(world.now + world.prng.below(6 * SECOND));
+            }
+            Fault::BreakLink => {
+                let links = world.network.links_of(host);
+                if !links.is_empty() {
+                    let link = *world.prng.pick(&links);
+                    world.break_link(link, None, 200_000);
+                }
+            }
+            Fault::SlowDisk => {
+                world.hosts[host].disk_latency = (2 * MS, 60 * MS);
+                self.slow_until.insert(host, world.now + world.prng.below(8 * SECOND));
+            }
+            Fault::DiskError => {
+                if let Some(disk) = &mut world.hosts[host].disk {
+                    disk.fail_next = Some(DiskFault::Os { errno: 5 });
+                }
+            }
+            Fault::DiskFull => {
+                if let Some(disk) = &mut world.hosts[host].disk {
+                    disk.capacity_blocks = Some(1);
+                }
+                self.full_until.insert(host, world.now + world.prng.below(8 * SECOND));
+            }
+            Fault::FlipBit => {
+                let hosts = &cluster.nodes[&self.damaged_node];
+                let host = *world.prng.pick(hosts);
+                world.kill(host, false);
+                if let Some(disk) = &mut world.hosts[host].disk {
+                    disk.flip_bit(&mut world.prng);
+                }
+                world.start_after(host, 100 * MS);
+            }
+            Fault::Ghost => ghost(world, cluster),
+            Fault::Drain => world.drain(host),
+            Fault::KillFront => {
+                let front = [cluster.routers.clone(), cluster.memds.clone()].concat();
+                let host = *world.prng.pick(&front);
+                restart(world, &[host], false);
+            }
+        }
+    }
+}
+
+/// Kills hosts and starts them again a while later.
+fn restart(world: &mut World, hosts: &[HostId], power: bool) {
+    let longest = *world.prng.pick(&[200 * MS, 3 * SECOND, 8 * SECOND]);
+    for host in hosts {
+        world.kill(*host, power);
+        let delay = 10 * MS + world.prng.below(longest);
+        world.start_after(*host, delay);
+    }
+}
+
+/// What a member of an older epoch might still say: it leads, under a high ballot, and here is an entry.
+fn ghost(world: &mut World, cluster: &Cluster) {
+    let storage: Vec<HostId> = cluster.storage().collect();
+    let to = *world.prng.pick(&storage);
+    let Some(serving) = world.hosts[to].storage().and_then(|core| core.serving()) else {
+        return;
+    };
+    let replicas: Vec<_> = serving.groups().map(|group| &group.replica).collect();
+    if replicas.is_empty() {
+        return;
+    }
+    let mut prng = world.prng.fork();
+    let replica = *prng.pick(&replicas);
+    let others: Vec<_> = replica.others().copied().collect();
+    let member = *prng.pick(&others);
+    let ballot = replica.promised().max(replica.promised().successor(NodeId(0))).successor(member.node);
+    let Some(previous) = replica.log().point(replica.commit()) else {
+        return;
+    };
+    let entry = forged_entry(replica.partition(), previous, ballot);
+    let slot = entry.header.slot;
+    let message = Message::Accept { ballot, previous, commit: slot, entries: vec![entry.bytes] };
+    let older = Epoch(replica.epoch().0 - 1);
+    let header = messages::header(replica.partition(), older);
+    let mut effects = Effects::new();
+    messages::send(Endpoint::Outgoing(world.hosts[to].address), header, &message, &mut effects);
+    let bytes = effects.take_outboxes().next().map(|(_, bytes)| bytes);
+    let from = cluster.nodes[&member.node][usize::from(member.core.0)];
+    if let Some(bytes) = bytes {
+        world.inject(from, to, bytes);
+    }
+}
+
+fn forged_entry(
+    partition: evenkeel_wire::ids::PartitionId,
+    previous: evenkeel_wire::message::peer::LogPoint,
+    ballot: evenkeel_wire::ids::Ballot,
+) -> Entry {
+    let write = Write {
+        token: Token { client: [0xee; 16], sequence: 1, issued_ms: 0, acknowledged_below: 0 },
+        request_hash: 0,
+        key: Bytes::from_static(b"forged"),
+        return_item: ReturnItem::None,
+        item: Some(WrittenItem { checksum: 0, archive: Bytes::from_static(b"forged") }),
+    };
+    let header = EntryHeader {
+        partition,
+        slot: previous.slot.next(),
+        ballot,
+        previous: previous.hash,
+        timestamp: 1,
+        kind: EntryKind::Write,
+        payload_bytes: 0,
+    };
+    Entry::build(header, write.encoded_bytes(), |out| write.encode(out))
+}

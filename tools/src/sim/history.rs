@@ -1,0 +1,157 @@
+//! What clients did and saw, and what a key does: the model that histories are checked against.
+
+use crate::linearizability::{Call, Model, NotLinearizable, check};
+
+/// An item, as far as the workload looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Seen {
+    /// The value of the last put; zero: it was created by counting.
+    pub value: u64,
+    /// How often it was counted up since.
+    pub count: i64,
+}
+
+/// An operation on one key, with what was observed of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Put a new value.
+    Put {
+        /// The value.
+        value: u64,
+    },
+    /// Put a new value if the item has a certain one, or is absent.
+    PutIf {
+        /// The condition.
+        expected: Option<u64>,
+        /// The value.
+        value: u64,
+        /// Whether it held, if that is known.
+        held: Option<bool>,
+    },
+    /// Remove the item.
+    Delete,
+    /// Read the item, strongly.
+    Get {
+        /// What was read.
+        seen: Option<Seen>,
+    },
+    /// Count up, creating the item if it is absent.
+    Count {
+        /// The new count, if it is known.
+        count: Option<i64>,
+    },
+}
+
+/// One item, as a sequential thing.
+#[derive(Debug)]
+pub struct ItemModel;
+
+impl Model for ItemModel {
+    type State = Option<Seen>;
+    type Operation = Operation;
+
+    fn initial(&self) -> Option<Seen> {
+        None
+    }
+
+    fn apply(&self, state: &Option<Seen>, operation: &Operation) -> Option<Option<Seen>> {
+        let put = |value| Some(Seen { value, count: 0 });
+        match *operation {
+            Operation::Put { value } => Some(put(value)),
+            Operation::PutIf { expected, value, held } => {
+                let holds = state.map(|seen| seen.value) == expected;
+                let possible = held.is_none_or(|held| held == holds);
+                possible.then(|| if holds { put(value) } else { *state })
+            }
+            Operation::Delete => Some(None),
+            Operation::Get { seen } => (seen == *state).then_some(*state),
+            Operation::Count { count } => {
+                let old = state.unwrap_or(Seen { value: 0, count: 0 });
+                let new = Seen { count: old.count + 1, ..old };
+                let possible = count.is_none_or(|count| count == new.count);
+                possible.then_some(Some(new))
+            }
+        }
+    }
+}
+
+/// All operations of a run, by key.
+#[derive(Debug, Default)]
+pub struct History {
+    keys: Vec<Vec<Call<Operation>>>,
+}
+
+/// Names an operation of a history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallId {
+    key: usize,
+    place: usize,
+}
+
+impl History {
+    /// An empty history of `keys` keys.
+    #[must_use]
+    pub fn new(keys: usize) -> Self {
+        Self { keys: vec![Vec::new(); keys] }
+    }
+
+    /// An operation begins.
+    pub fn call(&mut self, key: usize, now: u64, operation: Operation) -> CallId {
+        self.keys[key].push(Call { called: now, returned: None, operation });
+        CallId { key, place: self.keys[key].len() - 1 }
+    }
+
+    /// It returns, with what was observed.
+    pub fn returned(&mut self, id: CallId, now: u64, operation: Operation) {
+        let call = &mut self.keys[id.key][id.place];
+        call.returned = Some(now);
+        call.operation = operation;
+    }
+
+    /// Whether anybody ever tried to write `value` to `key`.
+    #[must_use]
+    pub fn was_written(&self, key: usize, value: u64) -> bool {
+        self.keys[key].iter().any(|call| match call.operation {
+            Operation::Put { value: written } | Operation::PutIf { value: written, .. } => written == value,
+            Operation::Count { .. } => value == 0,
+            Operation::Delete | Operation::Get { .. } => false,
+        })
+    }
+
+    /// How many operations returned, and how many never did.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        let all = self.keys.iter().flatten();
+        let (returned, open): (Vec<_>, Vec<_>) = all.partition(|call| call.returned.is_some());
+        (returned.len(), open.len())
+    }
+
+    /// Checks every key.
+    ///
+    /// # Errors
+    /// The story of the first key whose history cannot be explained.
+    pub fn check(&self) -> Result<(), String> {
+        for (key, calls) in self.keys.iter().enumerate() {
+            check(&ItemModel, calls).map_err(|failure| story(key, calls, &failure))?;
+        }
+        Ok(())
+    }
+}
+
+/// What was possible, and what was not.
+fn story(key: usize, calls: &[Call<Operation>], failure: &NotLinearizable) -> String {
+    let line = |index: &usize| {
+        let Call { called, returned, operation } = &calls[*index];
+        let returned = returned.map_or("never".to_owned(), |at| format!("{:.6}", at as f64 / 1e9));
+        format!("    {:.6} .. {returned}  {operation:?}", *called as f64 / 1e9)
+    };
+    let tail = failure.longest.len().saturating_sub(8);
+    let possible: Vec<String> = failure.longest[tail..].iter().map(line).collect();
+    let stuck: Vec<String> = failure.stuck.iter().take(8).map(line).collect();
+    format!(
+        "the history of key {key} is not linearizable\n  the longest order that is possible ends with\n{}\n  and none of \
+         these can follow\n{}",
+        possible.join("\n"),
+        stuck.join("\n")
+    )
+}
