@@ -77,8 +77,8 @@ pub const SEGMENT_BYTES_MIN: u64 = 8 * 1024 * 1024;
 /// Free segments that client writes leave alone: promises, group states and copies must always find room.
 pub const SEGMENTS_RESERVED: usize = 2;
 
-/// Fewest segments: the reserve, one in use, one to fill.
-pub const SEGMENTS_MIN: u32 = 4;
+/// Fewest segments. A checkpoint begins when half of them are used, which must be before only the reserve is left.
+pub const SEGMENTS_MIN: u32 = 6;
 
 /// Bytes of records in one chunk of a checkpoint or a snapshot, unless one record alone is larger.
 pub const CHUNK_BYTES: usize = 256 * 1024;
@@ -126,7 +126,7 @@ pub const ON_DEMAND_PARTITIONS: u32 = 4;
 const _: () = assert!(LEASE_TERM.as_nanos() > 4 * HEARTBEAT_INTERVAL.as_nanos());
 const _: () = assert!(LEASE_DRIFT.as_nanos() * 50 >= LEASE_TERM.as_nanos());
 const _: () = assert!(SEGMENT_BYTES_MIN as usize > ITEM_ARCHIVE_BYTES_MAX + LOG_BUFFER_BYTES);
-const _: () = assert!(SEGMENTS_MIN as usize > SEGMENTS_RESERVED + 1);
+const _: () = assert!(SEGMENTS_MIN as usize / 2 > SEGMENTS_RESERVED);
 const _: () = assert!(FOLLOWER_WINDOW_BYTES > ITEM_ARCHIVE_BYTES_MAX);
 const _: () = assert!(ON_DEMAND_PARTITIONS as u64 * PARTITION_WRITE_UNITS == 4000);
 const _: () = assert!(ON_DEMAND_PARTITIONS as u64 * PARTITION_READ_UNITS == 12000);

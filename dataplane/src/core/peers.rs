@@ -45,7 +45,7 @@ impl Serving {
                 self.on_heartbeat_answer(now, peer, &to_owned::<HeartbeatAnswer>(answer), out);
             }),
             Kind::SnapshotChunk => access::<SnapshotChunk<'static>>(body).map(|chunk| {
-                self.on_snapshot_chunk(now.boot, peer, header, chunk, out);
+                self.on_snapshot_chunk(now, peer, header, chunk, out);
             }),
             Kind::SnapshotAck => access::<SnapshotAck>(body).map(|ack| {
                 self.on_snapshot_ack(now.boot, peer, header.partition, &to_owned::<SnapshotAck>(ack));

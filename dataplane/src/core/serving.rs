@@ -367,7 +367,7 @@ impl Serving {
 
     fn begin_checkpoint(&mut self, now: Boot) {
         let status = self.log.status();
-        let long = status.segments_free * 2 < status.segments;
+        let long = status.segments_free * 2 <= status.segments;
         let staged = self
             .groups
             .values()

@@ -13,7 +13,7 @@ use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::handshake::Peer;
 use evenkeel_wire::ids::{Ballot, NodeId, PartitionId, Slot};
 use evenkeel_wire::message::peer::{ArchivedSnapshotChunk, LogPoint, SnapshotAck, SnapshotChunk};
-use evenkeel_wire::turn::{Boot, Effects, Endpoint};
+use evenkeel_wire::turn::{Boot, Effects, Endpoint, Now};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -214,7 +214,7 @@ impl Serving {
 
     pub(super) fn on_snapshot_chunk(
         &mut self,
-        now: Boot,
+        now: Now,
         peer: Peer,
         header: Header,
         chunk: &ArchivedSnapshotChunk<'static>,
@@ -222,14 +222,16 @@ impl Serving {
     ) {
         let partition = header.partition;
         let ballot = Ballot::from(&chunk.ballot);
-        let from_leader = self
-            .groups
-            .get(&partition)
-            .is_some_and(|group| group.replica.promised() == ballot && ballot.node == peer.node);
-        if !self.speaks_for(peer, header) || !from_leader {
+        if !self.speaks_for(peer, header) {
             return;
         }
-        self.forget_stalled(now);
+        let group = self.groups.get_mut(&partition).expect("it speaks for a group we hold");
+        let from_leader = group.replica.accept_leader(now.boot, peer.node, ballot, &mut self.outputs);
+        self.perform(partition, now, out);
+        if !from_leader {
+            return;
+        }
+        self.forget_stalled(now.boot);
         let (transfer, index) = (chunk.transfer.to_native(), chunk.index.to_native());
         let known = self.snapshots.incoming.get(&partition);
         let same = known.is_some_and(|incoming| (incoming.from, incoming.transfer) == (peer.node, transfer));
@@ -238,11 +240,11 @@ impl Serving {
                 return;
             }
             let sink = ImageSink::default();
-            let incoming = Incoming { from: peer.node, transfer, next: 0, sink, heard_at: now };
+            let incoming = Incoming { from: peer.node, transfer, next: 0, sink, heard_at: now.boot };
             self.snapshots.incoming.insert(partition, incoming);
         }
         let incoming = self.snapshots.incoming.get_mut(&partition).expect("it was just made sure of");
-        incoming.heard_at = now;
+        incoming.heard_at = now.boot;
         if index == incoming.next {
             if incoming.sink.take(Bytes::copy_from_slice(&chunk.records)).is_err() {
                 self.snapshots.incoming.remove(&partition);

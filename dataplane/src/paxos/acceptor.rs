@@ -83,16 +83,25 @@ impl Replica {
         }
     }
 
-    pub(super) fn on_accept(&mut self, now: Boot, from: NodeId, proposal: Proposal, out: &mut Vec<Output>) {
-        let ballot = proposal.ballot;
+    /// Takes `from` for the leader of `ballot`, promising that ballot if it is a higher one. False if a still higher
+    /// one is promised.
+    pub fn accept_leader(&mut self, now: Boot, from: NodeId, ballot: Ballot, out: &mut Vec<Output>) -> bool {
         if ballot < self.promised || ballot.node != from {
-            return self.reject(from, ballot, Rejection::Ballot, out);
+            return false;
         }
         if ballot > self.promised {
             self.promise(now, ballot, Some(from), out);
             self.persist(Mark::Promise(ballot), RecordBody::Promise, out);
         }
         self.hear_leader(now, from, out);
+        true
+    }
+
+    pub(super) fn on_accept(&mut self, now: Boot, from: NodeId, proposal: Proposal, out: &mut Vec<Output>) {
+        let ballot = proposal.ballot;
+        if !self.accept_leader(now, from, ballot, out) {
+            return self.reject(from, ballot, Rejection::Ballot, out);
+        }
         if let Some(reason) = self.refusal(proposal.previous) {
             return self.reject(from, ballot, reason, out);
         }

@@ -3,7 +3,9 @@
 use super::{Message, Output, Replica, Role};
 use crate::limits::{LEASE_TERM, SUSPECT_AFTER, SUSPECT_ANSWER_WITHIN, SUSPECT_JITTER, SUSPECT_STAGGER};
 use evenkeel_wire::ids::{Ballot, NodeId, Slot};
-use evenkeel_wire::message::peer::{HeartbeatGroup, Relinquished, Suspect, SuspectAnswer};
+use evenkeel_wire::message::peer::{
+    HeartbeatGroup, Rejected, Rejection, Relinquished, Suspect, SuspectAnswer,
+};
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::turn::Boot;
 use std::time::Duration;
@@ -17,6 +19,8 @@ pub(super) struct Follower {
     pub(super) told: Slot,
     /// When the leader's latest frame said that it holds a quorum lease; none if it said that it does not.
     lease_stated_at: Option<Boot>,
+    /// How far the log was known to match when the last heartbeat found it behind the commit position.
+    behind_at: Option<Slot>,
     /// When to act on the leader's silence.
     deadline: Boot,
     /// Whether the peers have been asked about the leader.
@@ -33,6 +37,7 @@ impl Follower {
             leader: None,
             told: Slot::ZERO,
             lease_stated_at: None,
+            behind_at: None,
             deadline: now.after(patience),
             asking: false,
             stands_at_once,
@@ -86,7 +91,24 @@ impl Replica {
             follower.lease_stated_at = group.holds_lease.then_some(now);
         }
         self.learn_commit(group.commit);
+        self.complain_if_behind(from, group.commit, out);
         if self.is_refilling() { Err(Ballot::ZERO) } else { Ok(()) }
+    }
+
+    /// Asks for what is missing, when two heartbeats in a row found this log behind the commit position and without
+    /// progress: an Accept was lost, or this replica has restarted and does not know how much of its log matches.
+    fn complain_if_behind(&mut self, leader: NodeId, commit: Slot, out: &mut Vec<Output>) {
+        let (matched, behind) = (self.matched, commit > self.commit);
+        let Role::Follower(follower) = &mut self.role else {
+            return;
+        };
+        let stuck = behind && follower.behind_at == Some(matched);
+        follower.behind_at = behind.then_some(matched);
+        if stuck {
+            let reason = Rejection::Gap(self.log.last().slot);
+            let rejected = Rejected { ballot: self.promised, promised: self.promised, reason };
+            self.send(leader, Message::Rejected(rejected), out);
+        }
     }
 
     pub(super) fn tick_follower(&mut self, now: Boot, out: &mut Vec<Output>) {

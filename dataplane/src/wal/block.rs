@@ -15,7 +15,8 @@
 //!      68      4  records
 //!      72     16  previous hash    of the header of the write before
 //!      88     16  payload hash     XXH3-128
-//!     104      4  flags            1: the first write of its segment; the next three then say where the log came from
+//!     104      4  flags            1: a link, the first write of its segment or of a process; the next three then say
+//!                                  where the log came from
 //!     108      4  previous segment 0xffffffff: nowhere, the log begins here
 //!     112      8  previous life
 //!     120      8  previous end     offset at which that segment ended
@@ -41,7 +42,7 @@ pub const WRITE_HEADER_BYTES: usize = 192;
 const MAGIC: [u8; 8] = *b"EKLOGWR1";
 const FORMAT: u16 = 1;
 const CHECKED_BYTES: usize = 160;
-const FLAG_FIRST: u32 = 1;
+const FLAG_LINK: u32 = 1;
 
 /// Whose log it is: a block of another folder or core is not ours, however valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,16 +88,16 @@ pub struct WriteHeader {
     pub previous_hash: Hash128,
     /// Hash of its records.
     pub payload_hash: Hash128,
-    /// For the first write of a segment: where the log came from.
+    /// For a link: where the log came from.
     pub came_from: Option<CameFrom>,
 }
 
-/// The link between segments: it also supersedes whatever lies behind the end that it names.
+/// Where a link says that the log came from. It supersedes whatever else lies behind the end that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CameFrom {
     /// The log begins here.
     Nowhere,
-    /// Another segment ended there.
+    /// The log ended there: at the end of another segment, or here, when another process wrote it.
     End(Place),
 }
 
@@ -143,8 +144,8 @@ impl WriteHeader {
         let nowhere = Place { at: SegmentLife { segment: u32::MAX, life: Lsn::ZERO }, offset: 0 };
         let (flags, from) = match self.came_from {
             None => (0, Place { at: SegmentLife { segment: 0, ..nowhere.at }, ..nowhere }),
-            Some(CameFrom::Nowhere) => (FLAG_FIRST, nowhere),
-            Some(CameFrom::End(place)) => (FLAG_FIRST, place),
+            Some(CameFrom::Nowhere) => (FLAG_LINK, nowhere),
+            Some(CameFrom::End(place)) => (FLAG_LINK, place),
         };
         out.put_u32_le(flags);
         out.put_u32_le(from.at.segment);
@@ -199,7 +200,7 @@ impl WriteHeader {
         let flags = fields.get_u32_le();
         let from = SegmentLife { segment: fields.get_u32_le(), life: Lsn(fields.get_u64_le()) };
         let from = Place { at: from, offset: fields.get_u64_le() };
-        let came_from = match (flags & FLAG_FIRST, from.at.segment) {
+        let came_from = match (flags & FLAG_LINK, from.at.segment) {
             (0, _) => None,
             (_, u32::MAX) => Some(CameFrom::Nowhere),
             (_, _) => Some(CameFrom::End(from)),

@@ -1,8 +1,9 @@
 //! Reads a log back after a restart.
 //!
-//! The log is followed from the start that the superblock names: write by write within a segment, and from segment
-//! to segment by the link in each segment's first write. A link wins over whatever stands at the end that it names,
-//! because it was written when an earlier recovery had declared that end.
+//! The log is followed from the start that the superblock names: write by write within a segment, and by links: the
+//! first write of a segment, and the first write of each process, say where the log came from. A link supersedes what
+//! stood behind the end that it names, because it was written when an earlier recovery had declared that end. New
+//! writes get an lsn above every one that was ever seen, so that of two links from one end the later one is known.
 //!
 //! Where the next write is invalid, the log itself says what that means: if any later write names an lsn at or above
 //! the missing one as durable, acknowledged data is damaged; otherwise nothing behind this place was ever
@@ -117,12 +118,16 @@ pub struct LogRecovery {
     segment_count: u32,
     segment_bytes: u64,
     phase: Phase,
-    heads: Vec<Option<WriteHeader>>,
+    heads: Vec<WriteHeader>,
+    /// Segments whose first write cannot be read.
+    headless: Vec<u32>,
     /// Where the next write is expected.
     cursor: Option<Place>,
     last: Lsn,
     last_hash: Option<Hash128>,
     highest: Lsn,
+    /// Where the log came from when it entered the present segment.
+    came_from: CameFrom,
     window: Window,
     used: VecDeque<SegmentUse>,
     damage: Vec<Damage>,
@@ -156,10 +161,12 @@ impl LogRecovery {
             segment_bytes,
             phase: Phase::Heads { segment: 0 },
             heads: Vec::new(),
+            headless: Vec::new(),
             cursor: start.place,
             last: Lsn(start.lsn.0 - 1),
             last_hash: None,
             highest: Lsn(start.lsn.0 - 1),
+            came_from: CameFrom::Nowhere,
             window: Window::default(),
             used: VecDeque::new(),
             damage: Vec::new(),
@@ -203,17 +210,19 @@ impl LogRecovery {
         let Some(block) = self.window.get(place, BLOCK_BYTES) else {
             return Ok(Some(Next::Read { segment, offset: 0, bytes: BLOCK_BYTES }));
         };
-        let head = match WriteHeader::decode(&block, &self.identity, segment, 0) {
+        match WriteHeader::decode(&block, &self.identity, segment, 0) {
             Ok((header, _)) if header.came_from.is_some() && header.place.at.life == header.lsn => {
-                Some(header)
+                self.highest = self.highest.max(header.lsn);
+                self.heads.push(header);
             }
-            Ok(_) | Err(NotAHeader::Invalid) => None,
+            Ok(_) | Err(NotAHeader::Invalid) => {
+                // A segment that was never used is zeros; in any other one, later writes may be whole.
+                if block.iter().any(|byte| *byte != 0) {
+                    self.headless.push(segment);
+                }
+            }
             Err(NotAHeader::Format(format)) => return Err(LogError::NewerFormat { segment, format }),
-        };
-        if let Some(head) = &head {
-            self.highest = self.highest.max(head.lsn);
         }
-        self.heads.push(head);
         self.phase = Phase::Heads { segment: segment + 1 };
         Ok(None)
     }
@@ -222,7 +231,7 @@ impl LogRecovery {
     fn enter_log(&mut self) {
         if self.cursor.is_none() {
             let first = |head: &&WriteHeader| head.came_from == Some(CameFrom::Nowhere);
-            self.cursor = self.heads.iter().flatten().find(first).map(|head| head.place);
+            self.cursor = self.heads.iter().find(first).map(|head| head.place);
         }
         if let Some(place) = self.cursor {
             self.used.push_back(SegmentUse { at: place.at, last: self.last });
@@ -233,25 +242,28 @@ impl LogRecovery {
         let Some(place) = self.cursor else {
             return Ok(Some(self.finish()));
         };
-        if let Some(head) = self.linked_from(place) {
-            self.used.push_back(SegmentUse { at: head.place.at, last: head.lsn });
-            self.last = Lsn(head.lsn.0 - 1);
-            self.cursor = Some(head.place);
-            return Ok(None);
-        }
+        let head = self.linked_from(place);
         if place.offset + BLOCK_BYTES as u64 > self.segment_bytes {
-            return Ok(self.begin_search(place));
+            return Ok(match head {
+                Some(head) => self.enter(place, &head),
+                None => self.begin_search(place),
+            });
         }
         let Some(block) = self.window.get(place, BLOCK_BYTES) else {
             return Ok(Some(self.read_at(place, BLOCK_BYTES)));
         };
-        let (header, hash) = match WriteHeader::decode(&block, &self.identity, place.at.segment, place.offset)
-        {
-            Ok((header, hash)) if self.is_expected(&header, place) => (header, hash),
-            Ok(_) | Err(NotAHeader::Invalid) => return Ok(self.begin_search(place)),
+        let here = match WriteHeader::decode(&block, &self.identity, place.at.segment, place.offset) {
+            Ok((header, hash)) if self.is_expected(&header, place) => Some((header, hash)),
+            Ok(_) | Err(NotAHeader::Invalid) => None,
             Err(NotAHeader::Format(format)) => {
                 return Err(LogError::NewerFormat { segment: place.at.segment, format });
             }
+        };
+        let (header, hash) = match (here, head) {
+            (Some((header, _)), Some(head)) if head.lsn > header.lsn => return Ok(self.enter(place, &head)),
+            (None, Some(head)) => return Ok(self.enter(place, &head)),
+            (None, None) => return Ok(self.begin_search(place)),
+            (Some(here), Some(_) | None) => here,
         };
         let bytes = header.disk_bytes() as usize;
         if header.end().offset > self.segment_bytes {
@@ -273,18 +285,30 @@ impl LogRecovery {
         Ok(None)
     }
 
+    /// Goes on in another segment.
+    fn enter(&mut self, from: Place, head: &WriteHeader) -> Option<Next> {
+        self.came_from = CameFrom::End(from);
+        self.used.push_back(SegmentUse { at: head.place.at, last: head.lsn });
+        self.last = Lsn(head.lsn.0 - 1);
+        self.cursor = Some(head.place);
+        None
+    }
+
+    /// The latest link from `place` to another segment.
     fn linked_from(&self, place: Place) -> Option<WriteHeader> {
         let links = |head: &&WriteHeader| {
             head.came_from == Some(CameFrom::End(place))
+                && head.place != place
                 && head.lsn > self.last
                 && self.last_hash.is_none_or(|hash| head.previous_hash == hash)
         };
-        self.heads.iter().flatten().find(links).copied()
+        self.heads.iter().filter(links).max_by_key(|head| head.lsn).copied()
     }
 
     fn is_expected(&self, header: &WriteHeader, place: Place) -> bool {
+        let links_here = header.came_from == Some(CameFrom::End(place)) && header.lsn > self.last;
         header.place == place
-            && header.lsn == self.last.next()
+            && (links_here || header.lsn == self.last.next())
             && self.last_hash.is_none_or(|hash| header.previous_hash == hash)
     }
 
@@ -305,8 +329,12 @@ impl LogRecovery {
     /// The write at `place` is invalid: what remains of this segment and every later one may say whether it was
     /// durable.
     fn begin_search(&mut self, place: Place) -> Option<Next> {
-        let later = |head: &&WriteHeader| head.lsn > self.last.next() && head.place.at != place.at;
-        let left = self.heads.iter().flatten().filter(later).map(|head| head.place).collect();
+        let later = |head: &&WriteHeader| head.lsn > self.last.next();
+        let later = self.heads.iter().filter(later).map(|head| head.place.at.segment);
+        let suspects = later.chain(self.headless.iter().copied());
+        let elsewhere = suspects.filter(|segment| *segment != place.at.segment);
+        let left =
+            elsewhere.map(|segment| Place { at: SegmentLife { segment, ..place.at }, offset: 0 }).collect();
         let at = Place { offset: place.offset + BLOCK_BYTES as u64, ..place };
         self.phase = Phase::Evidence(Evidence { left, at, durable_through: Lsn::ZERO, resume: None });
         None
@@ -335,13 +363,14 @@ impl LogRecovery {
             let Ok((header, _)) = decoded else {
                 continue;
             };
-            if header.place != at || header.lsn <= missing {
+            // Lives need not be compared: what a recycled segment held before has lower numbers than the log's start.
+            if header.lsn <= missing {
                 continue;
             }
             self.highest = self.highest.max(header.lsn);
             evidence.durable_through = evidence.durable_through.max(header.durable_through);
             if evidence.resume.is_none_or(|(lsn, ..)| header.lsn < lsn) {
-                evidence.resume = Some((header.lsn, at, header.previous_hash));
+                evidence.resume = Some((header.lsn, header.place, header.previous_hash));
             }
         }
         self.conclude_search()
@@ -372,7 +401,15 @@ impl LogRecovery {
     }
 
     fn finish(&mut self) -> Next {
-        let end = self.cursor.map_or(CameFrom::Nowhere, CameFrom::End);
+        // A torn first write leaves its segment unused: the log ended where it came from.
+        let end = match (self.cursor, self.came_from) {
+            (None, _) => CameFrom::Nowhere,
+            (Some(cursor), CameFrom::End(_)) if cursor.offset == 0 => {
+                self.used.pop_back();
+                self.came_from
+            }
+            (Some(cursor), _) => CameFrom::End(cursor),
+        };
         let tail = LogTail { highest: self.highest, hash: self.last_hash.unwrap_or(Hash128::ZERO), end };
         Next::Done(RecoveredLog { tail, used: std::mem::take(&mut self.used), damage: self.damage.clone() })
     }

@@ -32,7 +32,7 @@ pub struct LogTail {
     pub highest: Lsn,
     /// Hash of the header of the log's last write.
     pub hash: Hash128,
-    /// Where the log's next segment must say that it came from.
+    /// Where the log ended: the next write says so.
     pub end: CameFrom,
 }
 
@@ -64,6 +64,8 @@ pub struct Writer {
     segments: Segments,
     /// Where the next write goes, while the newest segment has room.
     place: Option<Place>,
+    /// The next write is the first of this process, and a link.
+    is_first: bool,
     tail: LogTail,
     /// Batches that wait for their turn; records are added to the last.
     queue: VecDeque<Batch>,
@@ -81,14 +83,19 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer that goes on behind `tail`, in a fresh segment. `pool` are the buffers it may use; more are made
+    /// A writer that goes on behind `tail`. `pool` are the buffers it may use; more are made
     /// when they do not suffice.
     #[must_use]
     pub fn new(identity: LogIdentity, segments: Segments, tail: LogTail, pool: Vec<AlignedBuffer>) -> Self {
+        let place = match tail.end {
+            CameFrom::Nowhere => None,
+            CameFrom::End(place) => Some(place),
+        };
         Self {
             identity,
             segments,
-            place: None,
+            place,
+            is_first: true,
             tail,
             queue: VecDeque::new(),
             in_flight: VecDeque::new(),
@@ -163,15 +170,17 @@ impl Writer {
     fn issue_first(&mut self, out: &mut Effects) -> bool {
         let bytes = round_up(self.queue[0].buffer.len()) as u64;
         let fits = |place: &Place| place.offset + bytes <= self.segments.segment_bytes();
+        let end = self.place.map_or(CameFrom::Nowhere, CameFrom::End);
         let (place, came_from) = match self.place.filter(fits) {
-            Some(place) => (place, None),
+            Some(place) => (place, self.is_first.then_some(end)),
             None => {
                 let Some(place) = self.segments.take(self.queue[0].lsn) else {
                     return false;
                 };
-                (place, Some(self.place.map_or(self.tail.end, CameFrom::End)))
+                (place, Some(end))
             }
         };
+        self.is_first = false;
         let mut batch = self.queue.pop_front().expect("the caller has looked");
         let payload = &batch.buffer[WRITE_HEADER_BYTES..];
         let header = WriteHeader {

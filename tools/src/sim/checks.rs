@@ -91,6 +91,25 @@ impl Checks {
         })
     }
 
+    /// How every replica stands, for a failure's story.
+    #[must_use]
+    pub fn describe(world: &World, cluster: &Cluster) -> String {
+        let mut lines = Vec::new();
+        for id in cluster.storage() {
+            let host = &world.hosts[id];
+            let Some(core) = host.storage().and_then(|core| core.serving()) else {
+                lines.push(format!("{} does not serve", host.name));
+                continue;
+            };
+            let now = host.boot_now(world.now);
+            for group in core.groups() {
+                let status = group.status(now);
+                lines.push(format!("{}: {status:?}", host.name));
+            }
+        }
+        lines.join("\n")
+    }
+
     /// Compares the replicas of every group, which must be at rest.
     ///
     /// # Errors

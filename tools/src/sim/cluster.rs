@@ -4,7 +4,7 @@ use super::client::{Shared, SimClient};
 use super::disk::Disk;
 use super::history::History;
 use super::network::{HostId, Weather};
-use super::world::{Clock, Host, Node, World};
+use super::world::{Clock, Host, MS, Node, World};
 use evenkeel_dataplane::checkpoint::superblock::Superblock;
 use evenkeel_dataplane::config::{CoreConfig, NodeInfo};
 use evenkeel_dataplane::core::StorageCore;
@@ -45,6 +45,8 @@ pub struct Shape {
     pub cache: CacheMode,
     /// Segments of a core's log: few make checkpoints frequent.
     pub segments: u32,
+    /// Latency of disks, nanoseconds: least, and what may come on top.
+    pub disk_latency: (u64, u64),
 }
 
 impl Shape {
@@ -65,7 +67,8 @@ impl Shape {
             partitions: 1 + prng.below(3) as u32,
             think: Duration::from_millis(*prng.pick(&[5, 20, 60])),
             cache,
-            segments: 4 + prng.below(3) as u32,
+            segments: 6 + prng.below(3) as u32,
+            disk_latency: *prng.pick(&[(60_000, 200_000), (500_000, 4 * MS), (4 * MS, 30 * MS)]),
         }
     }
 }
@@ -186,7 +189,9 @@ fn storage_host(world: &mut World, shape: &Shape, config: CoreConfig) -> HostId 
     });
     let clock = clock(&mut world.prng);
     let name = format!("{node}.{core}");
-    world.add(Host::new(name, address, zone, peer, Some(disk), clock, build), 0)
+    let mut host = Host::new(name, address, zone, peer, Some(disk), clock, build);
+    host.disk_latency = shape.disk_latency;
+    world.add(host, 0)
 }
 
 fn router_host(world: &mut World, shape: &Shape, number: usize, memds: Vec<SocketAddr>) -> Host {

@@ -25,7 +25,7 @@ pub enum Fault {
     PowerAll,
     /// A process is stopped and goes on later.
     Pause,
-    /// Two zones cannot hear each other, or one the other.
+    /// A zone is cut off from the others, or cannot be heard by one of them.
     Partition,
     /// A link breaks.
     BreakLink,
@@ -73,6 +73,8 @@ pub struct Faults {
     period: u64,
     /// The node whose log may be damaged: one only, so that its peers can refill it.
     damaged_node: NodeId,
+    /// How fast disks are when they are not slow.
+    disk_latency: (u64, u64),
     heal_network_at: Option<u64>,
     slow_until: BTreeMap<HostId, u64>,
     full_until: BTreeMap<HostId, u64>,
@@ -93,6 +95,7 @@ impl Faults {
             mix,
             period,
             damaged_node,
+            disk_latency: cluster.storage().next().map_or((0, 0), |host| world.hosts[host].disk_latency),
             heal_network_at: None,
             slow_until: BTreeMap::new(),
             full_until: BTreeMap::new(),
@@ -139,7 +142,7 @@ impl Faults {
             hosts
         };
         for host in expired(&mut self.slow_until) {
-            world.hosts[host].disk_latency = (60_000, 200_000);
+            world.hosts[host].disk_latency = self.disk_latency;
         }
         for host in expired(&mut self.full_until) {
             if let Some(disk) = &mut world.hosts[host].disk {
@@ -178,10 +181,15 @@ impl Faults {
                 world.hosts[host].paused_until = world.now + pause;
             }
             Fault::Partition => {
-                let (from, to) = (world.prng.below(3) as usize, world.prng.below(3) as usize);
-                world.network.block(from, to);
-                if world.prng.chance(2, 3) {
-                    world.network.block(to, from);
+                let zone = world.prng.below(3) as usize;
+                // A whole zone is cut off, or one way between two zones.
+                if world.prng.chance(1, 2) {
+                    for other in (0..3).filter(|other| *other != zone) {
+                        world.network.block(zone, other);
+                        world.network.block(other, zone);
+                    }
+                } else {
+                    world.network.block(zone, (zone + 1 + world.prng.below(2) as usize) % 3);
                 }
                 self.heal_network_at = Some(world.now + world.prng.below(6 * SECOND));
             }

@@ -102,7 +102,8 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     match run.go(options.seconds * SECOND) {
         Ok(()) => Ok(run.report(options.seed)),
         Err(what) => {
-            Err(Failure { seed: options.seed, at: run.world.now, what, story: run.world.trace.to_string() })
+            let story = format!("{}{}\n", run.world.trace, Checks::describe(&run.world, &run.cluster));
+            Err(Failure { seed: options.seed, at: run.world.now, what, story })
         }
     }
 }

@@ -17,7 +17,7 @@ use evenkeel_wire::prng::Prng;
 use evenkeel_wire::turn::{
     Boot, ConnectionId, DiskCompletion, Effects, Endpoint, Input, Machine, Now, OperationId,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 /// A millisecond, in the world's time.
@@ -195,6 +195,9 @@ pub struct World {
     sequence: u64,
     /// Frames that wait until their link is up.
     waiting: BTreeMap<LinkId, Vec<Vec<u8>>>,
+    /// Links that have ended, or will not open, although their opener has not heard of it: what it sends meanwhile is
+    /// lost.
+    unheard: BTreeSet<(HostId, SocketAddr)>,
 }
 
 impl World {
@@ -212,6 +215,7 @@ impl World {
             queue: BTreeMap::new(),
             sequence: 0,
             waiting: BTreeMap::new(),
+            unheard: BTreeSet::new(),
         }
     }
 
@@ -255,10 +259,16 @@ impl World {
             }
             Event::Established { link } => self.establish(link),
             Event::ConnectFailed { host, boots, address } => {
+                self.unheard.remove(&(host, address));
                 let endpoint = Endpoint::Outgoing(address);
                 self.deliver(host, boots, Inbound::Down { endpoint });
             }
-            Event::Down { host, boots, endpoint } => self.deliver(host, boots, Inbound::Down { endpoint }),
+            Event::Down { host, boots, endpoint } => {
+                if let Endpoint::Outgoing(address) = endpoint {
+                    self.unheard.remove(&(host, address));
+                }
+                self.deliver(host, boots, Inbound::Down { endpoint });
+            }
             Event::DiskDone { host, boots, id } => self.disk_done(host, boots, id),
             Event::Start { host } => self.start(host),
         }
@@ -338,6 +348,9 @@ impl World {
         ];
         for (host, endpoint) in sides {
             if Some(host) != dead {
+                if let Endpoint::Outgoing(address) = endpoint {
+                    self.unheard.insert((host, address));
+                }
                 let boots = self.hosts[host].boots;
                 self.schedule(self.now + silence, Event::Down { host, boots, endpoint });
             }
@@ -461,6 +474,9 @@ impl World {
         let Some(to) = self.addresses.get(&address).copied() else {
             return;
         };
+        if self.unheard.contains(&(from, address)) {
+            return;
+        }
         let link = match self.network.between(from, to) {
             Some(link) => link,
             None => match self.connect(from, to) {
@@ -480,6 +496,7 @@ impl World {
         if blocked || self.hosts[to].node.is_none() {
             let patience = if blocked { SECOND } else { MS };
             let (boots, address) = (self.hosts[from].boots, self.hosts[to].address);
+            self.unheard.insert((from, address));
             self.schedule(self.now + patience, Event::ConnectFailed { host: from, boots, address });
             return None;
         }
