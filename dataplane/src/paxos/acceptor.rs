@@ -197,7 +197,10 @@ impl Replica {
             return;
         }
         let matched = self.matched.min(self.durable);
-        if !self.owed.accepted && matched == follower.told {
+        let news = matched > follower.told;
+        // An Accept whose entries are on their way to the disk is answered once they are there.
+        let due = self.owed.accepted && self.matched <= self.durable;
+        if !news && !due {
             return;
         }
         self.owed.accepted = false;

@@ -138,7 +138,6 @@ impl Replica {
     }
 
     pub(super) fn on_suspect_answer(&mut self, now: Boot, healthy: bool, out: &mut Vec<Output>) {
-        let patience = patience(self.rank(), &mut self.prng);
         let Role::Follower(follower) = &mut self.role else {
             return;
         };
@@ -147,7 +146,8 @@ impl Replica {
         }
         follower.asking = false;
         if healthy {
-            follower.deadline = now.after(patience);
+            // It may have died since it said so: ask again soon.
+            follower.deadline = now.after(SUSPECT_ANSWER_WITHIN);
         } else {
             self.stand(now, None, out);
         }

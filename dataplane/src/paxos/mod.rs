@@ -432,6 +432,7 @@ impl Replica {
         let rank = self.rank();
         let mut follower = Follower::new(now, rank, false, &mut self.prng);
         follower.leader = leader;
+        follower.told = self.matched;
         self.role = Role::Follower(follower);
     }
 }

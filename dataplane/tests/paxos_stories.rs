@@ -1,0 +1,414 @@
+//! Protocol stories: each file in `stories/` is a script that a person can read. A line that begins with `>` is a
+//! command; what follows it is the exact traffic that it causes. `UPDATE_STORIES=1 cargo test` writes the traffic
+//! anew, for review.
+//!
+//! ```text
+//! > run                  deliver messages and let records become durable, until nothing happens
+//! > step                 the same, once: what was sent before is delivered, what was appended before is durable
+//! > wait 20ms            let time pass, in ticks of 20 ms, with everything that follows from it
+//! > propose n1 2         let n1 propose two entries
+//! > heartbeat n1         let n1 renew its leases with everybody who can hear it
+//! > cut n1 / mend        nobody hears n1 / everybody hears everybody
+//! > hold n2 / release n2 records of n2 do not become durable / they do
+//! > crash n2 / start n2  n2 loses what is not durable / comes back with the rest
+//! > damage n2            n2, which is down, loses its last two records although they were durable
+//! > drain n1             let n1 hand its leadership over
+//! > status               how everybody stands
+//! ```
+
+use bytes::Bytes;
+use evenkeel_dataplane::paxos::log::GroupLog;
+use evenkeel_dataplane::paxos::{Message, Output, Replica, Seed};
+use evenkeel_dataplane::wal::record::{Record, RecordBody};
+use evenkeel_dataplane::wal::replay::Replay;
+use evenkeel_wire::entry::{Entry, EntryKind};
+use evenkeel_wire::ids::{Ballot, CoreId, Epoch, Incarnation, NodeId, PartitionId, Slot, TableId};
+use evenkeel_wire::message::peer::LogPoint;
+use evenkeel_wire::prng::Prng;
+use evenkeel_wire::table::{GroupConfig, Member};
+use evenkeel_wire::turn::Boot;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+const TICK: Duration = Duration::from_millis(20);
+
+/// One member with its disk.
+struct Actor {
+    replica: Option<Replica>,
+    durable: Vec<Record>,
+    appended: VecDeque<Record>,
+    held: bool,
+    commit: Slot,
+    leads: bool,
+    damaged: bool,
+}
+
+struct Stage {
+    now: Boot,
+    config: GroupConfig,
+    actors: BTreeMap<NodeId, Actor>,
+    messages: VecDeque<(NodeId, NodeId, Message)>,
+    cut: BTreeSet<NodeId>,
+    said: String,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let member = |number: u32| Member {
+            node: NodeId(number),
+            core: CoreId(0),
+            incarnation: Incarnation([number as u8; 16]),
+        };
+        let config = GroupConfig {
+            partition: PartitionId(1),
+            table: TableId(1),
+            start: vec![],
+            end: vec![],
+            epoch: Epoch(1),
+            members: (1..=3).map(member).collect(),
+        };
+        let mut stage = Self {
+            now: Boot(1_000_000_000),
+            config,
+            actors: BTreeMap::new(),
+            messages: VecDeque::new(),
+            cut: BTreeSet::new(),
+            said: String::new(),
+        };
+        for node in (1..=3).map(NodeId) {
+            let actor = Actor {
+                replica: None,
+                durable: Vec::new(),
+                appended: VecDeque::new(),
+                held: false,
+                commit: Slot::ZERO,
+                leads: false,
+                damaged: false,
+            };
+            stage.actors.insert(node, actor);
+            stage.start(node);
+        }
+        stage
+    }
+
+    fn say(&mut self, line: &str) {
+        self.said.push_str(line);
+        self.said.push('\n');
+    }
+
+    fn start(&mut self, node: NodeId) {
+        let actor = self.actors.get_mut(&node).expect("there are three");
+        let seed = if actor.durable.is_empty() {
+            let log = GroupLog::new(LogPoint::default(), Ballot::ZERO);
+            let (promised, commit) = (Ballot::ZERO, Slot::ZERO);
+            Seed { config: self.config.clone(), promised, log, commit, timestamp: 0, refilling: false }
+        } else {
+            let mut replay = Replay::default();
+            for record in &actor.durable {
+                replay.take(record.clone(), actor.damaged).expect("the log chains");
+            }
+            let mut groups = replay.finish(actor.damaged);
+            groups.pop().expect("the group was created").0
+        };
+        let prng = Prng::new(u64::from(node.0));
+        let replica = Replica::new(seed, node, self.now, prng);
+        if actor.durable.is_empty() {
+            actor.durable.push(replica.state_record(LogPoint::default(), Ballot::ZERO, 0));
+        }
+        actor.commit = replica.commit();
+        actor.replica = Some(replica);
+    }
+
+    /// Lets a replica act, and takes what it wants done.
+    fn act(&mut self, node: NodeId, action: impl FnOnce(&mut Replica, Boot, &mut Vec<Output>)) {
+        let now = self.now;
+        let Some(replica) = self.actors.get_mut(&node).and_then(|actor| actor.replica.as_mut()) else {
+            return;
+        };
+        let mut outputs = Vec::new();
+        action(replica, now, &mut outputs);
+        let (commit, leads) = (replica.commit(), replica.is_ready(now));
+        for output in outputs {
+            match output {
+                Output::Persist(record) => {
+                    self.say(&format!("{node} appends {}", show_record(&record)));
+                    self.actors.get_mut(&node).expect("it acts").appended.push_back(record);
+                }
+                Output::Send { to, message } => {
+                    self.say(&format!("{node} -> {to} {}", show(&message)));
+                    self.messages.push_back((node, to, message));
+                }
+                Output::NeedsSnapshot { to } => self.say(&format!("{node} must send {to} a snapshot")),
+                Output::LostLeadership => self.say(&format!("{node} no longer leads")),
+            }
+        }
+        let actor = self.actors.get_mut(&node).expect("it acts");
+        let (rose, changed) = (commit > actor.commit, leads != actor.leads);
+        (actor.commit, actor.leads) = (commit, leads);
+        if rose {
+            self.say(&format!("{node} knows {commit} committed"));
+        }
+        if changed {
+            self.say(&format!("{node} {}", if leads { "serves" } else { "no longer serves" }));
+        }
+    }
+
+    /// Delivers what was sent and makes durable what was appended before. Returns whether anything happened.
+    fn step(&mut self) -> bool {
+        let nodes: Vec<NodeId> = self.actors.keys().copied().collect();
+        let mut happened = false;
+        let durable: Vec<(NodeId, usize)> = self
+            .actors
+            .iter()
+            .filter(|(_, actor)| !actor.held && actor.replica.is_some())
+            .map(|(node, actor)| (*node, actor.appended.len()))
+            .collect();
+        let messages = std::mem::take(&mut self.messages);
+        for (node, count) in durable {
+            for _ in 0..count {
+                happened = true;
+                let actor = self.actors.get_mut(&node).expect("it appended");
+                let record = actor.appended.pop_front().expect("it was counted");
+                actor.durable.push(record);
+                self.act(node, |replica, now, out| replica.persisted(now, out));
+            }
+        }
+        for (from, to, message) in messages {
+            if self.cut.contains(&from) || self.cut.contains(&to) {
+                continue;
+            }
+            happened = true;
+            self.act(to, |replica, now, out| replica.receive(now, from, message, out));
+        }
+        for node in nodes {
+            self.act(node, |replica, now, out| replica.end_turn(now, out));
+        }
+        happened || !self.messages.is_empty()
+    }
+
+    fn run(&mut self) {
+        while self.step() {}
+    }
+
+    fn wait(&mut self, duration: Duration) {
+        let until = self.now.after(duration);
+        while self.now < until {
+            self.now = self.now.after(TICK).min(until);
+            let nodes: Vec<NodeId> = self.actors.keys().copied().collect();
+            for node in nodes {
+                self.act(node, |replica, now, out| replica.tick(now, out));
+            }
+            self.run();
+        }
+    }
+
+    fn heartbeat(&mut self, leader: NodeId) {
+        let sent_at = self.now;
+        let Some(group) =
+            self.actors[&leader].replica.as_ref().and_then(|replica| replica.heartbeat(sent_at))
+        else {
+            return self.say(&format!("{leader} does not lead"));
+        };
+        for node in (1..=3).map(NodeId).filter(|node| *node != leader) {
+            if self.cut.contains(&leader) || self.cut.contains(&node) || self.actors[&node].replica.is_none()
+            {
+                continue;
+            }
+            let mut granted = Err(Ballot::ZERO);
+            self.act(node, |replica, now, out| granted = replica.on_heartbeat(now, leader, &group, out));
+            match granted {
+                Ok(()) => {
+                    self.say(&format!("{node} grants {leader} a lease under {}", group.ballot));
+                    self.act(leader, |replica, _, _| replica.on_grant(node, group.ballot, sent_at));
+                }
+                Err(promised) => {
+                    self.say(&format!("{node} grants no lease, it has promised {promised}"));
+                    self.act(leader, |replica, now, out| {
+                        replica.on_lease_refused(now, node, promised, out);
+                    });
+                }
+            }
+        }
+        self.act(leader, |replica, now, out| replica.end_turn(now, out));
+    }
+
+    fn status(&mut self) {
+        for number in 1..=3 {
+            let node = NodeId(number);
+            let line = match &self.actors[&node].replica {
+                None => "is down".to_owned(),
+                Some(replica) => {
+                    let role = if replica.is_ready(self.now) {
+                        "leads and serves"
+                    } else if replica.is_leader() {
+                        "leads"
+                    } else if replica.is_candidate() {
+                        "stands"
+                    } else {
+                        "follows"
+                    };
+                    let voice = if replica.is_refilling() { ", does not vote" } else { "" };
+                    let end = replica.log().end();
+                    let (promised, durable, commit) =
+                        (replica.promised(), replica.durable(), replica.commit());
+                    format!(
+                        "{role}{voice}: promised {promised}, log to {}@{}, durable {durable}, committed {commit}",
+                        end.slot, end.ballot
+                    )
+                }
+            };
+            self.say(&format!("{node} {line}"));
+        }
+    }
+
+    fn command(&mut self, command: &str) {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let node = || -> NodeId {
+            let number = words[1].strip_prefix('n').and_then(|number| number.parse().ok());
+            NodeId(number.expect("a node is named n1, n2 or n3"))
+        };
+        match words[0] {
+            "run" => self.run(),
+            "step" => {
+                self.step();
+            }
+            "wait" => {
+                let millis = words[1].strip_suffix("ms").and_then(|millis| millis.parse().ok());
+                self.wait(Duration::from_millis(millis.expect("a time is given as 20ms")));
+            }
+            "propose" => {
+                let count: u64 = words.get(2).map_or(1, |count| count.parse().expect("a count"));
+                self.act(node(), |replica, _, out| {
+                    for _ in 0..count {
+                        let timestamp = replica.next_timestamp(0);
+                        replica.propose(EntryKind::Noop, timestamp, 1, |out| out.push(b'x'), out);
+                    }
+                });
+                self.act(node(), |replica, now, out| replica.end_turn(now, out));
+            }
+            "heartbeat" => self.heartbeat(node()),
+            "cut" => {
+                self.cut.insert(node());
+            }
+            "mend" => self.cut.clear(),
+            "hold" => self.actors.get_mut(&node()).expect("one of three").held = true,
+            "release" => self.actors.get_mut(&node()).expect("one of three").held = false,
+            "crash" => {
+                let actor = self.actors.get_mut(&node()).expect("one of three");
+                actor.replica = None;
+                actor.appended.clear();
+                actor.leads = false;
+                self.messages.retain(|(_, to, _)| *to != node());
+            }
+            "start" => self.start(node()),
+            "damage" => {
+                let actor = self.actors.get_mut(&node()).expect("one of three");
+                let left = actor.durable.len() - 2;
+                actor.durable.truncate(left);
+                actor.damaged = true;
+            }
+            "drain" => self.act(node(), |replica, now, out| {
+                replica.hand_over(now, out);
+            }),
+            "status" => self.status(),
+            other => panic!("unknown command {other}"),
+        }
+    }
+}
+
+fn show_record(record: &Record) -> String {
+    match &record.body {
+        RecordBody::Entry(entry) => format!("entry {}", show_entry(entry)),
+        RecordBody::Promise => format!("promise {}", record.promised),
+        RecordBody::Supersede(slot) => format!("supersede from {slot}"),
+        RecordBody::State(_) => "state".to_owned(),
+        RecordBody::Removed => "removed".to_owned(),
+    }
+}
+
+fn show_entry(entry: &Entry) -> String {
+    format!("{}@{}", entry.header.slot, entry.header.ballot)
+}
+
+fn show_entries(entries: &[Bytes]) -> String {
+    let mut text = String::new();
+    for bytes in entries {
+        let entry = Entry::take(&mut bytes.clone()).expect("replicas send entries");
+        let _ = write!(text, " {}", show_entry(&entry));
+    }
+    if text.is_empty() { " nothing".to_owned() } else { text }
+}
+
+fn show(message: &Message) -> String {
+    match message {
+        Message::Prepare(body) => format!("Prepare {}", body.ballot),
+        Message::Promise(body) => format!(
+            "Promise {} (before: {}), log to {}@{}, committed {}",
+            body.ballot, body.previous, body.last.slot, body.last.ballot, body.commit
+        ),
+        Message::Refuse(body) => format!("Refuse, promised {}", body.promised),
+        Message::Fetch(body) => format!("Fetch {} after {}", body.ballot, body.after.slot),
+        Message::Fetched { ballot, previous, entries } => {
+            format!("Fetched {ballot} after {}:{}", previous.slot, show_entries(entries))
+        }
+        Message::Accept { ballot, previous, commit, entries } => {
+            format!("Accept {ballot} after {}:{}, committed {commit}", previous.slot, show_entries(entries))
+        }
+        Message::Accepted(body) => {
+            let vote = if body.votes { "" } else { ", without a vote" };
+            format!("Accepted {} to {}{vote}", body.ballot, body.matched)
+        }
+        Message::Rejected(body) => {
+            format!("Rejected {}: {:?}, promised {}", body.ballot, body.reason, body.promised)
+        }
+        Message::Suspect(_) => "Suspect?".to_owned(),
+        Message::SuspectAnswer(body) => {
+            if body.healthy { "the leader is healthy" } else { "I know of no healthy leader" }.to_owned()
+        }
+        Message::HandOver(body) => format!(
+            "HandOver of {}, {} ms still to wait",
+            body.relinquished.ballot,
+            body.relinquished.wait_us / 1000
+        ),
+        Message::Rejoin(_) => "Rejoin?".to_owned(),
+        Message::RejoinAnswer(body) => format!("Rejoin with {} of {}", body.slot, body.ballot),
+    }
+}
+
+/// Plays a story: the script with the traffic that was seen.
+fn play(script: &str) -> String {
+    let mut stage = Stage::new();
+    let mut played = String::new();
+    for line in script.lines() {
+        if let Some(command) = line.strip_prefix("> ") {
+            let command = command.split('#').next().unwrap_or(command);
+            stage.command(command);
+            let said = std::mem::take(&mut stage.said);
+            let _ = write!(played, "{line}\n{said}");
+        } else if line.starts_with('#') || line.is_empty() {
+            let _ = writeln!(played, "{line}");
+        }
+    }
+    played
+}
+
+#[test]
+fn every_story_goes_as_it_is_told() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stories");
+    let update = std::env::var_os("UPDATE_STORIES").is_some();
+    let mut stories: Vec<_> =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    stories.sort();
+    assert!(stories.len() >= 10, "the stories are there");
+    for path in stories {
+        let script = std::fs::read_to_string(&path).unwrap();
+        let played = play(&script);
+        if update {
+            std::fs::write(&path, &played).unwrap();
+            continue;
+        }
+        assert_eq!(played, script, "{} goes differently", path.display());
+    }
+}
