@@ -42,6 +42,15 @@ impl CoreConfig {
         self.nodes.get(&node)?.cores.get(usize::from(core.0)).copied()
     }
 
+    /// All cores of the cluster.
+    pub fn cores(&self) -> impl Iterator<Item = (NodeId, CoreId)> + '_ {
+        let of_node = |(node, info): (&NodeId, &NodeInfo)| {
+            let node = *node;
+            (0..info.cores.len()).map(move |core| (node, CoreId(core as u16)))
+        };
+        self.nodes.iter().flat_map(of_node)
+    }
+
     /// This core as a member of groups.
     #[must_use]
     pub fn member(&self) -> Member {

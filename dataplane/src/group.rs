@@ -246,10 +246,13 @@ impl Group {
     #[must_use]
     pub fn image(&mut self) -> (Record, Vec<Record>, State) {
         let staged = self.staged.take();
-        if let Some(Staged { state, .. }) = staged.filter(|staged| self.needs(&staged.state)) {
-            let record = self.state_record(&state);
-            self.staged = Some(Staged { state: state.clone(), in_checkpoint: true });
-            return (record, Vec::new(), state);
+        if let Some(Staged { state, .. }) = staged {
+            if self.needs(&state) {
+                let record = self.state_record(&state);
+                self.staged = Some(Staged { state: state.clone(), in_checkpoint: true });
+                return (record, Vec::new(), state);
+            }
+            self.replica.confirm(state.applied);
         }
         let open = self.replica.log().after(self.state.slot());
         let open = open.map(|entry| self.replica.record(RecordBody::Entry(entry.clone()))).collect();
@@ -273,7 +276,7 @@ impl Group {
         if self.needs(&state) {
             self.staged = Some(Staged { state, in_checkpoint: false });
         } else {
-            self.replica.report_progress();
+            self.replica.confirm(state.applied);
         }
     }
 
@@ -292,6 +295,8 @@ impl Group {
         if self.needs(&state) {
             self.replica.install(state.applied, state.applied_ballot, state.timestamp);
             self.state = state;
+        } else {
+            self.replica.confirm(state.applied);
         }
     }
 

@@ -111,6 +111,9 @@ pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(1000);
 /// How often the catalogue repeats orders that were not answered.
 pub const CATALOG_RETRY: Duration = Duration::from_millis(500);
 
+/// How often the catalogue speaks to every core, even if it has no order for it: a core that lost data asks back.
+pub const CATALOG_GREETING: Duration = Duration::from_millis(3000);
+
 /// Most partitions that a table may be created with.
 pub const TABLE_PARTITIONS_MAX: u32 = 256;
 

@@ -13,8 +13,8 @@ pub mod record;
 use crate::core::serving::Serving;
 use crate::group::answer_error;
 use crate::limits::{
-    CATALOG_RETRY, ON_DEMAND_PARTITIONS, PARTITION_READ_UNITS, PARTITION_WRITE_UNITS, PUBLISH_INTERVAL,
-    TABLE_PARTITIONS_MAX,
+    CATALOG_GREETING, CATALOG_RETRY, ON_DEMAND_PARTITIONS, PARTITION_READ_UNITS, PARTITION_WRITE_UNITS,
+    PUBLISH_INTERVAL, TABLE_PARTITIONS_MAX,
 };
 use crate::partition::pending::Asker;
 use evenkeel_wire::entry::{Write, WrittenItem};
@@ -64,6 +64,10 @@ struct Leading {
     publish_at: Boot,
     /// How much of the catalogue each MemDS server has said to have.
     memds: BTreeMap<SocketAddr, Slot>,
+    /// When every core is spoken to, even if there is no order for it.
+    greet_at: Boot,
+    /// Cores that asked for everything that they must hold, with their number.
+    asked: BTreeMap<(NodeId, CoreId), u64>,
 }
 
 /// Somebody who waits for a change to be applied.
@@ -93,6 +97,9 @@ impl Catalog {
         if let Some(leading) = &mut self.leading {
             leading.created.extend(answer.created.iter().map(|partition| (node, core, *partition)));
             leading.removed.extend(answer.removed.iter().map(|partition| (node, core, *partition)));
+            if let Some(number) = answer.ask_everything {
+                leading.asked.insert((node, core), number);
+            }
             self.changed = true;
         }
     }
@@ -122,6 +129,8 @@ impl Leading {
             order_at: now,
             publish_at: now,
             memds: BTreeMap::new(),
+            greet_at: now,
+            asked: BTreeMap::new(),
         }
     }
 
@@ -135,9 +144,7 @@ impl Leading {
             if done.contains(&replica) {
                 continue;
             }
-            let order = orders
-                .entry(member)
-                .or_insert_with(|| EnsureReplicas { create: Vec::new(), remove: Vec::new() });
+            let order = orders.entry(member).or_insert_with(no_order);
             if deleting {
                 order.remove.push(group.partition);
             } else {
@@ -145,6 +152,13 @@ impl Leading {
             }
         }
         orders
+    }
+
+    /// Everything that a core must hold.
+    fn everything(&self, member: (NodeId, CoreId), number: u64) -> EnsureReplicas {
+        let of_member = self.replicas().filter(|(_, other)| *other == member).map(|(group, _)| group);
+        let create = of_member.filter(|group| !self.is_deleting(group.table)).cloned().collect();
+        EnsureReplicas { create, everything: Some(number), ..no_order() }
     }
 
     fn replicas(&self) -> impl Iterator<Item = (&GroupConfig, (NodeId, CoreId))> {
@@ -179,6 +193,10 @@ impl Leading {
     }
 }
 
+fn no_order() -> EnsureReplicas {
+    EnsureReplicas { create: Vec::new(), remove: Vec::new(), everything: None }
+}
+
 fn with_status(record: &TableRecord, status: TableStatus) -> TableRecord {
     let table = TableDescriptor { status, ..record.table.clone() };
     TableRecord { table, groups: record.groups.clone() }
@@ -196,7 +214,17 @@ impl Serving {
         };
         if now.boot >= leading.order_at {
             leading.order_at = now.boot.after(CATALOG_RETRY);
-            for ((node, core), order) in leading.orders() {
+            let mut orders = leading.orders();
+            if now.boot >= leading.greet_at {
+                leading.greet_at = now.boot.after(CATALOG_GREETING);
+                for member in self.config.cores() {
+                    orders.entry(member).or_insert_with(no_order);
+                }
+            }
+            for (member, number) in std::mem::take(&mut leading.asked) {
+                orders.insert(member, leading.everything(member, number));
+            }
+            for ((node, core), order) in orders {
                 if let Some(address) = self.config.address(node, core) {
                     out.ask(Endpoint::Outgoing(address), RequestId(0), &order);
                 }
@@ -320,10 +348,7 @@ impl Serving {
         let create = to_owned::<CreateTable>(access::<CreateTable>(body)?);
         check_name(&create.name)?;
         check_schema(&create.schema)?;
-        if self.is_taken(&create.name) {
-            let message = format!("a table named {} exists", create.name);
-            return Err(Problem::new(ErrorCode::TableExists, message));
-        }
+        self.check_free(&create.name)?;
         let partitions = partitions_of(&create)?;
         let system = &self.groups[&PartitionId::SYSTEM].replica;
         let id = TableId(system.next_slot().0);
@@ -411,10 +436,19 @@ impl Serving {
         Ok(())
     }
 
-    fn is_taken(&self, name: &str) -> bool {
-        let leading = self.catalog.leading.as_ref();
-        leading
-            .is_some_and(|leading| leading.tables.contains_key(name) || leading.proposed.contains_key(name))
+    /// Checks that no table has this name. One that is proposed may still come to nothing: the asker must wait.
+    fn check_free(&self, name: &str) -> Result<(), Problem> {
+        let Some(leading) = &self.catalog.leading else {
+            return Ok(());
+        };
+        if leading.tables.contains_key(name) {
+            return Err(Problem::new(ErrorCode::TableExists, format!("a table named {name} exists")));
+        }
+        if leading.proposed.contains_key(name) {
+            let message = format!("a table named {name} is just being created; try again in a moment");
+            return Err(Problem::new(ErrorCode::TableNotReady, message));
+        }
+        Ok(())
     }
 
     fn replicas_held(&self) -> BTreeMap<NodeId, usize> {

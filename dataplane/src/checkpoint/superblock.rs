@@ -17,7 +17,8 @@
 //!      72      8  log start offset
 //!      80      8  chunks           of the checkpoint
 //!      88     16  last hash        of the header of the checkpoint's last chunk
-//!     104     24  reserved, zero
+//!     104      4  flags            1: acknowledged data was lost here, and not all of it is known to be refilled
+//!     108     20  reserved, zero
 //!     128      4  checksum         CRC-32C of bytes 0..128
 //! ```
 
@@ -62,6 +63,9 @@ pub struct Superblock {
     pub log_start: LogStart,
     /// The present checkpoint, if there is one.
     pub checkpoint: Option<CheckpointName>,
+    /// Acknowledged data was lost here, and it is not known yet that all of it was refilled: there may have been groups
+    /// that nothing here speaks of any more.
+    pub memory_lost: bool,
 }
 
 /// Why there is no usable superblock.
@@ -86,7 +90,7 @@ impl Superblock {
     #[must_use]
     pub fn format(segments: u32, segment_bytes: u64) -> Self {
         let log_start = LogStart { lsn: Lsn(1), place: None };
-        Self { sequence: 1, segments, segment_bytes, log_start, checkpoint: None }
+        Self { sequence: 1, segments, segment_bytes, log_start, checkpoint: None, memory_lost: false }
     }
 
     /// Where in the file this superblock belongs.
@@ -116,6 +120,7 @@ impl Superblock {
         out.put_u64_le(place.map_or(0, |place| place.offset));
         out.put_u64_le(self.checkpoint.map_or(0, |checkpoint| checkpoint.chunks));
         out.put_slice(&self.checkpoint.map_or(Hash128::ZERO, |checkpoint| checkpoint.last_hash).0);
+        out.put_u32_le(u32::from(self.memory_lost));
         let checksum = crc32c(&buffer[..CHECKED_BYTES]);
         (&mut buffer[CHECKED_BYTES..]).put_u32_le(checksum);
         buffer
@@ -168,12 +173,13 @@ impl Superblock {
         let [life, offset, chunks] = std::array::from_fn(|_| fields.get_u64_le());
         let mut last_hash = Hash128::ZERO;
         fields.copy_to_slice(&mut last_hash.0);
+        let memory_lost = fields.get_u32_le() & 1 == 1;
         let at = SegmentLife { segment, life: Lsn(life) };
         let place = (segment != NONE).then_some(Place { at, offset });
         let checkpoint =
             (file != NONE).then_some(CheckpointName { file: file.min(1) as u8, chunks, last_hash });
         let log_start = LogStart { lsn: Lsn(lsn), place };
-        Ok(Self { sequence, segments, segment_bytes, log_start, checkpoint })
+        Ok(Self { sequence, segments, segment_bytes, log_start, checkpoint, memory_lost })
     }
 }
 
@@ -199,6 +205,7 @@ mod tests {
             sequence: 2,
             log_start: LogStart { lsn: Lsn(12), place: Some(place) },
             checkpoint: Some(CheckpointName { file: 1, chunks: 3, last_hash: Hash128::of(b"c") }),
+            memory_lost: true,
             ..Superblock::format(4, 1 << 23)
         }
     }

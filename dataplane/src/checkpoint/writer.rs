@@ -51,6 +51,7 @@ struct Running {
     log_start: Lsn,
     images: VecDeque<ImageSource>,
     offset: u64,
+    memory_lost: bool,
     step: Step,
     busy: bool,
 }
@@ -108,7 +109,7 @@ impl Checkpointer {
     }
 
     /// Begins a checkpoint of `groups`: copies what must survive forward in the log.
-    pub fn begin(&mut self, log: &mut Writer, groups: Vec<GroupImage>) {
+    pub fn begin(&mut self, log: &mut Writer, groups: Vec<GroupImage>, memory_lost: bool) {
         assert!(self.running.is_none(), "one checkpoint at a time");
         let log_start = log.begin_marked_write();
         let mut images = VecDeque::new();
@@ -126,6 +127,7 @@ impl Checkpointer {
             log_start,
             images,
             offset: 0,
+            memory_lost,
             step: Step::Chunks,
             busy: false,
         });
@@ -153,6 +155,7 @@ impl Checkpointer {
                     sequence: running.sequence,
                     log_start,
                     checkpoint: Some(running.name),
+                    memory_lost: running.memory_lost,
                     ..self.superblock
                 };
                 self.superblock = next;

@@ -166,12 +166,22 @@ impl Serving {
                 created.push(partition);
             }
         }
-        for partition in &ensure.remove {
+        let mut remove = ensure.remove.clone();
+        if let Some(lost) = &mut self.lost_memory
+            && ensure.everything == Some(lost.number)
+        {
+            lost.told_everything = true;
+            // A group that is not named was removed, and this core lost the record of that.
+            let unnamed = self.groups.keys().filter(|partition| !created.contains(partition));
+            remove.extend(unnamed.filter(|partition| **partition != PartitionId::SYSTEM));
+        }
+        for partition in &remove {
             if let Some(removed) = self.remove_group(*partition, out) {
                 lsn = lsn.max(removed);
             }
         }
-        (EnsureReplicasAnswer { created, removed: ensure.remove }, lsn)
+        let ask_everything = self.lost_memory.filter(|lost| !lost.told_everything).map(|lost| lost.number);
+        (EnsureReplicasAnswer { created, removed: ensure.remove, ask_everything }, lsn)
     }
 
     fn is_for_us(&self, config: &GroupConfig) -> bool {

@@ -58,6 +58,8 @@ pub struct Serving {
     pub(super) ensured: VecDeque<Ensured>,
     pub(crate) outputs: Vec<Output>,
     pub(super) recovery_report: String,
+    /// Acknowledged data was lost here, and the catalogue has not yet said what this core must hold.
+    pub(super) lost_memory: Option<LostMemory>,
     pub(super) draining_since: Option<Boot>,
     /// A checkpoint is wanted whatever the log's length.
     pub(super) checkpoint_wanted: bool,
@@ -65,6 +67,17 @@ pub struct Serving {
     /// When some follower must be told a commit position that nothing has carried to it.
     notice_at: Boot,
     pub(crate) prng: Prng,
+}
+
+/// A core that lost acknowledged data does not know what it has lost: there may have been groups that nothing speaks of
+/// any more. Until the catalogue has said what the core must hold, and all of that is refilled, any replica that it
+/// creates may have existed before, and does not vote.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LostMemory {
+    /// The number with which the catalogue is asked for everything.
+    pub(super) number: u64,
+    /// The catalogue has answered: every group that is missing was created.
+    pub(super) told_everything: bool,
 }
 
 /// An answer to the catalogue that waits for the log.
@@ -108,6 +121,7 @@ impl Serving {
             ensured: VecDeque::new(),
             outputs: Vec::new(),
             recovery_report: report,
+            lost_memory: None,
             draining_since: None,
             checkpoint_wanted: false,
             tick_at: now.boot,
@@ -115,6 +129,10 @@ impl Serving {
             prng,
             config,
         };
+        if superblock.memory_lost || !serving.recovery_report.is_empty() {
+            let number = serving.prng.next_u64();
+            serving.lost_memory = Some(LostMemory { number, told_everything: false });
+        }
         serving.create_system_group(now.boot);
         serving
     }
@@ -145,7 +163,7 @@ impl Serving {
             log: GroupLog::new(LogPoint::default(), Ballot::ZERO),
             commit: Slot::ZERO,
             timestamp: 0,
-            refilling: false,
+            refilling: self.lost_memory.is_some(),
         };
         let state = crate::partition::state::State::default();
         let mut group = Group::new(seed, state, self.config.node, now, self.prng.fork());
@@ -310,10 +328,10 @@ impl Serving {
         if self.draining_since.is_some() {
             self.drain(now, out);
         }
-        let healed = !self.recovery_report.is_empty()
-            && self.groups.values().all(|group| !group.replica.is_refilling());
-        if healed {
+        let told_everything = self.lost_memory.is_some_and(|lost| lost.told_everything);
+        if told_everything && self.groups.values().all(|group| !group.replica.is_refilling()) {
             // What was damaged lies before the next checkpoint's log.
+            self.lost_memory = None;
             self.recovery_report.clear();
             self.checkpoint_wanted = true;
         }
@@ -381,7 +399,7 @@ impl Serving {
             GroupImage { group, open, state }
         });
         let images = images.collect();
-        self.checkpointer.begin(&mut self.log, images);
+        self.checkpointer.begin(&mut self.log, images, self.lost_memory.is_some());
     }
 
     pub(super) fn wake_at(&self) -> Boot {

@@ -286,8 +286,13 @@ impl Replica {
         self.log.trim(applied, if sending { 8 * bytes_kept } else { bytes_kept });
     }
 
-    /// Makes a follower tell its leader how far it is.
-    pub fn report_progress(&mut self) {
+    /// A snapshot turned out not to be needed. Where the log has its point, the log equals the leader's up to there, and
+    /// all of that is committed. The leader is told how far this replica is.
+    pub fn confirm(&mut self, at: LogPoint) {
+        if self.log.point(at.slot) == Some(at) {
+            self.matched = self.matched.max(at.slot);
+            self.commit = self.commit.max(at.slot);
+        }
         self.owed.accepted = true;
     }
 
