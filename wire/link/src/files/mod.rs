@@ -1,0 +1,218 @@
+//! A storage core's folder.
+//!
+//! ```text
+//!  superblock     two blocks, written in turn
+//!  log-0000 …     the log's segments, all of one length, filled with zeros when the folder is made
+//!  checkpoint-0   two checkpoint files, used in turn
+//!  checkpoint-1
+//! ```
+//!
+//! Every file is opened with O_DIRECT: what the device has acknowledged is what later reads see, and the
+//! kernel keeps no copy that could hide a lost write. A file system that cannot do that is refused, never
+//! used with a cache between.
+//!
+//! The superblock is locked while the folder is open, so that two processes cannot serve one core.
+#![allow(unsafe_code)]
+
+mod create;
+
+pub use create::create_core;
+
+use crate::limits::FILES_PER_CORE_MAX;
+use evenkeel_wire::turn;
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Why a core's folder cannot be made or opened.
+#[derive(Debug, Error)]
+pub enum FilesError {
+    /// The folder is not empty.
+    #[error("{} already holds something; name an empty folder, or remove what is in it", path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file is missing.
+    #[error(
+        "{} is missing: the folder was not formatted to its end, or is damaged; format a new one",
+        path.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process has the folder open.
+    #[error("{} is in use by another process; stop that one first", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The file system has no direct input/output.
+    #[error(
+        "the file system of {} cannot do direct input/output (O_DIRECT); choose a folder on ext4 or XFS",
+        path.display()
+    )]
+    DirectRefused {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file system lives in memory.
+    #[error(
+        "{} lies in memory (tmpfs) and would be lost at a restart; choose a folder on a disk",
+        path.display()
+    )]
+    InMemory {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// No space is left.
+    #[error(
+        "no space is left for {} ({bytes} bytes); free space, or choose fewer or smaller segments",
+        path.display()
+    )]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// How long it was to become.
+        bytes: u64,
+    },
+    /// More segments than a process can have open.
+    #[error("{segments} segments are more than {FILES_PER_CORE_MAX}; choose fewer, larger segments")]
+    TooManySegments {
+        /// How many were wanted.
+        segments: u32,
+    },
+    /// Anything else.
+    #[error("{}: {error}", path.display())]
+    Os {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system says.
+        error: io::Error,
+    },
+}
+
+/// The open files of a core. They are closed, and the folder is unlocked, when this is dropped.
+#[derive(Debug)]
+pub struct CoreFiles {
+    superblock: File,
+    segments: Vec<File>,
+    checkpoints: [File; 2],
+}
+
+impl CoreFiles {
+    /// Opens and locks the folder `directory` of a core whose log has `segments` segments.
+    ///
+    /// # Errors
+    /// [`FilesError`].
+    pub fn open(directory: &Path, segments: u32) -> Result<Self, FilesError> {
+        if segments > FILES_PER_CORE_MAX {
+            return Err(FilesError::TooManySegments { segments });
+        }
+        check_file_system(directory)?;
+        let open = |file| open_direct(&path_of(directory, file), false);
+        let superblock = open(turn::File::Superblock)?;
+        lock(&superblock, directory)?;
+        let segments = (0..segments).map(|segment| open(turn::File::Segment(segment)));
+        Ok(Self {
+            superblock,
+            segments: segments.collect::<Result<_, _>>()?,
+            checkpoints: [open(turn::File::Checkpoint(0))?, open(turn::File::Checkpoint(1))?],
+        })
+    }
+
+    /// The file, if there is one.
+    pub(crate) fn get(&self, file: turn::File) -> Option<&File> {
+        match file {
+            turn::File::Superblock => Some(&self.superblock),
+            turn::File::Segment(segment) => self.segments.get(segment as usize),
+            turn::File::Checkpoint(checkpoint) => self.checkpoints.get(usize::from(checkpoint)),
+        }
+    }
+}
+
+/// Where a file of a core lies.
+fn path_of(directory: &Path, file: turn::File) -> PathBuf {
+    directory.join(match file {
+        turn::File::Superblock => "superblock".to_owned(),
+        turn::File::Segment(segment) => format!("log-{segment:04}"),
+        turn::File::Checkpoint(checkpoint) => format!("checkpoint-{checkpoint}"),
+    })
+}
+
+fn open_direct(path: &Path, create: bool) -> Result<File, FilesError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(create).mode(0o640).custom_flags(libc::O_DIRECT);
+    options.open(path).map_err(|error| match error.raw_os_error() {
+        Some(libc::EINVAL) => FilesError::DirectRefused { path: path.to_owned() },
+        Some(libc::ENOENT) if !create => FilesError::Missing { path: path.to_owned() },
+        _ => os(path, error),
+    })
+}
+
+/// Refuses file systems that accept O_DIRECT and keep everything in memory all the same.
+fn check_file_system(directory: &Path) -> Result<(), FilesError> {
+    let name = CString::new(directory.as_os_str().as_bytes())
+        .map_err(|error| os(directory, io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+    // SAFETY: an all-zero `statfs` is a valid value of this plain structure.
+    let mut facts: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the name is terminated, the structure is ours, and both live through the call.
+    if unsafe { libc::statfs(name.as_ptr(), &raw mut facts) } < 0 {
+        return Err(os(directory, io::Error::last_os_error()));
+    }
+    if matches!(facts.f_type, libc::TMPFS_MAGIC | RAMFS_MAGIC) {
+        return Err(FilesError::InMemory { path: directory.to_owned() });
+    }
+    Ok(())
+}
+
+/// From the kernel's `magic.h`.
+const RAMFS_MAGIC: libc::__fsword_t = 0x8584_58f6;
+
+fn lock(superblock: &File, directory: &Path) -> Result<(), FilesError> {
+    superblock.try_lock().map_err(|error| match error {
+        fs::TryLockError::WouldBlock => FilesError::InUse { path: directory.to_owned() },
+        fs::TryLockError::Error(error) => os(directory, error),
+    })
+}
+
+fn os(path: &Path, error: io::Error) -> FilesError {
+    FilesError::Os { path: path.to_owned(), error }
+}
+
+/// Makes names in a folder durable.
+fn sync_directory(directory: &Path) -> Result<(), FilesError> {
+    let folder = File::open(directory).map_err(|error| os(directory, error))?;
+    folder.sync_all().map_err(|error| os(directory, error))
+}
+
+/// Reserves space for a file, so that writing to it cannot run out of it.
+fn reserve(file: &File, path: &Path, bytes: u64) -> Result<(), FilesError> {
+    // SAFETY: the call takes no pointers.
+    let result = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes as libc::off_t) };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        // The writes that follow allocate just as well, only not beforehand.
+        Some(libc::EOPNOTSUPP) => Ok(()),
+        _ => Err(full_or_os(path, bytes, error)),
+    }
+}
+
+fn full_or_os(path: &Path, bytes: u64, error: io::Error) -> FilesError {
+    match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => FilesError::Full { path: path.to_owned(), bytes },
+        _ => os(path, error),
+    }
+}
+
+#[cfg(test)]
+mod tests;
