@@ -1,0 +1,55 @@
+//! What processes say of themselves and of the cluster.
+
+use super::{Context, Operation, Progress, Unready, expect};
+use crate::error::Error;
+use crate::protocol::answer::Answer;
+use crate::protocol::session::Session;
+use evenkeel_wire::frame::Kind;
+use evenkeel_wire::message::status::{StatusAnswer, TopologyAnswer};
+use evenkeel_wire::message::to_owned;
+
+/// Where the processes of the cluster are. Any router knows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Topology;
+
+/// What the process at one endpoint, of any role, says of itself.
+#[derive(Clone, Debug)]
+pub struct Status {
+    endpoint: String,
+}
+
+impl Status {
+    /// The status of the process that listens at `endpoint`.
+    #[must_use]
+    pub fn new(endpoint: impl Into<String>) -> Self {
+        Self { endpoint: endpoint.into() }
+    }
+}
+
+impl Operation for Topology {
+    type Output = TopologyAnswer;
+
+    fn encode(&mut self, _: &mut Context<'_>, _: &mut Vec<u8>) -> Result<Kind, Unready> {
+        Ok(Kind::Topology)
+    }
+
+    fn absorb(&mut self, answer: &Answer<'_>, _: &Session) -> Result<Progress<TopologyAnswer>, Error> {
+        Ok(Progress::Done(to_owned::<TopologyAnswer>(expect::<TopologyAnswer>(answer)?)))
+    }
+}
+
+impl Operation for Status {
+    type Output = StatusAnswer;
+
+    fn encode(&mut self, _: &mut Context<'_>, _: &mut Vec<u8>) -> Result<Kind, Unready> {
+        Ok(Kind::Status)
+    }
+
+    fn absorb(&mut self, answer: &Answer<'_>, _: &Session) -> Result<Progress<StatusAnswer>, Error> {
+        Ok(Progress::Done(to_owned::<StatusAnswer>(expect::<StatusAnswer>(answer)?)))
+    }
+
+    fn endpoint(&self) -> Option<&str> {
+        Some(&self.endpoint)
+    }
+}

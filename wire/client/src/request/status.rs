@@ -1,0 +1,66 @@
+//! Requests about the cluster itself.
+
+use super::{Prepared, Request, Shell, sending_methods};
+use crate::config::check_endpoint;
+use crate::protocol::operation::status;
+use std::time::Duration;
+
+/// Asks where the processes of the cluster are.
+#[derive(Clone, Debug)]
+#[must_use = "a request does nothing until it is sent"]
+pub struct Topology<S> {
+    shell: S,
+    deadline: Option<Duration>,
+}
+
+/// Asks one process, of any role, what it knows of itself.
+///
+/// ```no_run
+/// use evenkeel_client::Client;
+///
+/// # let client = Client::builder().connect()?;
+/// for router in client.topology().send()?.routers {
+///     println!("{:?}", client.status_of(router.to_string()).send()?);
+/// }
+/// # Ok::<(), evenkeel_client::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a request does nothing until it is sent"]
+pub struct Status<S> {
+    shell: S,
+    endpoint: String,
+    deadline: Option<Duration>,
+}
+
+impl<S: Shell> Topology<S> {
+    pub(crate) fn new(shell: &S) -> Self {
+        Self { shell: shell.clone(), deadline: None }
+    }
+
+    sending_methods!();
+}
+
+impl<S: Shell> Status<S> {
+    pub(crate) fn new(shell: &S, endpoint: String) -> Self {
+        Self { shell: shell.clone(), endpoint, deadline: None }
+    }
+
+    sending_methods!();
+}
+
+impl<S: Shell> Request for Topology<S> {
+    type Operation = status::Topology;
+
+    fn prepare(self) -> Prepared<status::Topology> {
+        Prepared { operation: Ok(status::Topology), deadline: self.deadline }
+    }
+}
+
+impl<S: Shell> Request for Status<S> {
+    type Operation = status::Status;
+
+    fn prepare(self) -> Prepared<status::Status> {
+        let operation = check_endpoint(&self.endpoint).map(|()| status::Status::new(self.endpoint));
+        Prepared { operation, deadline: self.deadline }
+    }
+}
