@@ -4,14 +4,14 @@
 //! and answers leave from here; records and messages go through [`Output`]s to the core.
 
 use crate::limits::GROUP_LOG_BYTES_KEPT;
-use crate::partition::pending::{Asker, Parked, Pending};
+use crate::partition::pending::{Asker, Pending};
 use crate::partition::reads;
 use crate::partition::sessions::{Outcome, Returned};
 use crate::partition::state::{Applied, State};
-use crate::partition::writes::{Decision, WriteRequest, condition_failed};
+use crate::partition::writes::{Decision, WriteRequest};
 use crate::paxos::{Output, Replica, Seed};
 use crate::wal::record::{Record, RecordBody};
-use evenkeel_wire::entry::{EntryKind, Write};
+use evenkeel_wire::entry::{EntryKind, Refusal, Write};
 use evenkeel_wire::error::{ErrorAnswer, ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::ids::{Ballot, NodeId, Slot};
@@ -115,11 +115,7 @@ impl Group {
                 self.propose(timestamp, Some(asker), &write, outputs);
             }
             Decision::Repeated(outcome) => self.answer_write(asker, &outcome, out),
-            Decision::Await(slot) => self.pending.park(slot, asker, Parked::Repeated(request.token))?,
-            Decision::ConditionFailed(None) => return Err(condition_failed()),
-            Decision::ConditionFailed(Some(slot)) => {
-                self.pending.park(slot, asker, Parked::ConditionFailed)?;
-            }
+            Decision::Await(slot) => self.pending.park(slot, asker, request.token)?,
         }
         Ok(())
     }
@@ -191,20 +187,20 @@ impl Group {
     }
 
     fn answer_write(&self, asker: Asker, outcome: &Outcome, out: &mut Effects) {
-        let row = |returned: &'_ Returned| Row {
-            checksum: returned.checksum,
-            item: Cow::Owned(returned.archive.to_vec()),
-        };
-        let answer = WriteAnswer {
-            position: Position { partition: self.replica.partition(), slot: outcome.slot },
-            timestamp: outcome.timestamp,
-            item: outcome.returned.as_ref().map(row),
-        };
+        if let Some(Refusal { code, message }) = &outcome.refused {
+            return answer_error(asker, &Problem::new(*code, message.as_str()), out);
+        }
+        let item = outcome.returned.as_ref().map(|Returned { checksum, archive }| Row {
+            checksum: *checksum,
+            item: Cow::Borrowed(archive),
+        });
+        let position = Position { partition: self.replica.partition(), slot: outcome.slot };
+        let answer = WriteAnswer { position, timestamp: outcome.timestamp, item };
         out.send(asker.endpoint, self.answer_header(Kind::WriteAnswer, asker), &answer);
     }
 
     /// Applies what is committed, and answers whoever waits for it. Returns whether an item was written.
-    pub fn apply_committed(&mut self, now: Boot, out: &mut Effects) -> bool {
+    pub fn apply_committed(&mut self, out: &mut Effects) -> bool {
         let mut changed = false;
         while let Some(entry) = self.next_committed() {
             let applied = self.state.apply(&entry);
@@ -216,23 +212,14 @@ impl Group {
                 }
             }
         }
-        while let Some((asker, parked)) = self.pending.unpark(self.state.slot()) {
-            self.answer_parked(now, asker, &parked, out);
+        while let Some((asker, token)) = self.pending.unpark(self.state.slot()) {
+            match self.state.sessions.find(&token) {
+                Some(outcome) => self.answer_write(asker, outcome, out),
+                None => answer_error(asker, &outcome_unknown(), out),
+            }
         }
         self.replica.trim(self.state.slot(), GROUP_LOG_BYTES_KEPT);
         changed
-    }
-
-    fn answer_parked(&self, now: Boot, asker: Asker, parked: &Parked, out: &mut Effects) {
-        let problem = match parked {
-            // A failed condition is a strong read: the lease must hold now, not only when it was evaluated.
-            Parked::ConditionFailed => self.check_ready(now).err().unwrap_or_else(condition_failed),
-            Parked::Repeated(token) => match self.state.sessions.find(token) {
-                Some(outcome) => return self.answer_write(asker, outcome, out),
-                None => outcome_unknown(),
-            },
-        };
-        answer_error(asker, &problem, out);
     }
 
     /// This replica lost its leadership: nobody will be answered from here.

@@ -56,7 +56,7 @@ pub const PENDING_WRITES_MAX: usize = 4096;
 /// Bytes of them.
 pub const PENDING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Failed conditions and repeated tokens of one partition that may wait for what they were evaluated against.
+/// Repetitions of pending writes of one partition that may wait for those writes.
 pub const PARKED_ANSWERS_MAX: usize = 4096;
 
 /// Log writes under way at the device. Two to four merge their flushes (docs/decisions/0004-log.md).
@@ -98,6 +98,9 @@ pub const TOKEN_RETENTION_MS: u64 = 60_000;
 
 /// A token may be this much ahead of the leader's clock.
 pub const TOKEN_AHEAD_MS_MAX: u64 = 10_000;
+
+/// Longest text of a refusal that is kept, bytes.
+pub const REFUSAL_BYTES_MAX: usize = 512;
 
 /// Outcomes that one partition remembers.
 pub const OUTCOMES_MAX: usize = 65_536;

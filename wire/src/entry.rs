@@ -25,19 +25,24 @@
 //!      24      8  issued, ms
 //!      32      8  acknowledged below
 //!      40      8  request hash     XXH3-64 of the request's body
-//!      48      1  operation        1 put, 2 delete
+//!      48      1  operation        1 put, 2 delete, 3 refused
 //!      49      1  return           what the answer carries: 0 nothing, 1 the old item, 2 the new item
 //!      50      2  item format      1
 //!      52      2  origin region    0 until there are several
 //!      54      2  item flags       reserved, zero
-//!      56      4  item checksum    CRC-32C, computed by the client (by the leader for an update)
+//!      56      4  item checksum    CRC-32C, computed by the client (by the leader for an update); refused: the code
 //!      60      4  key bytes
 //!      64      4  extension bytes
 //!      68      4  item bytes
-//!      72      …  key, extensions (skippable), item
+//!      72      …  key, extensions (skippable), item; refused: why, as text
 //! ```
+//!
+//! A refusal that depends on the item (a failed condition, an update that does not fit) is an outcome like any other
+//! and is written down: otherwise a duplicate of the request that arrives late could succeed after its client was told
+//! that it failed.
 
 use crate::checksum::Hash128;
+use crate::error::ErrorCode;
 use crate::ids::{Ballot, NodeId, PartitionId, Slot};
 use crate::message::request::{ReturnItem, Token};
 use bytes::{Buf, BufMut, Bytes};
@@ -202,8 +207,28 @@ pub struct Write {
     pub key: Bytes,
     /// What the answer carries, so that a repetition is answered alike by any later leader.
     pub return_item: ReturnItem,
-    /// The item after the write; absent: it is deleted.
-    pub item: Option<WrittenItem>,
+    /// What it does.
+    pub effect: Effect,
+}
+
+/// What a write does to its item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The item is this from now on.
+    Put(WrittenItem),
+    /// There is no item from now on.
+    Delete,
+    /// Nothing: the request was refused, for a reason that lies in the item.
+    Refused(Refusal),
+}
+
+/// Why a write was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The code.
+    pub code: ErrorCode,
+    /// For a person.
+    pub message: String,
 }
 
 /// An item as it is stored.
@@ -219,14 +244,20 @@ impl Write {
     /// Length of the payload, bytes.
     #[must_use]
     pub fn encoded_bytes(&self) -> usize {
-        WRITE_HEADER_BYTES + self.key.len() + self.item.as_ref().map_or(0, |item| item.archive.len())
+        let effect = match &self.effect {
+            Effect::Put(item) => item.archive.len(),
+            Effect::Delete => 0,
+            Effect::Refused(refusal) => refusal.message.len(),
+        };
+        WRITE_HEADER_BYTES + self.key.len() + effect
     }
 
     /// Appends the payload.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let (operation, checksum, archive) = match &self.item {
-            Some(item) => (1, item.checksum, &item.archive[..]),
-            None => (2, 0, &[][..]),
+        let (operation, checksum, last) = match &self.effect {
+            Effect::Put(item) => (1, item.checksum, &item.archive[..]),
+            Effect::Delete => (2, 0, &[][..]),
+            Effect::Refused(refusal) => (3, refusal.code as u32, refusal.message.as_bytes()),
         };
         out.put_slice(&self.token.client);
         out.put_u64_le(self.token.sequence);
@@ -245,9 +276,9 @@ impl Write {
         out.put_u32_le(checksum);
         out.put_u32_le(self.key.len() as u32);
         out.put_u32_le(0);
-        out.put_u32_le(archive.len() as u32);
+        out.put_u32_le(last.len() as u32);
         out.put_slice(&self.key);
-        out.put_slice(archive);
+        out.put_slice(last);
     }
 
     /// Reads a payload. Key and item share its memory.
@@ -275,19 +306,23 @@ impl Write {
         expect("origin region", bytes.get_u16_le().into(), 0)?;
         expect("item flags", bytes.get_u16_le().into(), 0)?;
         let checksum = bytes.get_u32_le();
-        let [key, extensions, archive] = std::array::from_fn(|_| bytes.get_u32_le() as usize);
-        let expected = key + extensions + archive;
+        let [key, extensions, last] = std::array::from_fn(|_| bytes.get_u32_le() as usize);
+        let expected = key + extensions + last;
         if bytes.len() != expected {
             return Err(EntryError::Truncated { expected, got: bytes.len() });
         }
         let key = bytes.split_to(key);
         bytes.advance(extensions);
-        let item = match operation {
-            1 => Some(WrittenItem { checksum, archive: bytes }),
-            2 => None,
+        let effect = match operation {
+            1 => Effect::Put(WrittenItem { checksum, archive: bytes }),
+            2 => Effect::Delete,
+            3 => Effect::Refused(Refusal {
+                code: ErrorCode::from_u16(checksum as u16),
+                message: String::from_utf8_lossy(&bytes).into_owned(),
+            }),
             got => return Err(EntryError::Unknown { field: "operation", got: got.into() }),
         };
-        Ok(Self { token, request_hash, key, return_item, item })
+        Ok(Self { token, request_hash, key, return_item, effect })
     }
 }
 
@@ -295,13 +330,17 @@ impl Write {
 mod tests {
     use super::*;
 
-    fn write(item: Option<&'static [u8]>) -> Write {
+    fn put() -> Write {
+        write(Effect::Put(WrittenItem { checksum: 6, archive: Bytes::from_static(b"item") }))
+    }
+
+    fn write(effect: Effect) -> Write {
         Write {
             token: Token { client: [7; 16], sequence: 1, issued_ms: 2, acknowledged_below: 1 },
             request_hash: 5,
             key: Bytes::from_static(b"key"),
             return_item: ReturnItem::None,
-            item: item.map(|archive| WrittenItem { checksum: 6, archive: Bytes::from_static(archive) }),
+            effect,
         }
     }
 
@@ -320,7 +359,8 @@ mod tests {
 
     #[test]
     fn entries_come_back_and_share_their_memory() {
-        for original in [write(Some(b"item")), write(None)] {
+        let refusal = Refusal { code: ErrorCode::ConditionFailed, message: "no".to_owned() };
+        for original in [put(), write(Effect::Delete), write(Effect::Refused(refusal))] {
             let built = entry(&original);
             let mut bytes = built.bytes.clone();
             let taken = Entry::take(&mut bytes).unwrap();
@@ -331,7 +371,7 @@ mod tests {
 
     #[test]
     fn an_entrys_bytes_and_hash_are_frozen() {
-        let entry = entry(&write(Some(b"item")));
+        let entry = entry(&put());
         let hex: String = entry.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,
@@ -346,7 +386,7 @@ mod tests {
 
     #[test]
     fn truncated_and_unknown_entries_are_errors() {
-        let entry = entry(&write(Some(b"item")));
+        let entry = entry(&put());
         for end in 0..entry.bytes.len() {
             let error = Entry::take(&mut entry.bytes.slice(..end)).unwrap_err();
             assert!(matches!(error, EntryError::Truncated { .. }), "prefix of {end} bytes: {error}");

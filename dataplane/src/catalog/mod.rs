@@ -17,7 +17,7 @@ use crate::limits::{
     PUBLISH_INTERVAL, TABLE_PARTITIONS_MAX,
 };
 use crate::partition::pending::Asker;
-use evenkeel_wire::entry::{Write, WrittenItem};
+use evenkeel_wire::entry::{Effect, Write, WrittenItem};
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::ids::{Ballot, CoreId, NodeId, PartitionId, RequestId, Slot, TableId};
@@ -316,7 +316,7 @@ impl Serving {
             request_hash: sequence,
             key: TableRecord::key(name),
             return_item: ReturnItem::None,
-            item,
+            effect: item.map_or(Effect::Delete, Effect::Put),
         };
         let slot = group.propose(timestamp, None, &write, &mut outputs);
         self.outputs = outputs;

@@ -12,8 +12,9 @@
 //!  cell     slot 8, timestamp 8, item checksum 4, item format 2, origin region 2, item flags 4, key bytes 4,
 //!           extension bytes 4, item bytes 4, then key, extensions, item
 //!  session  client 16, acknowledged below 8, latest issued 8
-//!  outcome  (of the session before it) sequence 8, issued 8, request hash 8, slot 8, timestamp 8, returned flag 4,
-//!           returned checksum 4, key bytes 4, returned bytes 4, then key, returned item
+//!  outcome  (of the session before it) sequence 8, issued 8, request hash 8, slot 8, timestamp 8, flag 4 (0 nothing,
+//!           1 an item, 2 a refusal follows the key), item checksum or code 4, key bytes 4, item or text bytes 4, then
+//!           key, item or text
 //!  end      cells 8, sessions 8
 //! ```
 //!
@@ -25,6 +26,8 @@ use crate::partition::state::State;
 use crate::tree::Cell;
 use crate::wal::record::{EncodedRecord, Record, RecordBody, RecordError};
 use bytes::{Buf, BufMut, Bytes};
+use evenkeel_wire::entry::Refusal;
+use evenkeel_wire::error::ErrorCode;
 use evenkeel_wire::ids::Slot;
 use std::collections::VecDeque;
 
@@ -197,30 +200,39 @@ fn encode_outcome(outcome: &Outcome, out: &mut Vec<u8>) {
     out.put_u64_le(outcome.request_hash);
     out.put_u64_le(outcome.slot.0);
     out.put_u64_le(outcome.timestamp);
-    out.put_u32_le(u32::from(outcome.returned.is_some()));
-    let returned = outcome.returned.as_ref();
-    out.put_u32_le(returned.map_or(0, |returned| returned.checksum));
+    let (flag, number, last) = match (&outcome.returned, &outcome.refused) {
+        (_, Some(refusal)) => (2, refusal.code as u32, refusal.message.as_bytes()),
+        (Some(returned), None) => (1, returned.checksum, &returned.archive[..]),
+        (None, None) => (0, 0, &[][..]),
+    };
+    out.put_u32_le(flag);
+    out.put_u32_le(number);
     out.put_u32_le(outcome.key.len() as u32);
-    let archive = returned.map_or(&[][..], |returned| &returned.archive[..]);
-    out.put_u32_le(archive.len() as u32);
+    out.put_u32_le(last.len() as u32);
     out.put_slice(&outcome.key);
-    out.put_slice(archive);
+    out.put_slice(last);
 }
 
 fn decode_outcome(mut payload: Bytes) -> Result<Outcome, RecordError> {
     need(&payload, OUTCOME_FIXED_BYTES)?;
     let [sequence, issued_ms, request_hash, slot, timestamp] = std::array::from_fn(|_| payload.get_u64_le());
     let flag = payload.get_u32_le();
-    if flag > 1 {
-        return Err(RecordError::Unknown { field: "returned flag", got: flag.into() });
-    }
-    let checksum = payload.get_u32_le();
-    let [key, archive] = std::array::from_fn(|_| payload.get_u32_le() as usize);
-    need(&payload, key + archive)?;
+    let number = payload.get_u32_le();
+    let [key, last] = std::array::from_fn(|_| payload.get_u32_le() as usize);
+    need(&payload, key + last)?;
     let key = Bytes::copy_from_slice(&payload.split_to(key));
-    let archive = Bytes::copy_from_slice(&payload[..archive]);
-    let returned = (flag == 1).then_some(Returned { checksum, archive });
-    Ok(Outcome { sequence, issued_ms, request_hash, slot: Slot(slot), timestamp, key, returned })
+    let last = Bytes::copy_from_slice(&payload[..last]);
+    let (mut returned, mut refused) = (None, None);
+    match flag {
+        0 => {}
+        1 => returned = Some(Returned { checksum: number, archive: last }),
+        2 => {
+            let message = String::from_utf8_lossy(&last).into_owned();
+            refused = Some(Refusal { code: ErrorCode::from_u16(number as u16), message });
+        }
+        got => return Err(RecordError::Unknown { field: "outcome flag", got: got.into() }),
+    }
+    Ok(Outcome { sequence, issued_ms, request_hash, slot: Slot(slot), timestamp, key, returned, refused })
 }
 
 /// A partition's state as it was when the snapshot was taken, to be read off in chunks.
@@ -411,7 +423,7 @@ mod tests {
             let token =
                 Token { client: [number as u8; 16], sequence: number, issued_ms: 5, ..Token::default() };
             let returned =
-                (number % 2 == 0).then(|| Returned { checksum: 1, archive: Bytes::from_static(b"old") });
+                (number % 3 == 0).then(|| Returned { checksum: 1, archive: Bytes::from_static(b"old") });
             let outcome = Outcome {
                 sequence: number,
                 issued_ms: 5,
@@ -420,6 +432,10 @@ mod tests {
                 timestamp: 5 << 16,
                 key: Bytes::from_static(b"key"),
                 returned,
+                refused: (number % 3 == 1).then(|| Refusal {
+                    code: ErrorCode::ConditionFailed,
+                    message: "no".to_owned(),
+                }),
             };
             state.sessions.record(&token, outcome);
         }

@@ -362,7 +362,7 @@ impl Serving {
             let Some(group) = self.groups.get_mut(partition) else {
                 continue;
             };
-            let changed = group.apply_committed(now.boot, out);
+            let changed = group.apply_committed(out);
             if changed && *partition == PartitionId::SYSTEM {
                 self.catalog.mark_changed();
             }

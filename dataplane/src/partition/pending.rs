@@ -1,11 +1,13 @@
 //! What a leader has proposed and not yet applied, and who waits for what.
 //!
 //! Conditions are evaluated against the newest pending write of their key, or against the tree if there is none: the
-//! *overlay*. An answer that depends on pending writes waits until they are committed.
+//! *overlay*. What they lead to, refusals too, is proposed behind those writes, and answered when it is committed: so
+//! an answer never speaks of something that came to nothing.
 
 use crate::limits::{PARKED_ANSWERS_MAX, PENDING_BYTES_MAX, PENDING_WRITES_MAX};
 use ahash::AHashMap;
 use bytes::Bytes;
+use evenkeel_wire::entry::{Effect, Write};
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::ids::{RequestId, Slot};
 use evenkeel_wire::message::request::Token;
@@ -40,15 +42,6 @@ struct PendingWrite {
     bytes: usize,
 }
 
-/// An answer that is decided and must wait for a commit.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Parked {
-    /// The condition failed against pending writes.
-    ConditionFailed,
-    /// The token is that of a pending write.
-    Repeated(Token),
-}
-
 /// A leader's open business.
 #[derive(Clone, Debug, Default)]
 pub struct Pending {
@@ -56,8 +49,8 @@ pub struct Pending {
     bytes: usize,
     overlay: AHashMap<Bytes, PendingItem>,
     tokens: AHashMap<([u8; 16], u64), (Slot, u64)>,
-    /// Ascending by slot.
-    parked: VecDeque<(Slot, Asker, Parked)>,
+    /// Repetitions of pending writes, ascending by slot.
+    parked: VecDeque<(Slot, Asker, Token)>,
 }
 
 impl Pending {
@@ -97,26 +90,32 @@ impl Pending {
     }
 
     /// Notes a proposed write, for which `asker` waits.
-    pub fn proposed(&mut self, slot: Slot, asker: Option<Asker>, write: &evenkeel_wire::entry::Write) {
-        let archive = write.item.as_ref().map(|item| item.archive.clone());
+    pub fn proposed(&mut self, slot: Slot, asker: Option<Asker>, write: &Write) {
+        let archive = match &write.effect {
+            Effect::Put(item) => Some(Some(item.archive.clone())),
+            Effect::Delete => Some(None),
+            Effect::Refused(_) => None,
+        };
         let token = (write.token.client, write.token.sequence);
         let bytes = write.encoded_bytes();
         self.bytes += bytes;
-        self.overlay.insert(write.key.clone(), PendingItem { slot, archive });
+        if let Some(archive) = archive {
+            self.overlay.insert(write.key.clone(), PendingItem { slot, archive });
+        }
         self.tokens.insert(token, (slot, write.request_hash));
         self.writes.push_back(PendingWrite { slot, asker, key: write.key.clone(), token, bytes });
     }
 
-    /// Parks an answer until `slot` is committed.
+    /// Parks the repetition of a write until that write is committed.
     ///
     /// # Errors
     /// When too many wait already.
-    pub fn park(&mut self, slot: Slot, asker: Asker, parked: Parked) -> Result<(), Problem> {
+    pub fn park(&mut self, slot: Slot, asker: Asker, token: Token) -> Result<(), Problem> {
         if self.parked.len() >= PARKED_ANSWERS_MAX {
             return Err(overloaded("answers wait for a commit", self.parked.len()));
         }
         let place = self.parked.partition_point(|(other, ..)| *other <= slot);
-        self.parked.insert(place, (slot, asker, parked));
+        self.parked.insert(place, (slot, asker, token));
         Ok(())
     }
 
@@ -134,12 +133,12 @@ impl Pending {
         write.asker
     }
 
-    /// The first parked answer whose slot is applied.
-    pub fn unpark(&mut self, applied: Slot) -> Option<(Asker, Parked)> {
+    /// The first parked repetition whose write is applied.
+    pub fn unpark(&mut self, applied: Slot) -> Option<(Asker, Token)> {
         if self.parked.front()?.0 > applied {
             return None;
         }
-        self.parked.pop_front().map(|(_, asker, parked)| (asker, parked))
+        self.parked.pop_front().map(|(_, asker, token)| (asker, token))
     }
 
     /// Forgets everything, and returns everybody who waited.

@@ -7,6 +7,7 @@
 
 use crate::limits::{OUTCOMES_MAX, SESSIONS_MAX, TOKEN_AHEAD_MS_MAX, TOKEN_RETENTION_MS};
 use bytes::Bytes;
+use evenkeel_wire::entry::Refusal;
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::ids::Slot;
 use evenkeel_wire::message::request::Token;
@@ -43,6 +44,8 @@ pub struct Outcome {
     pub key: Bytes,
     /// The item that the answer carried.
     pub returned: Option<Returned>,
+    /// Why it was refused, if it was: then nothing was written.
+    pub refused: Option<Refusal>,
 }
 
 /// A client's tokens.
@@ -223,6 +226,7 @@ mod tests {
             timestamp: at_ms << 16,
             key: Bytes::from_static(b"k"),
             returned: None,
+            refused: None,
         }
     }
 

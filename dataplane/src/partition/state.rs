@@ -5,7 +5,7 @@
 
 use super::sessions::{Outcome, Returned, Sessions};
 use crate::tree::{Cell, Tree};
-use evenkeel_wire::entry::{Entry, EntryKind, Write};
+use evenkeel_wire::entry::{Effect, Entry, EntryKind, Write};
 use evenkeel_wire::ids::{Ballot, Slot};
 use evenkeel_wire::message::peer::{LogEnd, LogPoint};
 use evenkeel_wire::message::request::ReturnItem;
@@ -68,18 +68,20 @@ impl State {
 
     fn apply_write(&mut self, entry: &Entry, write: Write) -> Applied {
         let (slot, timestamp) = (entry.header.slot, entry.header.timestamp);
-        let written = write.item.as_ref().map(|item| returned(item.checksum, &item.archive));
-        let old = match write.item {
-            Some(item) => {
+        let (mut old, mut new, mut refused) = (None, None, None);
+        match write.effect {
+            Effect::Put(item) => {
+                new = Some(Returned { checksum: item.checksum, archive: item.archive.clone() });
                 let cell = Cell { slot, timestamp, checksum: item.checksum, archive: item.archive };
-                self.tree.insert(write.key.clone(), cell)
+                old = self.tree.insert(write.key.clone(), cell);
             }
-            None => self.tree.remove(&write.key),
-        };
+            Effect::Delete => old = self.tree.remove(&write.key),
+            Effect::Refused(refusal) => refused = Some(refusal),
+        }
         let returned = match write.return_item {
             ReturnItem::None => None,
-            ReturnItem::Old => old.map(|cell| returned(cell.checksum, &cell.archive)),
-            ReturnItem::New => written,
+            ReturnItem::Old => old.map(|cell| Returned { checksum: cell.checksum, archive: cell.archive }),
+            ReturnItem::New => new,
         };
         let outcome = Outcome {
             sequence: write.token.sequence,
@@ -89,6 +91,7 @@ impl State {
             timestamp,
             key: write.key,
             returned,
+            refused,
         };
         self.sessions.record(&write.token, outcome.clone());
         Applied::Written { outcome }
@@ -99,8 +102,4 @@ impl State {
     pub fn slot(&self) -> Slot {
         self.applied.slot
     }
-}
-
-fn returned(checksum: u32, archive: &bytes::Bytes) -> Returned {
-    Returned { checksum, archive: archive.clone() }
 }

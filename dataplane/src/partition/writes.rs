@@ -1,13 +1,15 @@
-//! How a write is decided: token, condition, then the item as it will be.
+//! How a write is decided: token, condition, then the item as it will be. A refusal for a reason that lies in the item
+//! is an outcome, and is proposed like any other.
 
 use super::pending::Pending;
 use super::sessions::{Outcome, Recognised, reused};
 use super::state::State;
 use crate::evaluate;
+use crate::limits::REFUSAL_BYTES_MAX;
 use crate::planted::{self, Planted};
 use bytes::Bytes;
 use evenkeel_wire::checksum::{crc32c, hash64};
-use evenkeel_wire::entry::{Write, WrittenItem};
+use evenkeel_wire::entry::{Effect, Refusal, Write, WrittenItem};
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::expression::{access_condition, access_update};
 use evenkeel_wire::frame::Kind;
@@ -40,14 +42,12 @@ enum Operation<'a> {
 /// What is to be done with a write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    /// Propose this.
+    /// Propose this: it may be a refusal.
     Propose(Write),
     /// It has been done: answer with what it led to.
     Repeated(Outcome),
     /// It is being done: answer once this slot is applied.
     Await(Slot),
-    /// The condition does not hold; the answer must wait for this slot, if there is one.
-    ConditionFailed(Option<Slot>),
 }
 
 impl<'a> WriteRequest<'a> {
@@ -117,15 +117,18 @@ impl<'a> WriteRequest<'a> {
             None => state.tree.get(self.key).map(|cell| &cell.archive[..]),
         };
         let current = bytes.map(item::access).transpose().map_err(|error| corrupt(&error))?;
-        if !self.condition_holds(current)? {
-            return Ok(Decision::ConditionFailed(overlay.map(|item| item.slot)));
-        }
+        let effect = if self.condition_holds(current)? {
+            self.effect(current)?
+        } else {
+            let message = "the condition does not hold for the item; nothing was written";
+            Effect::Refused(Refusal { code: ErrorCode::ConditionFailed, message: message.to_owned() })
+        };
         Ok(Decision::Propose(Write {
             token: self.token,
             request_hash: self.hash,
             key: Bytes::copy_from_slice(self.key),
             return_item: self.return_item,
-            item: self.new_item(current)?,
+            effect,
         }))
     }
 
@@ -137,9 +140,10 @@ impl<'a> WriteRequest<'a> {
         Ok(evaluate::evaluate(condition, current))
     }
 
-    fn new_item(&self, current: Option<&ArchivedItem>) -> Result<Option<WrittenItem>, Problem> {
+    /// What the write does to the item as it is.
+    fn effect(&self, current: Option<&ArchivedItem>) -> Result<Effect, Problem> {
         match self.operation {
-            Operation::Delete => Ok(None),
+            Operation::Delete => Ok(Effect::Delete),
             Operation::Put { item, checksum } => {
                 let expected = crc32c(item);
                 if checksum != expected {
@@ -147,19 +151,31 @@ impl<'a> WriteRequest<'a> {
                         format!("the item's checksum is {checksum:08x}, its bytes give {expected:08x}");
                     return Err(Problem::new(ErrorCode::ChecksumMismatch, message));
                 }
-                Ok(Some(WrittenItem { checksum, archive: Bytes::copy_from_slice(item) }))
+                Ok(Effect::Put(WrittenItem { checksum, archive: Bytes::copy_from_slice(item) }))
             }
             Operation::Update { key_item, update } => {
                 let update = access_update(update).map_err(|error| Problem::from(&error))?;
                 let key_item = item::access(key_item).map_err(|error| Problem::from(&error))?;
-                let archive = evaluate::apply(update, current, key_item).map_err(|error| match &error {
-                    evaluate::UpdateError::Item(error) => Problem::from(error),
-                    error => Problem::new(ErrorCode::Expression, error.to_string()),
-                })?;
-                Ok(Some(WrittenItem { checksum: crc32c(&archive), archive: Bytes::from(archive) }))
+                Ok(match evaluate::apply(update, current, key_item) {
+                    Ok(archive) => {
+                        let checksum = crc32c(&archive);
+                        Effect::Put(WrittenItem { checksum, archive: Bytes::from(archive) })
+                    }
+                    Err(error) => Effect::Refused(refusal(&error)),
+                })
             }
         }
     }
+}
+
+/// Why an update does not fit its item, at a bounded length: paths in it come from the client.
+fn refusal(error: &evaluate::UpdateError) -> Refusal {
+    let Problem { code, mut message, .. } = match error {
+        evaluate::UpdateError::Item(error) => Problem::from(error),
+        error => Problem::new(ErrorCode::Expression, error.to_string()),
+    };
+    message.truncate(message.floor_char_boundary(REFUSAL_BYTES_MAX));
+    Refusal { code, message }
 }
 
 fn returns(archived: ArchivedReturnItem) -> ReturnItem {
@@ -173,10 +189,4 @@ fn returns(archived: ArchivedReturnItem) -> ReturnItem {
 /// The error for a stored item that is not one.
 pub(super) fn corrupt(error: &ItemError) -> Problem {
     Problem::new(ErrorCode::CorruptData, format!("a stored item cannot be read: {error}"))
-}
-
-/// The error for a condition that did not hold.
-#[must_use]
-pub fn condition_failed() -> Problem {
-    Problem::new(ErrorCode::ConditionFailed, "the condition does not hold for the item; nothing was written")
 }
