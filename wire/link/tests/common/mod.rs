@@ -15,22 +15,22 @@ use std::thread;
 use std::time::Duration;
 
 /// How long a test waits for something that must happen.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-pub const CLUSTER: Incarnation = Incarnation([7; 16]);
+pub(crate) const CLUSTER: Incarnation = Incarnation([7; 16]);
 
-pub fn identity(role: PeerRole) -> Identity {
+pub(crate) fn identity(role: PeerRole) -> Identity {
     Identity { cluster: CLUSTER, peer: Peer::of_role(role) }
 }
 
-pub fn listener() -> (TcpListener, SocketAddr) {
+pub(crate) fn listener() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }
 
 /// A machine that is a closure; the last argument is when it wants to be woken.
-pub struct Logic<F> {
+pub(crate) struct Logic<F> {
     step: F,
     wake_at: Boot,
 }
@@ -48,7 +48,7 @@ impl<F: FnMut(Now, Input<'_>, &mut Effects, &mut Boot)> Machine for Logic<F> {
 }
 
 /// Hosts a closure. It is not woken until it asks.
-pub fn hosting<F>(name: &str, listener: TcpListener, step: F) -> Hosting
+pub(crate) fn hosting<F>(name: &str, listener: TcpListener, step: F) -> Hosting
 where
     F: FnMut(Now, Input<'_>, &mut Effects, &mut Boot) + Send + 'static,
 {
@@ -64,12 +64,12 @@ where
 }
 
 /// Runs machines on one executor that parks whenever it may, so that every wake-up is needed.
-pub fn run(hosted: Vec<Hosting>) -> Executor {
+pub(crate) fn run(hosted: Vec<Hosting>) -> Executor {
     start("test", Placement::Unpinned, Polling::Fixed(Duration::ZERO), hosted).unwrap()
 }
 
 /// Answers every frame with its own body.
-pub fn echo(_: Now, input: Input<'_>, out: &mut Effects, _: &mut Boot) {
+pub(crate) fn echo(_: Now, input: Input<'_>, out: &mut Effects, _: &mut Boot) {
     if let Input::Frame { from, header, body } = input {
         let answer = Header::new(Kind::GetAnswer, header.request);
         out.forward(from, answer, body, header.body_checksum);
@@ -78,7 +78,7 @@ pub fn echo(_: Now, input: Input<'_>, out: &mut Effects, _: &mut Boot) {
 
 /// What a machine saw, in a form that can be sent to the test.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Seen {
+pub(crate) enum Seen {
     Up(Endpoint, PeerRole),
     Down(Endpoint),
     Frame(Endpoint, Kind, RequestId, Vec<u8>),
@@ -87,7 +87,7 @@ pub enum Seen {
 }
 
 /// Tells the test what a machine sees.
-pub fn tell(sender: &Sender<Seen>, input: &Input<'_>) {
+pub(crate) fn tell(sender: &Sender<Seen>, input: &Input<'_>) {
     let seen = match input {
         Input::Frame { from, header, body } => Seen::Frame(*from, header.kind, header.request, body.to_vec()),
         Input::Up { endpoint, peer } => Seen::Up(*endpoint, peer.role),
@@ -99,26 +99,26 @@ pub fn tell(sender: &Sender<Seen>, input: &Input<'_>) {
     let _test_is_over = sender.send(seen);
 }
 
-pub fn next(receiver: &Receiver<Seen>) -> Seen {
+pub(crate) fn next(receiver: &Receiver<Seen>) -> Seen {
     receiver.recv_timeout(PATIENCE).expect("the machine sees something")
 }
 
 /// A frame.
-pub fn frame(request: u64, body: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(request: u64, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     seal(&mut out, Header::new(Kind::Get, RequestId(request)), |out| out.extend_from_slice(body));
     out
 }
 
 /// The other side of a connection: a plain blocking socket.
-pub struct Client {
-    pub stream: TcpStream,
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
     received: Vec<u8>,
 }
 
 impl Client {
     /// Connects, without a word.
-    pub fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -127,7 +127,7 @@ impl Client {
     }
 
     /// Connects and greets.
-    pub fn greeted(address: SocketAddr) -> Self {
+    pub(crate) fn greeted(address: SocketAddr) -> Self {
         let mut client = Self::connect(address);
         let mut hello = Vec::new();
         greet(&identity(PeerRole::Client), &mut hello);
@@ -137,12 +137,12 @@ impl Client {
         client
     }
 
-    pub fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
     /// The next frame; nothing when the other side has closed the connection.
-    pub fn receive(&mut self) -> Option<(Header, Vec<u8>)> {
+    pub(crate) fn receive(&mut self) -> Option<(Header, Vec<u8>)> {
         loop {
             if let Some((header, body)) = first_frame(&self.received, BodyLimit::AFTER_HELLO).unwrap() {
                 let (header, body) = (header, body.to_vec());
@@ -160,7 +160,7 @@ impl Client {
     }
 
     /// Sends a frame and expects it back.
-    pub fn ping(&mut self, request: u64, body: &[u8]) {
+    pub(crate) fn ping(&mut self, request: u64, body: &[u8]) {
         self.send(&frame(request, body));
         let (header, answer) = self.receive().expect("an answer");
         assert_eq!((header.kind, header.request), (Kind::GetAnswer, RequestId(request)));
@@ -169,7 +169,7 @@ impl Client {
 }
 
 /// Waits until `done` says so.
-pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let pause = Duration::from_millis(5);
     for _ in 0..PATIENCE.as_millis() / pause.as_millis() {
         if done() {
@@ -182,7 +182,7 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// A machine that is a closure, and is first woken at `wake_at`.
-pub fn machine<F>(step: F, wake_at: Boot) -> Logic<F>
+pub(crate) fn machine<F>(step: F, wake_at: Boot) -> Logic<F>
 where
     F: FnMut(Now, Input<'_>, &mut Effects, &mut Boot),
 {
