@@ -171,8 +171,8 @@ pub enum ProtocolError {
     /// Bytes that are not a frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// It could not read what we sent.
-    #[error("the server could not read what this client sent: {0}")]
+    /// It closed the connection, and said why.
+    #[error("the server closed the connection: {0}")]
     Complaint(Problem),
     /// An answer that nobody waits for.
     #[error("a frame of kind {kind:?} answers {request}, which was not asked; the server has a bug")]
@@ -265,14 +265,14 @@ impl Error {
 }
 
 impl ProtocolError {
-    /// Whether bytes were damaged on their way, so that a new connection may do better.
+    /// Whether a new connection may do better: bytes were damaged on their way, or the server had no room.
     #[must_use]
-    pub fn is_damage(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
             Self::Frame(error) => {
                 matches!(error, FrameError::HeaderChecksum { .. } | FrameError::BodyChecksum { .. })
             }
-            Self::Complaint(problem) => problem.code == ErrorCode::ChecksumMismatch,
+            Self::Complaint(problem) => problem.code.is_retryable(),
             Self::NotAsked { .. }
             | Self::AnswerKind { .. }
             | Self::AnswerBody(_)

@@ -25,6 +25,9 @@ pub const PIPELINE_REQUESTS_MAX: usize = 1024;
 /// Bytes of bodies of a pipeline that may be unanswered; one request may be longer.
 pub const PIPELINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Submitted requests are sent once there are this many bytes of them.
+const LOT_BYTES: usize = 32 * 1024;
+
 /// Many requests on one connection.
 ///
 /// ```no_run
@@ -89,6 +92,7 @@ trait Drive: Send {
     fn advance(&mut self, now: Boot) -> Step<'_, ()>;
     fn answered(&mut self, now: Boot, answer: &Answer<'_>);
     fn failed(&mut self, now: Boot, failure: Failure);
+    fn is_describing(&self) -> bool;
 }
 
 struct Driven<O: Operation> {
@@ -114,6 +118,10 @@ impl<O: Operation> Drive for Driven<O> {
 
     fn failed(&mut self, now: Boot, failure: Failure) {
         self.call.failed(now, failure);
+    }
+
+    fn is_describing(&self) -> bool {
+        self.call.is_describing()
     }
 }
 
@@ -141,7 +149,9 @@ impl Pipeline {
         })
     }
 
-    /// Submits a request. Waits while too much is unanswered. An error of any kind is told when it is collected.
+    /// Submits a request. Requests are sent in lots; [`flush`](Self::flush) and [`collect`](Self::collect) send what
+    /// is left. Waits while too much is unanswered, and once for the description of a table that is new to the client.
+    /// An error of any kind is told when it is collected.
     pub fn submit<R: Request>(&mut self, request: R) -> Submitted<<R::Operation as Operation>::Output> {
         let prepared = request.prepare();
         let outcome = Arc::new(Outcome(Mutex::new(None)));
@@ -161,10 +171,24 @@ impl Pipeline {
         self.next += 1;
         self.entries.insert(id, Entry { call, look_at: Boot::NEVER, under_way: None });
         self.ready.insert(id);
-        self.turn(false);
-        while self.is_full() {
-            self.turn(true);
+        self.look_at_timers();
+        self.send_ready();
+        // All that follows would ask for the same description.
+        while self.entries.get(&id).is_some_and(|entry| entry.call.is_describing()) {
+            self.turn();
         }
+        if self.line.unsent_bytes() >= LOT_BYTES {
+            self.exchange_bytes();
+        }
+        while self.is_full() {
+            self.turn();
+        }
+    }
+
+    /// Sends what was submitted, as far as the connection takes it.
+    pub fn flush(&mut self) {
+        self.send_ready();
+        self.exchange_bytes();
     }
 
     /// Waits for what a request led to, while all others go on.
@@ -176,14 +200,14 @@ impl Pipeline {
             if let Some(outcome) = submitted.outcome.take() {
                 return outcome;
             }
-            self.turn(true);
+            self.turn();
         }
     }
 
     /// Waits until every request has ended.
     pub fn finish(&mut self) {
         while !self.entries.is_empty() {
-            self.turn(true);
+            self.turn();
         }
     }
 
@@ -202,12 +226,12 @@ impl Pipeline {
         self.pool.clock().now()
     }
 
-    /// Does what can be done; if that is nothing and `wait` says so, waits for the socket or the time.
-    fn turn(&mut self, wait: bool) {
+    /// Does what can be done; if nothing can, waits for the socket or the time.
+    fn turn(&mut self) {
         self.look_at_timers();
         self.send_ready();
         self.exchange_bytes();
-        if wait && self.ready.is_empty() && !self.entries.is_empty() {
+        if self.ready.is_empty() && !self.entries.is_empty() {
             let until = self.timers.first().map_or(Boot::NEVER, |(at, _)| *at);
             self.line.wait(self.pool.clock().left(until));
             self.exchange_bytes();

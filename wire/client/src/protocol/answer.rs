@@ -8,7 +8,8 @@ use evenkeel_wire::message::access;
 /// An answer as it stands in the connection's buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
-    /// Its header. The request is the one that [`Connection::request`] returned.
+    /// Its header. The request is the one that [`Connection::request`](super::connection::Connection::request)
+    /// returned.
     pub header: Header,
     /// Its body, whose checksum held.
     pub body: &'a [u8],

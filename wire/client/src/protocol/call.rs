@@ -143,6 +143,12 @@ impl<O: Operation> Call<O> {
         }
     }
 
+    /// Whether the call waits for a table's description, without which its request cannot be encoded.
+    #[must_use]
+    pub fn is_describing(&self) -> bool {
+        self.question == Question::Description
+    }
+
     /// What to do now.
     ///
     /// # Panics
@@ -189,11 +195,11 @@ impl<O: Operation> Call<O> {
                 encode_describe(&name, &mut self.body);
                 self.question = Question::Description;
             }
-            Err(Unready::Invalid(invalid)) => return self.give_up(invalid.into()),
+            Err(Unready::Invalid(invalid)) => return self.end_between(invalid.into()),
         }
         if self.body.len() > FRAME_BODY_BYTES_MAX {
             let invalid = Invalid::TooLarge { bytes: self.body.len(), limit: FRAME_BODY_BYTES_MAX };
-            self.give_up(invalid.into());
+            self.end_between(invalid.into());
         }
     }
 
@@ -225,13 +231,13 @@ impl<O: Operation> Call<O> {
                     self.attempts.answered();
                     self.ask_anew();
                 }
-                Err(error) => self.give_up(error),
+                Err(error) => self.end_between(error),
             },
             Ok(None) => match self.operation.absorb(answer, &self.session) {
                 Ok(progress) => self.on_progress(now, progress),
                 Err(error) => self.give_up(error),
             },
-            Err(error) => self.give_up(error.into()),
+            Err(error) => self.end_between(error.into()),
         }
     }
 
@@ -278,6 +284,7 @@ impl<O: Operation> Call<O> {
             error: refusal.problem.into(),
             retryable: refusal.retryable,
             may_have_executed: refusal.may_have_executed && of_operation && self.operation.is_write(),
+            answers_request: of_operation,
         };
         self.judge(now, setback);
     }
@@ -299,6 +306,7 @@ impl<O: Operation> Call<O> {
         let setback = Setback {
             retryable: is_mendable(&error),
             may_have_executed: sent && of_operation && self.operation.is_write(),
+            answers_request: false,
             error,
         };
         self.judge(now, setback);
@@ -313,21 +321,20 @@ impl<O: Operation> Call<O> {
         }
     }
 
-    /// Forgets the tables that the request was encoded for, once: they may have been created again under their names.
+    /// Describes the tables again that the request was encoded for, once: they may have been created again under
+    /// their names.
     fn describe_again(&mut self) -> bool {
         if self.described_again || self.tables_used.is_empty() {
             return false;
         }
         self.described_again = true;
-        for table in self.tables_used.drain(..) {
-            self.session.forget_table(&table);
-        }
+        self.forget_tables();
         self.ask_anew();
         true
     }
 
-    /// Takes another token, once, if no attempt under the old one can have been executed. The next connection is a
-    /// new one, whose handshake corrects the clock.
+    /// Takes another token, once, if no attempt under the old one can have been executed. Before it is issued, the
+    /// handshake of a new connection must correct the clock: describing the tables again needs one.
     fn renew_token(&mut self, now: Boot) -> bool {
         if self.token_renewed || self.lease.is_none() || self.attempts.is_outcome_unknown() {
             return false;
@@ -335,13 +342,26 @@ impl<O: Operation> Call<O> {
         self.token_renewed = true;
         self.lease = None;
         self.wish.opened_after = now;
+        self.forget_tables();
         self.ask_anew();
         true
+    }
+
+    fn forget_tables(&mut self) {
+        for table in self.tables_used.drain(..) {
+            self.session.forget_table(&table);
+        }
     }
 
     fn ask_anew(&mut self) {
         self.question = Question::Nothing;
         self.phase = Phase::Ready;
+    }
+
+    /// Ends with an error that says nothing about the attempts that were made.
+    fn end_between(&mut self, error: Error) {
+        let error = self.attempts.end_between(error);
+        self.give_up(error);
     }
 
     fn give_up(&mut self, error: Error) {
@@ -360,7 +380,7 @@ fn is_mendable(error: &Error) -> bool {
     match error {
         Error::Connect { .. } | Error::ConnectionLost { .. } => true,
         Error::Problem(problem) => problem.code.is_retryable(),
-        Error::Protocol(error) => error.is_damage(),
+        Error::Protocol(error) => error.is_transient(),
         Error::Timeout { .. }
         | Error::OutcomeUnknown { .. }
         | Error::Invalid(_)

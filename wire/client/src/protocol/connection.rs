@@ -414,7 +414,7 @@ mod tests {
         refuse(&problem, RequestId(0), &mut out);
         connection.handle_input(&out);
         let complaint = ProtocolError::Complaint(problem);
-        assert!(complaint.is_damage());
+        assert!(complaint.is_transient());
         assert_eq!(connection.poll_answer().unwrap_err(), complaint.into());
     }
 

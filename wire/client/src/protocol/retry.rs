@@ -14,7 +14,7 @@
 //! the default deadline is several times as long.
 
 use crate::error::Error;
-use evenkeel_wire::error::{ErrorCode, Problem};
+use evenkeel_wire::error::ErrorCode;
 use evenkeel_wire::prng::Prng;
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub struct Setback {
     pub retryable: bool,
     /// Whether the attempt may have been executed, or may yet be.
     pub may_have_executed: bool,
+    /// Whether this is the answer to the request itself, and not to a question on the way to it.
+    pub answers_request: bool,
 }
 
 /// What follows from a failed attempt.
@@ -109,7 +111,8 @@ impl Attempts {
         let was_unknown = self.outcome_unknown;
         self.outcome_unknown |= setback.may_have_executed;
         if !setback.retryable {
-            return Verdict::GiveUp(self.end_with(setback.error, was_unknown));
+            let is_settled = !was_unknown || (setback.answers_request && settles(&setback.error));
+            return Verdict::GiveUp(self.end_with(setback.error, is_settled));
         }
         let ceiling = backoff_ceiling(policy, self.failed_in_a_row);
         self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
@@ -132,10 +135,17 @@ impl Attempts {
         }
     }
 
-    /// The error of a call that ends with a failure which no repetition mends.
-    fn end_with(&self, error: Error, was_unknown: bool) -> Error {
-        let settles = match &error {
-            Error::Problem(problem) => !was_unknown || settles(problem),
+    /// The error of a call that ends on the way to its next attempt.
+    #[must_use]
+    pub fn end_between(&self, error: Error) -> Error {
+        self.end_with(error, !self.outcome_unknown)
+    }
+
+    /// The error of a call that ends with a failure which no repetition mends, when what became of the attempts before
+    /// is settled or not.
+    fn end_with(&self, error: Error, is_settled: bool) -> Error {
+        let tells_all = match &error {
+            Error::Problem(_) => is_settled,
             Error::Connect { .. }
             | Error::ConnectionLost { .. }
             | Error::Timeout { .. }
@@ -144,7 +154,7 @@ impl Attempts {
             | Error::Protocol(_)
             | Error::CorruptItem { .. } => !self.outcome_unknown,
         };
-        if settles {
+        if tells_all {
             return error;
         }
         Error::OutcomeUnknown { attempts: self.made, last: Some(Box::new(error)) }
@@ -153,9 +163,9 @@ impl Attempts {
 
 /// Whether an answer to a repetition says that no earlier attempt was executed: it was decided on what the partition
 /// remembers of the token. An expired or acknowledged token is not remembered.
-fn settles(problem: &Problem) -> bool {
-    !problem.code.may_have_executed()
-        && !matches!(problem.code, ErrorCode::TokenExpired | ErrorCode::TokenAcknowledged)
+fn settles(error: &Error) -> bool {
+    !error.may_have_executed()
+        && !matches!(error.code(), Some(ErrorCode::TokenExpired | ErrorCode::TokenAcknowledged))
 }
 
 fn backoff_ceiling(policy: &RetryPolicy, failed_in_a_row: u32) -> Duration {
@@ -166,6 +176,7 @@ fn backoff_ceiling(policy: &RetryPolicy, failed_in_a_row: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use evenkeel_wire::error::Problem;
     use proptest::prelude::*;
 
     const LEFT: Duration = Duration::from_secs(10);
@@ -175,6 +186,7 @@ mod tests {
             error: Problem::new(code, "told").into(),
             retryable: code.is_retryable(),
             may_have_executed: code.may_have_executed(),
+            answers_request: true,
         }
     }
 
@@ -222,6 +234,16 @@ mod tests {
     fn an_answer_that_was_decided_on_the_token_settles_a_risky_attempt() {
         let error = check(&[ErrorCode::OutcomeUnknown, ErrorCode::ConditionFailed], LEFT);
         assert!(error.is_condition_failed());
+    }
+
+    #[test]
+    fn an_answer_to_another_question_settles_nothing() {
+        let mut attempts = Attempts::default();
+        let risky = refused(ErrorCode::OutcomeUnknown);
+        let _ = attempts.judge(&RetryPolicy::default(), risky, LEFT, &mut Prng::new(1));
+        let about_table = Setback { answers_request: false, ..refused(ErrorCode::TableNotFound) };
+        let verdict = attempts.judge(&RetryPolicy::default(), about_table, LEFT, &mut Prng::new(1));
+        assert!(matches!(verdict, Verdict::GiveUp(Error::OutcomeUnknown { .. })), "{verdict:?}");
     }
 
     #[test]

@@ -119,7 +119,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn acknowledged_below_is_the_lowest_outstanding_sequence(steps in prop::collection::vec((1_usize..4, any::<u8>()), 1..60)) {
+        fn acknowledged_below_is_the_lowest_outstanding_sequence(
+            steps in prop::collection::vec((1_usize..4, any::<u8>()), 1..60),
+        ) {
             let mut source = TokenSource::new([0; 16]);
             let mut under_way: Vec<TokenRange> = Vec::new();
             let mut outstanding = BTreeSet::new();

@@ -98,6 +98,11 @@ impl Line {
         Ok(Sent::UnderWay(Place { key, request }))
     }
 
+    /// Bytes of requests that the socket has not taken yet.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.open.last_key_value().map_or(0, |(_, open)| open.link.connection.transmit().len())
+    }
+
     /// Nobody waits for this answer any more. Returns the endpoint that was asked.
     pub(super) fn forget(&mut self, place: Place) -> String {
         let Some(open) = self.open.get_mut(&place.key) else {
