@@ -72,8 +72,8 @@
 //!
 //! # Inside
 //!
-//! [`protocol`] is the client without sockets and clocks, for load generators and simulators. [`json`] reads and writes
-//! items as DynamoDB JSON.
+//! [`protocol`] is the client without sockets and clocks, for simulators; with the sockets of [`nonblocking`], for load
+//! generators. [`json`] reads and writes items as DynamoDB JSON.
 #![deny(unsafe_code)]
 
 pub mod asynchronous;
@@ -82,7 +82,7 @@ pub mod config;
 pub mod error;
 mod host;
 pub mod json;
-mod nonblocking;
+pub mod nonblocking;
 pub mod protocol;
 pub mod request;
 
@@ -90,11 +90,9 @@ pub use asynchronous::{AsyncClient, AsyncItems, AsyncPages, Pending};
 pub use blocking::{Client, Items, Pages, Pipeline, Submitted};
 pub use config::{ClientBuilder, DEFAULT_ENDPOINT, ENDPOINT_VARIABLE};
 pub use error::{Error, Invalid, ProtocolError};
-pub use protocol::operation::batch_get::BatchGetOutput;
-pub use protocol::operation::batch_write::BatchWriteOutput;
-pub use protocol::operation::get::GetOutput;
-pub use protocol::operation::range::{PageOutput, PageToken};
-pub use protocol::operation::write::WriteOutput;
+pub use protocol::operation::{
+    BatchGetOutput, BatchWriteOutput, GetOutput, PageOutput, PageToken, WriteOutput,
+};
 
 pub use evenkeel_wire::error::{ErrorCode, Problem};
 pub use evenkeel_wire::expression::Bindings;

@@ -1,7 +1,10 @@
 //! A connection with a socket that never waits, watched for readiness.
 //!
+//! The async client and pipelines are made of it, and so is any program that keeps many requests under way on its
+//! connections and has a poller of its own.
+//!
 //! This is the one file of the client with `unsafe`: the poller must not outlive its knowledge of a socket, which the
-//! compiler cannot see and [`Watched`] guarantees.
+//! compiler cannot see and `Watched` guarantees.
 #![allow(unsafe_code)]
 
 use crate::host::{closed_by_peer, would_wait};
@@ -11,8 +14,8 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-/// How much is read at once.
-pub(crate) const READ_BYTES: usize = 64 * 1024;
+/// How much to read at once: a good length for [`Link::fill`]'s scratch memory.
+pub const READ_BYTES: usize = 64 * 1024;
 
 /// A socket that a poller watches for as long as this lives.
 #[derive(Debug)]
@@ -39,22 +42,30 @@ impl Drop for Watched {
     }
 }
 
-/// A connection, its socket, and what the poller is to watch for.
+/// A connection and its socket, of which a poller says when it is ready. The poller is told to watch once at a time
+/// ([`watch`](Link::watch)).
 #[derive(Debug)]
-pub(crate) struct Link {
+pub struct Link {
     watched: Watched,
-    pub(crate) connection: Connection,
+    /// The connection, without its socket.
+    pub connection: Connection,
 }
 
 impl Link {
-    /// A link whose connection attempt is under way: it becomes writable when that has ended.
-    pub(crate) fn connecting(stream: TcpStream, poller: &Arc<Poller>, key: usize) -> io::Result<Self> {
+    /// A link whose connection attempt is under way. It becomes writable when that has ended, one way or the other.
+    ///
+    /// # Errors
+    /// When the operating system refuses to watch the socket.
+    pub fn connecting(stream: TcpStream, poller: &Arc<Poller>, key: usize) -> io::Result<Self> {
         let watched = Watched::new(stream, poller, key, Event::writable(key))?;
         Ok(Self { watched, connection: Connection::new() })
     }
 
-    /// A link on which the handshake is done.
-    pub(crate) fn established(
+    /// A link on which the handshake is done, or under way. It is watched for something to read.
+    ///
+    /// # Errors
+    /// When the operating system refuses to watch the socket.
+    pub fn established(
         stream: TcpStream,
         connection: Connection,
         poller: &Arc<Poller>,
@@ -65,7 +76,10 @@ impl Link {
     }
 
     /// How the connection attempt ended.
-    pub(crate) fn connect_outcome(&self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub fn connect_outcome(&self) -> io::Result<()> {
         match self.watched.stream.take_error()? {
             Some(error) => Err(error),
             None => self.watched.stream.peer_addr().map(|_| ()),
@@ -73,7 +87,10 @@ impl Link {
     }
 
     /// Sends as much as the socket takes.
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub fn flush(&mut self) -> io::Result<()> {
         while !self.connection.transmit().is_empty() {
             match (&self.watched.stream).write(self.connection.transmit()) {
                 Ok(0) => return Err(closed_by_peer()),
@@ -86,8 +103,11 @@ impl Link {
         Ok(())
     }
 
-    /// Takes once what has arrived; whether something had.
-    pub(crate) fn fill(&mut self, scratch: &mut [u8]) -> io::Result<bool> {
+    /// Takes once what has arrived, by way of `scratch`. Returns whether something had.
+    ///
+    /// # Errors
+    /// When the connection is lost, or was closed by the other side.
+    pub fn fill(&mut self, scratch: &mut [u8]) -> io::Result<bool> {
         match (&self.watched.stream).read(scratch) {
             Ok(0) => Err(closed_by_peer()),
             Ok(bytes) => {
@@ -99,8 +119,11 @@ impl Link {
         }
     }
 
-    /// Tells the poller what to watch for, once: to read, and to write if something is left.
-    pub(crate) fn watch(&self) -> io::Result<()> {
+    /// Tells the poller what to watch for, once: something to read, and room to write if something is left.
+    ///
+    /// # Errors
+    /// When the operating system refuses to watch the socket.
+    pub fn watch(&self) -> io::Result<()> {
         let writable = !self.connection.transmit().is_empty();
         let interest = Event::new(self.watched.key, true, writable);
         self.watched.poller.modify(&self.watched.stream, interest)

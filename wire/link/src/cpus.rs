@@ -1,5 +1,4 @@
-//! The CPUs that this process may use, and how it fares on them.
-#![allow(unsafe_code)]
+//! The CPUs that this process may use.
 
 use std::thread::available_parallelism;
 
@@ -18,15 +17,6 @@ pub fn usable() -> Vec<usize> {
 #[must_use]
 pub fn count() -> usize {
     available_parallelism().map_or(1, usize::from)
-}
-
-/// How often the kernel has taken the CPU away from the calling thread although it wanted to go on.
-pub(crate) fn involuntary_switches() -> u64 {
-    // SAFETY: an all-zero `rusage` is a valid value of this plain structure.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a structure of ours that lives through the call.
-    let result = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
-    if result < 0 { 0 } else { usage.ru_nivcsw.unsigned_abs() }
 }
 
 #[cfg(test)]

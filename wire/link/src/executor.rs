@@ -21,12 +21,11 @@ use crate::signal::Signal;
 use crate::watchdog;
 use evenkeel_wire::aligned::AlignedBuffer;
 use evenkeel_wire::handshake::Identity;
-use evenkeel_wire::turn::{Halt, Machine};
+use evenkeel_wire::turn::{Boot, Halt, Machine};
 use glommio::io::PollableFd;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder};
 use std::fmt;
 use std::future::poll_fn;
-use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -132,6 +131,7 @@ pub fn start(
         Placement::Unpinned => glommio::Placement::Unbound,
         Placement::Cpu(cpu) => glommio::Placement::Fixed(cpu),
     };
+    let seat = watchdog::seat().map_err(|error| failed(error.to_string()))?;
     let (sender, receiver) = channel();
     let thread = LocalExecutorBuilder::new(glommio_placement)
         .name(name)
@@ -142,7 +142,12 @@ pub fn start(
             move || async move {
                 let poller = Poller::new(polling);
                 let host = Host { drivers: Vec::new(), on_ends: Vec::new(), control, poller, cpus };
+                seat.watch(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
                 host.run(hosted, sender).await;
+                drop(seat);
+                // The watchdog may have woken us a moment ago; the executor drops such wake-ups when it looks
+                // at its timers.
+                glommio::timer::sleep(Duration::from_micros(1)).await;
             }
         })
         .map_err(|error| failed(error.to_string()))?;
@@ -223,6 +228,22 @@ impl Drop for Executor {
     }
 }
 
+/// Counts an executor as long as it runs.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        EXECUTORS.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        EXECUTORS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The task of an executor.
 struct Host {
     drivers: Vec<Driver>,
@@ -235,15 +256,14 @@ struct Host {
 
 impl Host {
     async fn run(mut self, hosted: Vec<Hosting>, started: Sender<Result<(), StartError>>) {
-        let (pollable, registration) =
-            match self.set_up(hosted, poll_fn(|cx| Poll::Ready(cx.waker().clone())).await) {
-                Ok(ready) => ready,
-                Err(error) => {
-                    let _caller_is_gone = started.send(Err(error));
-                    return;
-                }
-            };
-        EXECUTORS.fetch_add(1, Ordering::Relaxed);
+        let pollable = match self.set_up(hosted) {
+            Ok(pollable) => pollable,
+            Err(error) => {
+                let _caller_is_gone = started.send(Err(error));
+                return;
+            }
+        };
+        let _counted = Counted::new();
         let _caller_is_gone = started.send(Ok(()));
         while !self.drivers.is_empty() {
             let command = self.control.command();
@@ -258,27 +278,15 @@ impl Host {
                 self.idle(&pollable).await;
             }
         }
-        EXECUTORS.fetch_sub(1, Ordering::Relaxed);
-        drop(registration);
-        // The watchdog may have woken us a moment ago; the executor drops such wake-ups when it looks at its
-        // timers.
-        glommio::timer::sleep(Duration::from_micros(1)).await;
     }
 
     /// Makes the drivers, and what this task waits with.
-    fn set_up(
-        &mut self,
-        hosted: Vec<Hosting>,
-        waker: std::task::Waker,
-    ) -> Result<(PollableFd<Arc<Signal>>, watchdog::Registration), StartError> {
-        let failed = |reason: String| StartError::Thread { name: "executor".to_owned(), reason };
+    fn set_up(&mut self, hosted: Vec<Hosting>) -> Result<PollableFd<Arc<Signal>>, StartError> {
         for hosting in hosted {
             self.host(hosting)?;
         }
-        let pollable =
-            PollableFd::new(Arc::clone(&self.control.signal)).map_err(|error| failed(error.to_string()))?;
-        let registration = watchdog::register(waker).map_err(|error: io::Error| failed(error.to_string()))?;
-        Ok((pollable, registration))
+        PollableFd::new(Arc::clone(&self.control.signal))
+            .map_err(|error| StartError::Thread { name: "executor".to_owned(), reason: error.to_string() })
     }
 
     fn host(&mut self, hosting: Hosting) -> Result<(), StartError> {
@@ -325,29 +333,28 @@ impl Host {
     async fn idle(&mut self, pollable: &PollableFd<Arc<Signal>>) {
         let since = clock::boot();
         let budget = self.poller.budget(since, EXECUTORS.load(Ordering::Relaxed) > self.cpus);
-        if budget.is_zero() || !self.poll(since, budget) {
+        let found_after = if budget.is_zero() { None } else { self.poll(since, budget) };
+        self.poller.note(budget, found_after);
+        if found_after.is_none() {
             self.park(pollable).await;
-        }
-        let now = clock::boot();
-        self.poller.note(now.since(since));
-        if !budget.is_zero() && self.poller.wants_switches(now) {
-            self.poller.interrupted(now, cpus::involuntary_switches());
         }
     }
 
-    /// Looks at the rings until there is work or the time is over. Returns whether there is work.
-    fn poll(&mut self, since: evenkeel_wire::turn::Boot, budget: Duration) -> bool {
+    /// Looks at the rings until there is work or `budget` is used up. Returns how long it took to find some.
+    fn poll(&mut self, since: Boot, budget: Duration) -> Option<Duration> {
         let deadline = self.drivers.iter_mut().map(Driver::deadline).min().unwrap_or_default();
+        let mut looked = since;
         loop {
-            if self.drivers.iter_mut().any(Driver::has_work) {
-                return true;
-            }
+            let has_work = self.drivers.iter_mut().any(Driver::has_work);
             let now = clock::boot();
-            if now >= deadline {
-                return true;
+            self.poller.looked(now, now.since(looked));
+            looked = now;
+            let idle = now.since(since);
+            if has_work || now >= deadline {
+                return Some(idle);
             }
-            if now.since(since) >= budget {
-                return false;
+            if idle >= budget {
+                return None;
             }
             std::hint::spin_loop();
         }

@@ -102,19 +102,15 @@ pub(crate) const WATCHDOG_INTERVAL: Duration = Duration::from_millis(10);
 /// Longest time that an executor polls before it parks: what a durable write on a fast disk takes.
 pub(crate) const POLL_MAX: Duration = Duration::from_micros(256);
 
-/// What a wake-up from parking counts for, when polling and parking are weighed against each other: about 30
-/// us of latency, which a request pays several times on its way.
-pub(crate) const PARK_COST: Duration = Duration::from_micros(150);
+/// What a wake-up from parking counts for when polling and parking are weighed against each other: as much as
+/// the longest poll. It takes 30 to 100 us, a request pays it several times on its way, and the core is ours.
+pub(crate) const PARK_COST: Duration = POLL_MAX;
 
-/// How often an executor that polls looks whether the kernel takes the CPU away from it: the look is a system
-/// call.
-pub(crate) const CONTENDED_WINDOW: Duration = Duration::from_millis(50);
+/// A step of the clock between two looks at the rings that means that somebody else had the CPU. An interrupt
+/// or the watchdog takes some microseconds; a neighbour that computes takes milliseconds.
+pub(crate) const STOLEN_MIN: Duration = Duration::from_micros(500);
 
-/// Involuntary switches per second above which the CPU is wanted by somebody else: kernel threads cause some
-/// ten, a neighbour that computes causes more than a hundred.
-pub(crate) const INTERRUPTIONS_PER_SECOND_MAX: u64 = 60;
-
-/// First pause of polling after the kernel took the CPU away from a polling executor…
+/// First pause of polling after the CPU was taken away from a polling executor…
 pub(crate) const CONTENDED_PAUSE_MIN: Duration = Duration::from_millis(20);
 
 /// …and the longest: pauses double.

@@ -13,35 +13,48 @@ use std::{io, thread};
 #[derive(Debug)]
 struct Watched {
     wakers: Vec<(u64, Waker)>,
-    registrations: u64,
+    /// Seats that are taken. The thread ends when none is.
+    seats: usize,
+    /// Seats that were ever taken.
+    serials: u64,
     running: bool,
 }
 
-static WATCHED: Mutex<Watched> = Mutex::new(Watched { wakers: Vec::new(), registrations: 0, running: false });
+static WATCHED: Mutex<Watched> =
+    Mutex::new(Watched { wakers: Vec::new(), seats: 0, serials: 0, running: false });
 
-/// Keeps a task being woken until it is dropped. Drop it on the task's own thread: the waker goes with it.
+/// A place among those who are woken. Drop it on the task's own thread: the waker goes with it.
 #[derive(Debug)]
-pub(crate) struct Registration(u64);
+pub(crate) struct Seat(u64);
 
-/// Has a task woken from now on.
+/// Takes a seat, and starts the watchdog if it does not run. Call it on a thread that is not pinned: the
+/// watchdog's thread runs where its maker may run, and must not stand in the way of one executor.
 ///
 /// # Errors
 /// When there is no thread to do it.
-pub(crate) fn register(waker: Waker) -> io::Result<Registration> {
+pub(crate) fn seat() -> io::Result<Seat> {
     let mut watched = lock();
     if !watched.running {
         thread::Builder::new().name("watchdog".to_owned()).spawn(watch)?;
         watched.running = true;
     }
-    watched.registrations += 1;
-    let registration = watched.registrations;
-    watched.wakers.push((registration, waker));
-    Ok(Registration(registration))
+    watched.seats += 1;
+    watched.serials += 1;
+    Ok(Seat(watched.serials))
 }
 
-impl Drop for Registration {
+impl Seat {
+    /// Has a task woken from now on.
+    pub(crate) fn watch(&self, waker: Waker) {
+        lock().wakers.push((self.0, waker));
+    }
+}
+
+impl Drop for Seat {
     fn drop(&mut self) {
-        lock().wakers.retain(|(registration, _)| *registration != self.0);
+        let mut watched = lock();
+        watched.seats -= 1;
+        watched.wakers.retain(|(seat, _)| *seat != self.0);
     }
 }
 
@@ -50,7 +63,7 @@ fn watch() {
         #[allow(clippy::disallowed_methods, reason = "waiting is this thread's work")]
         thread::sleep(WATCHDOG_INTERVAL);
         let mut watched = lock();
-        if watched.wakers.is_empty() {
+        if watched.seats == 0 {
             watched.running = false;
             return;
         }
@@ -80,13 +93,14 @@ mod tests {
     }
 
     #[test]
-    fn a_registered_task_is_woken_again_and_again_and_then_no_more() {
+    fn a_watched_task_is_woken_again_and_again_and_then_no_more() {
         let (sender, receiver) = channel();
-        let registration = register(Waker::from(Arc::new(Bell(Mutex::new(sender))))).unwrap();
+        let seat = seat().unwrap();
+        seat.watch(Waker::from(Arc::new(Bell(Mutex::new(sender)))));
         for _ in 0..3 {
             receiver.recv_timeout(Duration::from_secs(60)).unwrap();
         }
-        drop(registration);
+        drop(seat);
         while receiver.recv().is_ok() {}
     }
 }

@@ -121,7 +121,7 @@ impl Connection {
         }
     }
 
-    /// Asks. The deadline travels as what is left of it; zero is sent as the shortest.
+    /// Asks. The deadline travels as what is left of it; nothing left is sent as the shortest, `None` as no deadline.
     ///
     /// # Panics
     /// Before the handshake is done, and when the body is longer than any server reads
@@ -129,12 +129,13 @@ impl Connection {
     pub fn request(
         &mut self,
         kind: Kind,
-        deadline_left: Duration,
+        deadline_left: impl Into<Option<Duration>>,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> RequestId {
         assert!(self.established().is_some(), "a request before the handshake is done");
         let request = self.questions.ask();
-        let deadline_us = deadline_left.as_micros().clamp(1, u128::from(u32::MAX)) as u32;
+        let microseconds = |left: Duration| left.as_micros().clamp(1, u128::from(u32::MAX)) as u32;
+        let deadline_us = deadline_left.into().map_or(0, microseconds);
         seal(&mut self.output, Header { deadline_us, ..Header::new(kind, request) }, write);
         request
     }

@@ -15,6 +15,12 @@ pub mod status;
 pub mod table;
 pub mod write;
 
+pub use batch_get::BatchGetOutput;
+pub use batch_write::BatchWriteOutput;
+pub use get::GetOutput;
+pub use range::{PageOutput, PageToken};
+pub use write::WriteOutput;
+
 use super::answer::{Answer, Refusal};
 use super::session::{Session, TokenLease};
 use crate::error::{Error, Invalid, ProtocolError};

@@ -320,3 +320,6 @@ impl Network {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
