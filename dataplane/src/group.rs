@@ -190,10 +190,10 @@ impl Group {
         if let Some(Refusal { code, message }) = &outcome.refused {
             return answer_error(asker, &Problem::new(*code, message.as_str()), out);
         }
-        let item = outcome.returned.as_ref().map(|Returned { checksum, archive }| Row {
-            checksum: *checksum,
-            item: Cow::Borrowed(archive),
-        });
+        let item = outcome
+            .returned
+            .as_ref()
+            .map(|Returned { checksum, archive }| Row { checksum: *checksum, item: Cow::Borrowed(archive) });
         let position = Position { partition: self.replica.partition(), slot: outcome.slot };
         let answer = WriteAnswer { position, timestamp: outcome.timestamp, item };
         out.send(asker.endpoint, self.answer_header(Kind::WriteAnswer, asker), &answer);

@@ -1,5 +1,18 @@
-//! Evenkeel as a program: the simulator and the checks it relies on.
+//! Evenkeel as a program: the command, the processes it makes, a cluster in this process, and the simulator.
+//!
+//! * [`local`]: a whole cluster in this process, for tests and examples.
+//! * [`config`], [`folder`], [`process`]: what a process is told, where it keeps its data, what it runs.
+//! * [`cluster`]: the same as separate processes on this host. [`health`]: how a cluster is.
+//! * [`cli`]: the command's verbs.
+//! * [`sim`]: the cluster in simulation; [`linearizability`]: the check of its clients' histories.
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod cluster;
+pub mod config;
+pub mod folder;
+pub mod health;
 pub mod linearizability;
+pub mod local;
+pub mod process;
 pub mod sim;

@@ -432,10 +432,8 @@ mod tests {
                 timestamp: 5 << 16,
                 key: Bytes::from_static(b"key"),
                 returned,
-                refused: (number % 3 == 1).then(|| Refusal {
-                    code: ErrorCode::ConditionFailed,
-                    message: "no".to_owned(),
-                }),
+                refused: (number % 3 == 1)
+                    .then(|| Refusal { code: ErrorCode::ConditionFailed, message: "no".to_owned() }),
             };
             state.sessions.record(&token, outcome);
         }

@@ -6,7 +6,7 @@ use super::world::{MS, SECOND, World};
 use bytes::Bytes;
 use evenkeel_dataplane::core::messages;
 use evenkeel_dataplane::paxos::Message;
-use evenkeel_wire::entry::{Entry, EntryHeader, EntryKind, Write, WrittenItem};
+use evenkeel_wire::entry::{Effect, Entry, EntryHeader, EntryKind, Write, WrittenItem};
 use evenkeel_wire::ids::{Epoch, NodeId};
 use evenkeel_wire::message::request::{ReturnItem, Token};
 use evenkeel_wire::turn::{DiskFault, Effects, Endpoint};
@@ -288,7 +288,7 @@ fn forged_entry(
         request_hash: 0,
         key: Bytes::from_static(b"forged"),
         return_item: ReturnItem::None,
-        item: Some(WrittenItem { checksum: 0, archive: Bytes::from_static(b"forged") }),
+        effect: Effect::Put(WrittenItem { checksum: 0, archive: Bytes::from_static(b"forged") }),
     };
     let header = EntryHeader {
         partition,

@@ -8,7 +8,8 @@
 //! * `driver`: a machine's turns. `turn`: one of them. `network`, `links`, `sending`, `socket`: its
 //!   connections. `disk`: its files' operations.
 //! * `ring`: the raw io_uring under all of it. `signal`, `watchdog`, [`polling`]: waiting and waking.
-//! * [`files`]: a storage core's folder. [`preflight`]: trying the host out. [`clock`], [`cpus`]: facts.
+//! * [`files`]: a storage core's folder. [`preflight`], [`probe`]: trying the host out. [`clock`], [`cpus`],
+//!   [`host`]: facts.
 //!
 //! `unsafe` stands where the kernel is spoken to and nowhere else, behind functions that are safe to call.
 #![deny(unsafe_code)]
@@ -20,11 +21,13 @@ mod disk;
 mod driver;
 mod executor;
 pub mod files;
+pub mod host;
 mod limits;
 mod links;
 mod network;
 mod polling;
 mod preflight;
+pub mod probe;
 mod ring;
 mod sending;
 mod signal;

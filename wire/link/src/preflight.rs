@@ -128,7 +128,7 @@ impl Host {
         Self {
             release: read("/proc/sys/kernel/osrelease"),
             io_uring_disabled: read("/proc/sys/kernel/io_uring_disabled").parse().unwrap_or(0),
-            locked_memory_bytes: locked_memory_bytes(),
+            locked_memory_bytes: crate::host::memlock_bytes(),
         }
     }
 
@@ -157,13 +157,6 @@ impl Host {
         let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         version < KERNEL_MIN
     }
-}
-
-fn locked_memory_bytes() -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the pointer is to a structure of ours that lives through the call.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
-    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ pub fn create_core(
     }
 }
 
-fn write_zeros(path: &Path, bytes: u64, progress: &mut dyn FnMut(u64)) -> Result<(), FilesError> {
+pub(super) fn write_zeros(path: &Path, bytes: u64, progress: &mut dyn FnMut(u64)) -> Result<(), FilesError> {
     let file = open_direct(path, true)?;
     reserve(&file, path, bytes)?;
     let mut zeros = AlignedBuffer::with_capacity(ZERO_WRITE_BYTES);

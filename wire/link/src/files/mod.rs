@@ -11,14 +11,17 @@
 //! kernel keeps no copy that could hide a lost write. A file system that cannot do that is refused, never
 //! used with a cache between.
 //!
-//! The superblock is locked while the folder is open, so that two processes cannot serve one core.
+//! Every file is locked while the folder is open. Two processes cannot serve one core; and because the kernel keeps a
+//! lock for as long as it still writes what a killed process had asked for, whoever holds them all reads a log that no
+//! late write can change any more (docs/decisions/0004-log.md).
 #![allow(unsafe_code)]
 
 mod create;
 
 pub use create::create_core;
 
-use crate::limits::FILES_PER_CORE_MAX;
+use crate::clock;
+use crate::limits::{FILES_PER_CORE_MAX, LOCK_PATIENCE, LOCK_RETRY};
 use evenkeel_wire::turn;
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -27,6 +30,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 use thiserror::Error;
 
 /// Why a core's folder cannot be made or opened.
@@ -116,9 +120,12 @@ impl CoreFiles {
             return Err(FilesError::TooManySegments { segments });
         }
         check_file_system(directory)?;
-        let open = |file| open_direct(&path_of(directory, file), false);
+        let open = |file| {
+            let opened = open_direct(&path_of(directory, file), false)?;
+            lock(&opened, directory)?;
+            Ok(opened)
+        };
         let superblock = open(turn::File::Superblock)?;
-        lock(&superblock, directory)?;
         let segments = (0..segments).map(|segment| open(turn::File::Segment(segment)));
         Ok(Self {
             superblock,
@@ -175,14 +182,33 @@ fn check_file_system(directory: &Path) -> Result<(), FilesError> {
 /// From the kernel's `magic.h`.
 const RAMFS_MAGIC: libc::__fsword_t = 0x8584_58f6;
 
-fn lock(superblock: &File, directory: &Path) -> Result<(), FilesError> {
-    superblock.try_lock().map_err(|error| match error {
-        fs::TryLockError::WouldBlock => FilesError::InUse { path: directory.to_owned() },
-        fs::TryLockError::Error(error) => os(directory, error),
-    })
+/// Locks a file, and waits a moment for a process that has been killed to be gone altogether.
+fn lock(file: &File, directory: &Path) -> Result<(), FilesError> {
+    let since = clock::boot();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(fs::TryLockError::WouldBlock) if clock::boot().since(since) < LOCK_PATIENCE => {
+                #[allow(clippy::disallowed_methods, reason = "waiting is a door's work")]
+                thread::sleep(LOCK_RETRY);
+            }
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(FilesError::InUse { path: directory.to_owned() });
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(os(directory, error)),
+        }
+    }
 }
 
-fn os(path: &Path, error: io::Error) -> FilesError {
+/// A file of `bytes` zeros in `directory` that has no name and goes when it is closed.
+pub(crate) fn scratch(directory: &Path, bytes: u64) -> Result<File, FilesError> {
+    let path = directory.join(format!(".evenkeel-scratch-{}", std::process::id()));
+    let made = create::write_zeros(&path, bytes, &mut |_| {}).and_then(|()| open_direct(&path, false));
+    let removed = fs::remove_file(&path).map_err(|error| os(&path, error));
+    made.and_then(|file| removed.map(|()| file))
+}
+
+pub(crate) fn os(path: &Path, error: io::Error) -> FilesError {
     FilesError::Os { path: path.to_owned(), error }
 }
 

@@ -1,0 +1,109 @@
+//! Latencies, as percentiles with the counts behind them.
+
+use hdrhistogram::Histogram;
+use std::time::Duration;
+
+/// The percentiles that are told, if there are enough samples behind them.
+pub const PERCENTILES: [f64; 5] = [50.0, 90.0, 99.0, 99.9, 99.99];
+
+/// Samples that must lie beyond a percentile for it to be told.
+const BEYOND_MIN: f64 = 10.0;
+
+/// Latencies of one kind.
+#[derive(Clone, Debug)]
+pub struct Latencies(Histogram<u64>);
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Latencies {
+    /// None yet. Values from 1 µs to 10 minutes are kept, to three digits.
+    ///
+    /// # Panics
+    /// Never: the bounds are constants that the histogram accepts.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Histogram::new_with_bounds(1, 600_000_000, 3).expect("the bounds are in order"))
+    }
+
+    /// Notes one.
+    pub fn record(&mut self, latency: Duration) {
+        self.0.saturating_record(latency.as_micros().max(1) as u64);
+    }
+
+    /// Takes others in.
+    ///
+    /// # Panics
+    /// Never: all have the same bounds.
+    pub fn add(&mut self, others: &Self) {
+        self.0.add(&others.0).expect("all histograms have the same bounds");
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// A percentile, microseconds; none when too few samples lie beyond it.
+    #[must_use]
+    pub fn percentile(&self, percentile: f64) -> Option<u64> {
+        let beyond = self.0.len() as f64 * (100.0 - percentile) / 100.0;
+        (beyond >= BEYOND_MIN).then(|| self.0.value_at_percentile(percentile))
+    }
+
+    /// The longest, microseconds.
+    #[must_use]
+    pub fn max(&self) -> u64 {
+        self.0.max()
+    }
+}
+
+/// What a run saw.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Latencies of requests that succeeded, from when they were due.
+    pub latencies: Latencies,
+    /// The same, from when they were sent: in a closed loop there is no difference.
+    pub service: Latencies,
+    /// Requests that failed, by error.
+    pub errors: std::collections::BTreeMap<String, u64>,
+    /// How long it measured.
+    pub measured: Duration,
+    /// Requests that were due in that time; in a closed loop those that were sent.
+    pub offered: u64,
+}
+
+impl Report {
+    /// Requests that succeeded, a second.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.latencies.count() as f64 / self.measured.as_secs_f64().max(1e-9)
+    }
+
+    /// Share of the offered requests that did not succeed in time.
+    #[must_use]
+    pub fn shortfall(&self) -> f64 {
+        1.0 - self.latencies.count() as f64 / (self.offered as f64).max(1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_without_enough_samples_is_not_told() {
+        let mut latencies = Latencies::new();
+        for micros in 1..=999 {
+            latencies.record(Duration::from_micros(micros));
+        }
+        assert_eq!(latencies.percentile(50.0), Some(500));
+        assert_eq!(latencies.percentile(99.0), None, "only 9.99 samples lie beyond");
+        latencies.record(Duration::from_micros(1000));
+        assert_eq!(latencies.percentile(99.0), Some(990));
+    }
+}

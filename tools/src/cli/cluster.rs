@@ -1,0 +1,324 @@
+//! Clusters of separate processes on this host, and the state of any cluster.
+
+use super::output::{bar, columns, count, json, line, say};
+use super::{Ended, Failed, Global, Outcome, client_of, failed};
+use crate::cluster::{Cluster as Processes, Shape};
+use crate::config::{SEGMENT_MIB_DEFAULT, SEGMENTS_DEFAULT};
+use crate::health::{self, Health};
+use clap::{Args, Subcommand};
+use evenkeel_client::Client;
+use evenkeel_wire::message::status::Role;
+use indicatif::HumanBytes;
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long `up` and `restart` wait for the cluster to be healthy.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How often they look.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Args)]
+pub(super) struct Cluster {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Start a cluster under a folder: a new one, or the one that the folder holds. Returns when it is ready.
+    Up(Up),
+    /// End all processes of a cluster in good order.
+    Down {
+        /// The cluster's folder.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Kill one process (SIGKILL), or all: n1, n2, …, memds-0, …, router-0, …, all.
+    Kill {
+        /// Which.
+        node: String,
+        /// The cluster's folder.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Start one process again, or all that do not run; one that runs is ended first.
+    Restart {
+        /// Which.
+        node: String,
+        /// The cluster's folder.
+        #[arg(long)]
+        dir: PathBuf,
+        /// Return at once, without waiting for the cluster to be ready.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// How a cluster is: processes, partitions, leaders, lag. Exit code 3 when something is unhealthy.
+    Status {
+        /// The cluster's folder; without it, --endpoint names a router.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Up {
+    /// The cluster's folder.
+    #[arg(long)]
+    dir: PathBuf,
+    /// Storage nodes of a new cluster, spread over three zones.
+    #[arg(long, default_value_t = 3)]
+    nodes: u32,
+    /// Cores of each storage node.
+    #[arg(long, default_value_t = 1)]
+    cores: u16,
+    /// MemDS servers.
+    #[arg(long, default_value_t = 2)]
+    memds: usize,
+    /// Routers.
+    #[arg(long, default_value_t = 1)]
+    routers: usize,
+    /// The first router's port; the other processes take those that follow. 0: any free ones.
+    #[arg(long, default_value_t = 7400)]
+    port: u16,
+    /// Segments of each core's log.
+    #[arg(long, default_value_t = SEGMENTS_DEFAULT)]
+    segments: u32,
+    /// Size of a segment, MiB.
+    #[arg(long, default_value_t = SEGMENT_MIB_DEFAULT)]
+    segment_mib: u64,
+    /// What routers' caches do: "on", "off", or for example "flush 100ms". It makes no difference to MemDS.
+    #[arg(long, default_value = "on")]
+    cache: String,
+}
+
+impl Cluster {
+    pub(super) fn run(self, global: &Global) -> Outcome {
+        match self.verb {
+            Verb::Up(up) => up.run(global),
+            Verb::Down { dir } => {
+                let cluster = Processes::open(&dir)?;
+                // Routers first: they take nothing new. Then storage, while MemDS still answers.
+                let mut names = cluster.names();
+                names.sort_by_key(|name| std::cmp::Reverse(name.starts_with("router")));
+                cluster.stop(&names)?;
+                Ok(Ended::Ok)
+            }
+            Verb::Kill { node, dir } => {
+                let cluster = Processes::open(&dir)?;
+                for name in chosen(&cluster, &node)? {
+                    if cluster.kill(&name)? {
+                        say(&format!("{name} killed"));
+                    } else {
+                        say(&format!("{name} does not run"));
+                    }
+                }
+                Ok(Ended::Ok)
+            }
+            Verb::Restart { node, dir, no_wait } => {
+                let cluster = Processes::open(&dir)?;
+                let names = chosen(&cluster, &node)?;
+                if node != "all" {
+                    cluster.stop(&names)?;
+                }
+                for name in &names {
+                    cluster.start(name)?;
+                }
+                if !no_wait {
+                    wait_until_ready(&cluster)?;
+                }
+                Ok(Ended::Ok)
+            }
+            Verb::Status { dir } => status(global, dir),
+        }
+    }
+}
+
+fn chosen(cluster: &Processes, name: &str) -> Result<Vec<String>, Failed> {
+    if name == "all" { Ok(cluster.names()) } else { Ok(vec![cluster.name(name)?]) }
+}
+
+impl Up {
+    fn run(self, global: &Global) -> Outcome {
+        crate::config::cache_mode(&self.cache).map_err(failed)?;
+        let cluster = match Processes::open(&self.dir) {
+            Ok(cluster) => cluster,
+            Err(crate::cluster::ClusterError::None { .. }) => self.create()?,
+            Err(error) => return Err(error.into()),
+        };
+        for name in cluster.names() {
+            cluster.start(&name)?;
+        }
+        wait_until_ready(&cluster)?;
+        let endpoint = cluster.endpoints();
+        if global.json {
+            json(&json!({"endpoint": endpoint, "processes": cluster.names()}))?;
+        } else {
+            line(&endpoint)?;
+        }
+        Ok(Ended::Ok)
+    }
+
+    fn create(&self) -> Result<Processes, Failed> {
+        let shape = Shape {
+            nodes: self.nodes,
+            cores: self.cores,
+            memds: self.memds,
+            routers: self.routers,
+            port: self.port,
+            log: (self.segments, self.segment_mib),
+            cache: self.cache.clone(),
+        };
+        let progress = bar(0, "formatting {bar:30} {bytes} of {total_bytes}");
+        let cluster = Processes::create(&self.dir, &shape, &mut |done, total| {
+            progress.set_length(total);
+            progress.set_position(done);
+        });
+        progress.finish_and_clear();
+        Ok(cluster?)
+    }
+}
+
+/// Waits until every process of a cluster is there and well.
+#[allow(clippy::disallowed_methods, reason = "waiting for processes is a door's work")]
+fn wait_until_ready(cluster: &Processes) -> Result<(), Failed> {
+    let mut left = READY_WITHIN;
+    loop {
+        for name in cluster.names() {
+            cluster.check(&name)?;
+        }
+        let endpoints = cluster.endpoints();
+        let connected = client_of(&endpoints).deadline(Duration::from_secs(2)).connect();
+        let complaints = match connected {
+            Ok(client) => health::ask(&client, &cluster.config().topology()).complaints,
+            Err(error) => vec![error.to_string()],
+        };
+        if complaints.is_empty() {
+            return Ok(());
+        }
+        if left.is_zero() {
+            return Err(failed(format!("the cluster is not ready: {}", complaints.join("; "))));
+        }
+        std::thread::sleep(LOOK_EVERY);
+        left = left.saturating_sub(LOOK_EVERY);
+    }
+}
+
+fn status(global: &Global, dir: Option<PathBuf>) -> Outcome {
+    let health = match dir {
+        Some(dir) => {
+            let cluster = Processes::open(&dir)?;
+            let topology = cluster.config().topology();
+            match Client::builder().endpoint(first_alive(&cluster)).connect() {
+                Ok(client) => health::ask(&client, &topology),
+                Err(error) => return Err(failed(format!("no process of the cluster answers: {error}"))),
+            }
+        }
+        None => {
+            let client = global.connect()?;
+            let topology = client.topology().send()?;
+            health::ask(&client, &topology)
+        }
+    };
+    if global.json {
+        json(&health.to_json())?;
+    } else {
+        print(&health)?;
+    }
+    Ok(if health.is_healthy() { Ended::Ok } else { Ended::Unhealthy })
+}
+
+/// An address of a process that runs; a status needs a connection to begin with.
+fn first_alive(cluster: &Processes) -> String {
+    let config = cluster.config();
+    let routers = (0..).map(|number| format!("router-{number}")).zip(&config.routers);
+    let memds = (0..).map(|number| format!("memds-{number}")).zip(&config.memds);
+    let nodes = config.nodes.iter().map(|node| (format!("n{}", node.id), &node.cores[0]));
+    let all: Vec<(String, String)> =
+        routers.chain(memds).chain(nodes).map(|(name, address)| (name, address.to_string())).collect();
+    let alive = all.iter().find(|(name, _)| cluster.pid(name).is_some());
+    alive.or(all.first()).map(|(_, address)| address.clone()).unwrap_or_default()
+}
+
+fn print(health: &Health) -> Result<(), Failed> {
+    let mut rows = vec![row(&["process", "zone", "address", "state", "leads", "groups", "log"])];
+    for core in &health.cores {
+        let name = format!("{}.{}", core.node, core.core);
+        rows.push(match &core.said.status {
+            Ok(status) => {
+                let leads =
+                    status.groups.iter().filter(|group| group.role == Role::Leader && group.ready).count();
+                let log = format!(
+                    "{} in {} writes, {} of {} segments free",
+                    HumanBytes(status.log.bytes),
+                    count(status.log.writes),
+                    status.log.segments_free,
+                    status.log.segments
+                );
+                let state = format!("{:?}", status.state).to_lowercase();
+                let groups = status.groups.len().to_string();
+                vec![
+                    name,
+                    core.zone.clone(),
+                    core.said.address.clone(),
+                    state,
+                    leads.to_string(),
+                    groups,
+                    log,
+                ]
+            }
+            Err(_) => vec![name, core.zone.clone(), core.said.address.clone(), "down".to_owned()],
+        });
+    }
+    for said in &health.memds {
+        let state = match &said.status {
+            Ok(status) => format!("{} tables, {} routes", status.tables, status.routes),
+            Err(_) => "down".to_owned(),
+        };
+        rows.push(vec!["memds".to_owned(), String::new(), said.address.clone(), state]);
+    }
+    for said in &health.routers {
+        let state = match &said.status {
+            Ok(status) => format!("{} requests, {} under way", count(status.requests), status.in_flight),
+            Err(_) => "down".to_owned(),
+        };
+        rows.push(vec!["router".to_owned(), String::new(), said.address.clone(), state]);
+    }
+    columns(&rows)?;
+    line("")?;
+    print_partitions(health)?;
+    line("")?;
+    if health.is_healthy() {
+        return line("healthy");
+    }
+    line("unhealthy:")?;
+    health.complaints.iter().try_for_each(|complaint| line(&format!("  {complaint}")))
+}
+
+fn print_partitions(health: &Health) -> Result<(), Failed> {
+    let mut rows = vec![row(&["partition", "table", "leader", "committed", "items", "bytes", "followers"])];
+    for (id, partition) in &health.partitions {
+        let followers = partition.followers.iter().map(|follower| {
+            let lag = partition.commit.saturating_sub(follower.matched.0);
+            match follower.heard_ms_ago {
+                _ if follower.snapshot => format!("{} snapshot", follower.node),
+                Some(heard) => format!("{} -{lag} ({heard} ms)", follower.node),
+                None => format!("{} silent", follower.node),
+            }
+        });
+        rows.push(vec![
+            id.to_string(),
+            format!("t{}", partition.table),
+            partition.leader.map_or("none".to_owned(), |node| node.to_string()),
+            partition.commit.to_string(),
+            count(partition.items),
+            HumanBytes(partition.bytes).to_string(),
+            followers.collect::<Vec<_>>().join(", "),
+        ]);
+    }
+    columns(&rows)
+}
+
+fn row(cells: &[&str]) -> Vec<String> {
+    cells.iter().map(|cell| (*cell).to_owned()).collect()
+}

@@ -1,0 +1,191 @@
+//! The host doctor: what would slow a storage node down on this host, or keep it from starting, what that costs, and how
+//! to mend it. It changes nothing.
+
+use super::output::{columns, json};
+use super::{Ended, Failed, Global, Outcome};
+use clap::Args;
+use evenkeel_link::{cpus, host, preflight, probe};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long the disk is measured.
+const DISK_FOR: Duration = Duration::from_secs(2);
+/// A commit that takes longer than this, in the middle, is a slow disk, microseconds.
+const COMMIT_SLOW_US: u128 = 2_000;
+/// A tail this many times the middle is a rough disk.
+const COMMIT_ROUGH: u128 = 20;
+/// Locked memory that one core asks for, bytes.
+const MEMLOCK_PER_CORE: u64 = 2 * 1024 * 1024;
+
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    /// Also measure the commit latency of the disk under this folder (writes a temporary file).
+    #[arg(long, value_name = "FOLDER")]
+    disk: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+}
+
+impl Verdict {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::Warn => "WARN",
+            Self::Fail => "FAIL",
+        }
+    }
+}
+
+struct Finding {
+    verdict: Verdict,
+    subject: &'static str,
+    measured: String,
+    /// What it costs and the fix; empty when there is nothing to mend.
+    advice: String,
+}
+
+fn finding(
+    verdict: Verdict,
+    subject: &'static str,
+    measured: impl Into<String>,
+    advice: impl Into<String>,
+) -> Finding {
+    Finding { verdict, subject, measured: measured.into(), advice: advice.into() }
+}
+
+impl Doctor {
+    pub(super) fn run(self, global: &Global) -> Outcome {
+        let mut findings = vec![io_uring(), memlock(), cores(), clock(), open_files(), steal()];
+        if let Some(folder) = &self.disk {
+            findings.push(disk(folder)?);
+        }
+        if global.json {
+            let findings: Vec<_> = findings
+                .iter()
+                .map(|finding| {
+                    json!({"verdict": finding.verdict.word(), "subject": finding.subject,
+                        "measured": finding.measured, "advice": finding.advice})
+                })
+                .collect();
+            json(&json!(findings))?;
+        } else {
+            let rows: Vec<Vec<String>> = findings
+                .iter()
+                .map(|finding| {
+                    let Finding { verdict, subject, measured, advice } = finding;
+                    vec![verdict.word().to_owned(), (*subject).to_owned(), measured.clone(), advice.clone()]
+                })
+                .collect();
+            columns(&rows)?;
+        }
+        let failed = findings.iter().any(|finding| finding.verdict == Verdict::Fail);
+        Ok(if failed { Ended::Unhealthy } else { Ended::Ok })
+    }
+}
+
+fn io_uring() -> Finding {
+    match preflight() {
+        Ok(_) => finding(Verdict::Ok, "io_uring", "a ring can be made", ""),
+        Err(error) => finding(Verdict::Fail, "io_uring", "no ring can be made", error.to_string()),
+    }
+}
+
+fn memlock() -> Finding {
+    let Some(limit) = host::memlock_bytes() else {
+        return finding(Verdict::Ok, "locked memory", "unlimited", "");
+    };
+    let mib = limit >> 20;
+    let needed = MEMLOCK_PER_CORE * cpus::count() as u64;
+    if limit >= needed {
+        return finding(Verdict::Ok, "locked memory", format!("{mib} MiB"), "");
+    }
+    let advice = format!(
+        "log buffers beyond it are not registered: some 5 us more for each log write; set `ulimit -l {}` or \
+         LimitMEMLOCK in the service",
+        needed >> 10
+    );
+    finding(Verdict::Warn, "locked memory", format!("{mib} MiB for this user"), advice)
+}
+
+fn cores() -> Finding {
+    let count = cpus::count();
+    let measured = format!("{count} usable");
+    if count >= 2 {
+        return finding(Verdict::Ok, "CPUs", measured, "");
+    }
+    let advice =
+        "an executor shares its CPU with everything else: expect some 4 ms in the tail; give it two or more";
+    finding(Verdict::Warn, "CPUs", measured, advice)
+}
+
+fn clock() -> Finding {
+    let source = std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    let source = source.map(|source| source.trim().to_owned()).unwrap_or_else(|_| "unknown".to_owned());
+    let nanos = host::clock_read_ns();
+    let measured = format!("{source}, {nanos} ns to read");
+    if nanos < 500 {
+        return finding(Verdict::Ok, "clock", measured, "");
+    }
+    let advice =
+        "each turn reads the clock in a system call; boot with clocksource=tsc if the hardware allows it";
+    finding(Verdict::Warn, "clock", measured, advice)
+}
+
+fn open_files() -> Finding {
+    match host::open_files_max() {
+        Some(limit) if limit < 4096 => {
+            let advice =
+                "a router refuses connections beyond it; set `ulimit -n 65536` or LimitNOFILE in the service";
+            finding(Verdict::Warn, "open files", format!("{limit} at most"), advice)
+        }
+        Some(limit) => finding(Verdict::Ok, "open files", format!("{limit} at most"), ""),
+        None => finding(Verdict::Ok, "open files", "unlimited", ""),
+    }
+}
+
+/// CPU time that the hypervisor gave to others since boot: the first line of /proc/stat, eighth number of all.
+fn steal() -> Finding {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields: Vec<u64> = stat
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|field| field.parse().ok())
+        .collect();
+    let total: u64 = fields.iter().take(8).sum();
+    let percent = fields.get(7).copied().unwrap_or(0) as f64 * 100.0 / (total.max(1) as f64);
+    let measured = format!("{percent:.2}% since boot");
+    if percent < 1.0 {
+        return finding(Verdict::Ok, "steal", measured, "");
+    }
+    let advice = "the hypervisor takes CPU time away; the tail follows it; ask for dedicated CPUs";
+    finding(Verdict::Warn, "steal", measured, advice)
+}
+
+fn disk(folder: &Path) -> Result<Finding, Failed> {
+    let mut times = probe::log_writes(folder, 4096, DISK_FOR)?;
+    times.sort_unstable();
+    let at = |percent: usize| times.get(times.len() * percent / 100).map_or(0, Duration::as_micros);
+    let (middle, tail) = (at(50), at(99));
+    let measured =
+        format!("p50 {middle} us, p99 {tail} us for a durable 4 KiB write, {} of them", times.len());
+    if middle > COMMIT_SLOW_US {
+        let advice =
+            "each write waits for two of three such commits; use a disk with a protected write cache";
+        return Ok(finding(Verdict::Warn, "disk", measured, advice));
+    }
+    if tail > middle * COMMIT_ROUGH {
+        let advice =
+            "commits stall now and then; look for other users of the disk, and for discards (fstrim)";
+        return Ok(finding(Verdict::Warn, "disk", measured, advice));
+    }
+    Ok(finding(Verdict::Ok, "disk", measured, ""))
+}

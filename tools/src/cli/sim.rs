@@ -1,0 +1,163 @@
+//! Simulations.
+
+use super::output::{bar, json, line, say};
+use super::{Ended, Failed, Global, Outcome, failed};
+use crate::sim::{Options, Report, run};
+use clap::Args;
+use serde_json::json;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[derive(Debug, Args)]
+pub(super) struct Sim {
+    /// The seed of the run, or of the first of several.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many seeds to run, one after the other.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// Simulated hours under faults, for each seed.
+    #[arg(long, conflicts_with = "seconds")]
+    hours: Option<f64>,
+    /// Simulated seconds under faults, for each seed.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Threads that run seeds side by side; 0: as many as there are CPUs.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// When a seed fails, run it again and print what happened.
+    #[arg(long)]
+    story: bool,
+    /// Plant a bug, to see that it is found (only in builds with the feature `planted`).
+    #[arg(long, value_name = "NAME")]
+    plant: Option<String>,
+}
+
+/// What all threads work on.
+struct Shared<'a> {
+    sim: &'a Sim,
+    next: AtomicU64,
+    reports: Mutex<Vec<Report>>,
+    failures: Mutex<Vec<(u64, String)>>,
+    progress: indicatif::ProgressBar,
+}
+
+impl Sim {
+    pub(super) fn run(self, global: &Global) -> Outcome {
+        self.check_plant()?;
+        let threads = if self.threads == 0 { evenkeel_link::cpus::count() } else { self.threads };
+        let shared = Shared {
+            sim: &self,
+            next: AtomicU64::new(self.seed),
+            reports: Mutex::new(Vec::new()),
+            failures: Mutex::new(Vec::new()),
+            progress: bar(self.seeds, "{bar:30} seed {pos} of {len}, {elapsed}"),
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..threads.min(self.seeds as usize).max(1) {
+                scope.spawn(|| shared.work());
+            }
+        });
+        shared.progress.finish_and_clear();
+        let mut reports = shared.reports.into_inner().expect("no thread panicked");
+        let mut failures = shared.failures.into_inner().expect("no thread panicked");
+        reports.sort_by_key(|report| report.seed);
+        failures.sort();
+        Self::print(global, &reports, &failures)?;
+        if failures.is_empty() {
+            return Ok(Ended::Ok);
+        }
+        Err(failed(format!("{} of {} seeds failed", failures.len(), self.seeds)))
+    }
+
+    fn options(&self, seed: u64, verbose: bool) -> Options {
+        let seconds = self.hours.map_or(self.seconds, |hours| (hours * 3600.0) as u64);
+        Options { seed, seconds, faults: None, verbose }
+    }
+
+    fn print(global: &Global, reports: &[Report], failures: &[(u64, String)]) -> Result<(), Failed> {
+        if global.json {
+            let report = |report: &Report| {
+                json!({
+                    "seed": report.seed, "trace": format!("{:016x}", report.trace), "events": report.events,
+                    "operations": report.operations, "unknown": report.unknown,
+                })
+            };
+            let reports: Vec<_> = reports.iter().map(report).collect();
+            let failures: Vec<_> =
+                failures.iter().map(|(seed, what)| json!({"seed": seed, "what": what})).collect();
+            return json(&json!({"passed": reports, "failed": failures}));
+        }
+        for report in reports {
+            line(&format!(
+                "seed {}: trace {:016x}, {} events, {} operations ({} of unknown outcome), {} faults",
+                report.seed,
+                report.trace,
+                report.events,
+                report.operations,
+                report.unknown,
+                report.faults.values().sum::<u64>(),
+            ))?;
+        }
+        failures.iter().for_each(|(_, what)| say(what));
+        Ok(())
+    }
+
+    #[cfg(feature = "planted")]
+    fn check_plant(&self) -> Result<(), Failed> {
+        use evenkeel_dataplane::planted::Planted;
+        let Some(name) = &self.plant else {
+            return Ok(());
+        };
+        let names: Vec<&str> = Planted::ALL.iter().map(|(name, _)| *name).collect();
+        match Planted::named(name) {
+            Some(_) => Ok(()),
+            None => Err(failed(format!("there is no bug named {name:?}; there are {}", names.join(", ")))),
+        }
+    }
+
+    #[cfg(not(feature = "planted"))]
+    fn check_plant(&self) -> Result<(), Failed> {
+        match self.plant {
+            None => Ok(()),
+            Some(_) => Err(failed("this build has no bugs to plant; build it with --features planted")),
+        }
+    }
+
+    #[cfg(feature = "planted")]
+    fn plant(&self) {
+        let planted = self.plant.as_deref().and_then(evenkeel_dataplane::planted::Planted::named);
+        evenkeel_dataplane::planted::choose(planted);
+    }
+
+    #[cfg(not(feature = "planted"))]
+    fn plant(&self) {}
+}
+
+impl Shared<'_> {
+    fn work(&self) {
+        self.sim.plant();
+        loop {
+            let seed = self.next.fetch_add(1, Ordering::Relaxed);
+            if seed >= self.sim.seed + self.sim.seeds {
+                return;
+            }
+            match run(&self.sim.options(seed, false)) {
+                Ok(report) => self.reports.lock().expect("no thread panicked").push(report),
+                Err(failure) => {
+                    let mut what = format!(
+                        "{failure}\n  again: evenkeel sim --seed {seed} --seconds {} --story",
+                        self.sim.options(seed, false).seconds
+                    );
+                    if self.sim.story
+                        && let Err(failure) = run(&self.sim.options(seed, true))
+                    {
+                        what = format!("{}\n{what}", failure.story);
+                    }
+                    self.failures.lock().expect("no thread panicked").push((seed, what));
+                }
+            }
+            self.progress.inc(1);
+        }
+    }
+}
