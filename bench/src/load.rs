@@ -203,7 +203,7 @@ impl Load {
             while line.under_way.len() < per_line {
                 let due = now();
                 self.report.offered += u64::from(due >= self.from);
-                let (kind, key) = self.writer.draw.next();
+                let (kind, key) = self.writer.draw.operation();
                 self.writer.ask(line, kind, key, due);
             }
         }
@@ -216,7 +216,7 @@ impl Load {
             self.report.offered += u64::from(self.due >= self.from);
             let place = self.next_line % self.lines.len();
             self.next_line += 1;
-            let (kind, key) = self.writer.draw.next();
+            let (kind, key) = self.writer.draw.operation();
             self.writer.ask(&mut self.lines[place], kind, key, self.due);
             self.due += interval;
         }

@@ -86,7 +86,7 @@ impl Draw {
     }
 
     /// The next operation and its key.
-    pub fn next(&mut self) -> (Kind, u64) {
+    pub fn operation(&mut self) -> (Kind, u64) {
         let mut share = self.prng.below(100);
         let mix = self.workload.mix;
         let chosen = mix.iter().find(|(_, hundredths)| {
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn operations_come_in_their_shares_and_keys_stay_in_range() {
         let mut draw = Draw::new(Workload::named("ycsb-b").unwrap(), 1000, 7);
-        let drawn: Vec<_> = (0..20_000).map(|_| draw.next()).collect();
+        let drawn: Vec<_> = (0..20_000).map(|_| draw.operation()).collect();
         let puts = drawn.iter().filter(|(kind, _)| *kind == Kind::Put).count();
         assert!((800..1200).contains(&puts), "{puts} of 20000 are puts");
         assert!(drawn.iter().all(|(_, key)| *key < 1000));

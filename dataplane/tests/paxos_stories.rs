@@ -172,7 +172,7 @@ impl Stage {
                 let actor = self.actors.get_mut(&node).expect("it appended");
                 let record = actor.appended.pop_front().expect("it was counted");
                 actor.durable.push(record);
-                self.act(node, |replica, now, out| replica.persisted(now, out));
+                self.act(node, Replica::persisted);
             }
         }
         for (from, to, message) in messages {
@@ -183,7 +183,7 @@ impl Stage {
             self.act(to, |replica, now, out| replica.receive(now, from, message, out));
         }
         for node in nodes {
-            self.act(node, |replica, now, out| replica.end_turn(now, out));
+            self.act(node, Replica::end_turn);
         }
         happened || !self.messages.is_empty()
     }
@@ -198,7 +198,7 @@ impl Stage {
             self.now = self.now.after(TICK).min(until);
             let nodes: Vec<NodeId> = self.actors.keys().copied().collect();
             for node in nodes {
-                self.act(node, |replica, now, out| replica.tick(now, out));
+                self.act(node, Replica::tick);
             }
             self.run();
         }
@@ -231,7 +231,7 @@ impl Stage {
                 }
             }
         }
-        self.act(leader, |replica, now, out| replica.end_turn(now, out));
+        self.act(leader, Replica::end_turn);
     }
 
     fn status(&mut self) {
@@ -286,7 +286,7 @@ impl Stage {
                         replica.propose(EntryKind::Noop, timestamp, 1, |out| out.push(b'x'), out);
                     }
                 });
-                self.act(node(), |replica, now, out| replica.end_turn(now, out));
+                self.act(node(), Replica::end_turn);
             }
             "heartbeat" => self.heartbeat(node()),
             "cut" => {

@@ -19,10 +19,13 @@ pub struct Lookups {
     keys: Vec<LookupKey<'static>>,
     /// Who waits for each key; none: the answer only refreshes the cache.
     waiting: Vec<Option<FlightId>>,
-    unanswered: BTreeMap<SocketAddr, VecDeque<(RequestId, Vec<Option<FlightId>>)>>,
+    unanswered: BTreeMap<SocketAddr, VecDeque<Asked>>,
     next_request: u64,
     sent: u64,
 }
+
+/// A request to a server, and who waits for each of its keys.
+type Asked = (RequestId, Vec<Option<FlightId>>);
 
 /// How many servers are asked about each key.
 pub const SERVERS_ASKED: usize = 2;

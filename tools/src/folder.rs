@@ -138,7 +138,7 @@ pub fn format(
             std::fs::remove_dir_all(&path).map_err(|error| os(&path, error))?;
         }
         create_core(&path, storage.segments, segment_bytes, &block, offset, &mut |bytes| {
-            progress(before + bytes)
+            progress(before + bytes);
         })?;
     }
     let identity = FolderIdentity {

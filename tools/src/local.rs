@@ -281,7 +281,7 @@ impl Cluster {
     }
 
     fn wait_until_it_answers(&self) -> Result<(), LocalError> {
-        let client = evenkeel_client::Client::builder().endpoint(&self.endpoint()).connect();
+        let client = evenkeel_client::Client::builder().endpoint(self.endpoint()).connect();
         let answered = client.and_then(|client| client.list_tables().send());
         answered.map(|_| ()).map_err(LocalError::NotReady)
     }

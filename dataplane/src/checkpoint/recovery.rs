@@ -99,7 +99,7 @@ impl Recovered {
 #[derive(Debug)]
 enum Phase {
     Superblock,
-    Checkpoint(CheckpointReader),
+    Checkpoint(Box<CheckpointReader>),
     Log(Box<LogRecovery>),
     Flush { left: VecDeque<u32>, log: RecoveredLog },
 }
@@ -167,7 +167,8 @@ impl Recovery {
                 self.superblock = Some(superblock);
                 match superblock.checkpoint {
                     Some(name) => {
-                        self.phase = Phase::Checkpoint(CheckpointReader::new(name, superblock.sequence));
+                        self.phase =
+                            Phase::Checkpoint(Box::new(CheckpointReader::new(name, superblock.sequence)));
                         self.read_checkpoint()
                     }
                     None => self.begin_log(),

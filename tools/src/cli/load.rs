@@ -14,7 +14,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -33,8 +33,8 @@ pub(super) struct Load {
     table: String,
     /// The file: items in DynamoDB JSON, one a line; also .gz.
     file: PathBuf,
-    /// Note acknowledged lines here, and skip those that are noted; "none": note nothing. By default in the present
-    /// folder, under the names of file and table.
+    /// Note acknowledged lines here, and skip those that are noted; "none": note nothing. By default a file in the
+    /// present folder, named after file and table, that goes when the load is complete.
     #[arg(long, value_name = "FILE")]
     acknowledged: Option<PathBuf>,
 }
@@ -60,10 +60,10 @@ pub(super) struct Loaded {
 
 impl Load {
     pub(super) fn run(self, global: &Global) -> Outcome {
-        let acknowledged = match self.acknowledged {
-            Some(path) if path.as_os_str() == "none" => None,
-            Some(path) => Some(path),
-            None => Some(default_notes(&self.file, &self.table)),
+        let (acknowledged, keep) = match self.acknowledged {
+            Some(path) if path.as_os_str() == "none" => (None, true),
+            Some(path) => (Some(path), true),
+            None => (Some(default_notes(&self.file, &self.table)), false),
         };
         let client = global.connect()?;
         let notes = acknowledged.clone();
@@ -81,8 +81,10 @@ impl Load {
                 count(rate)
             ))?;
         }
-        if let Some(notes) = notes {
-            say(&format!("acknowledged lines are noted in {}", notes.display()));
+        match notes {
+            Some(notes) if keep => say(&format!("acknowledged lines are noted in {}", notes.display())),
+            Some(notes) => std::fs::remove_file(notes)?,
+            None => {}
         }
         Ok(Ended::Ok)
     }
@@ -113,10 +115,15 @@ impl Loading {
     /// Loads the file.
     pub(super) fn run(self) -> Result<Loaded, Failed> {
         let table = self.client.describe_table(&self.table).send()?;
-        let noted = self.acknowledged.as_deref().map_or(Ok(HashSet::new()), read_notes)?;
         let (source, length) = open(&self.file)?;
+        let (noted, notes) = match &self.acknowledged {
+            Some(path) => {
+                let (noted, notes) = open_notes(path, &title(&table, length))?;
+                (noted, Some(notes))
+            }
+            None => (HashSet::new(), None),
+        };
         let progress = bar(length, "{bar:30} {percent}%, {msg}, {eta} left");
-        let notes = self.acknowledged.as_deref().map(append_notes).transpose()?;
         let shared = Arc::new(Shared {
             table,
             notes: Mutex::new(notes),
@@ -259,26 +266,35 @@ fn named(number: u64, error: &Error) -> Failed {
     failed(format!("line {number}: {error}"))
 }
 
-/// The lines that an earlier run has noted. A last line that was torn by a crash does not count.
-fn read_notes(path: &Path) -> Result<HashSet<u64>, Failed> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(HashSet::new()),
-        Err(error) => return Err(failed(format!("{}: {error}", path.display()))),
-    };
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    Ok(whole.lines().filter_map(|line| line.split(' ').next()?.parse().ok()).collect())
+/// The first line of a file of notes: it is about this table, as long as it lives, and this file.
+fn title(table: &TableDescriptor, bytes: u64) -> String {
+    let TableDescriptor { id, hash_key, created_ms, .. } = table;
+    let life: String = hash_key.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("# table {} of {created_ms}, {life}; a file of {bytes} bytes", id.0)
 }
 
-fn append_notes(path: &Path) -> Result<BufWriter<File>, Failed> {
-    // A line that was torn is ended, so that the next one is whole.
-    let torn = std::fs::read(path).is_ok_and(|bytes| bytes.last().is_some_and(|byte| *byte != b'\n'));
-    let file = File::options().create(true).append(true).open(path);
-    let mut file = BufWriter::new(file.map_err(|error| failed(format!("{}: {error}", path.display())))?);
-    if torn {
-        writeln!(file)?;
+/// Opens a file of notes. Returns the numbers of the lines that an earlier run has noted, and where to note more. A last
+/// line that was torn by a crash does not count, and notes about another table or another file do not: they are dropped.
+fn open_notes(path: &Path, title: &str) -> Result<(HashSet<u64>, BufWriter<File>), Failed> {
+    let named = |error: std::io::Error| failed(format!("{}: {error}", path.display()));
+    let mut file =
+        File::options().create(true).truncate(false).read(true).write(true).open(path).map_err(named)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(named)?;
+    let whole = text.rfind('\n').map_or(0, |end| end + 1);
+    let mut lines = text[..whole].lines();
+    let same = lines.next() == Some(title);
+    if !same && !text.is_empty() {
+        say(&format!("{} is about another table or file: it is begun anew", path.display()));
     }
-    Ok(file)
+    file.set_len(if same { whole as u64 } else { 0 }).map_err(named)?;
+    file.seek(SeekFrom::End(0)).map_err(named)?;
+    let mut notes = BufWriter::new(file);
+    if !same {
+        writeln!(notes, "{title}").map_err(named)?;
+        return Ok((HashSet::new(), notes));
+    }
+    Ok((lines.filter_map(|line| line.split(' ').next()?.parse().ok()).collect(), notes))
 }
 
 /// The bytes of a file, unpacked if its name ends with .gz, with a count of how many of its own were read.

@@ -119,8 +119,11 @@ impl Checks {
             BTreeMap::new();
         for host in cluster.storage() {
             let host = &world.hosts[host];
-            let groups =
-                host.storage().and_then(|core| core.serving()).into_iter().flat_map(|core| core.groups());
+            let groups = host
+                .storage()
+                .and_then(|core| core.serving())
+                .into_iter()
+                .flat_map(evenkeel_dataplane::core::serving::Serving::groups);
             for group in groups {
                 let (partition, state) = (group.replica.partition(), group.state());
                 let (name, other) = *first.entry(partition).or_insert((&host.name, state));

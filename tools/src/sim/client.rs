@@ -440,7 +440,9 @@ impl SimClient {
 
 fn read_item(archive: &[u8], checksum: u32) -> Seen {
     assert_eq!(crc32c(archive), checksum, "items arrive as they were written");
-    let item = access_item(archive).and_then(|item| item.to_item()).expect("stored items are items");
+    let item = access_item(archive)
+        .and_then(evenkeel_wire::item::ArchivedItem::to_item)
+        .expect("stored items are items");
     let number = |name: &str| match item.get(name) {
         Some(Value::N(number)) => Number::to_i64(number).unwrap_or(0),
         _ => 0,

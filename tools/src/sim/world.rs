@@ -387,7 +387,7 @@ impl World {
                     Ok(None) | Err(_) => damaged.push(link),
                 },
                 Inbound::Up { endpoint, peer } => {
-                    machine.step(now, Input::Up { endpoint, peer }, &mut effects)
+                    machine.step(now, Input::Up { endpoint, peer }, &mut effects);
                 }
                 Inbound::Down { endpoint } => machine.step(now, Input::Down { endpoint }, &mut effects),
                 Inbound::Disk(completion) => machine.step(now, Input::Disk(completion), &mut effects),

@@ -1,5 +1,4 @@
 //! Frames over real sockets, in every shape in which TCP can deliver them, in both directions.
-#![allow(clippy::wildcard_enum_match_arm, reason = "a test looks at the cases that it means")]
 
 mod common;
 

@@ -1,5 +1,4 @@
 //! Links that a machine opens: when they fail, when they come back, and what it is told.
-#![allow(clippy::wildcard_enum_match_arm, reason = "a test looks at the cases that it means")]
 
 mod common;
 

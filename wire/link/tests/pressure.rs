@@ -1,5 +1,4 @@
 //! Peers that do not read: what they can make a machine hold is bounded, and others do not notice.
-#![allow(clippy::wildcard_enum_match_arm, reason = "a test looks at the cases that it means")]
 
 mod common;
 
