@@ -1,7 +1,7 @@
 //! A group on this core: its replica and its partition, joined.
 //!
-//! The replica says what is committed; the partition applies it and knows who waits for it. Requests come in here,
-//! and answers leave from here; records and messages go through [`Output`]s to the core.
+//! The replica says what is committed; the partition applies it and knows who waits for it. Requests come in
+//! here, and answers leave from here; records and messages go through [`Output`]s to the core.
 
 use crate::limits::GROUP_LOG_BYTES_KEPT;
 use crate::partition::pending::{Asker, Pending};
@@ -229,7 +229,8 @@ impl Group {
         }
     }
 
-    /// What a checkpoint must hold of this group: its state record, what is accepted and not applied, and its state.
+    /// What a checkpoint must hold of this group: its state record, what is accepted and not applied, and its
+    /// state.
     #[must_use]
     pub fn image(&mut self) -> (Record, Vec<Record>, State) {
         let staged = self.staged.take();
@@ -250,15 +251,15 @@ impl Group {
         self.replica.state_record(state.applied, state.applied_ballot, state.timestamp)
     }
 
-    /// Whether `state` is ahead of what this replica knows to be committed, and not already covered by its log. A log
-    /// that covers it is never given up: the leader may count on what lies behind.
+    /// Whether `state` is ahead of what this replica knows to be committed, and not already covered by its
+    /// log. A log that covers it is never given up: the leader may count on what lies behind.
     fn needs(&self, state: &State) -> bool {
         let covered = self.replica.log().point(state.slot()) == Some(state.applied);
         state.slot() > self.replica.commit() && !covered
     }
 
-    /// Takes a received snapshot, to be installed once a checkpoint holds it. If it is not needed, the leader is told
-    /// how far this replica is.
+    /// Takes a received snapshot, to be installed once a checkpoint holds it. If it is not needed, the leader
+    /// is told how far this replica is.
     pub fn stage(&mut self, state: State) {
         if self.needs(&state) {
             self.staged = Some(Staged { state, in_checkpoint: false });

@@ -9,8 +9,8 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a granted lease lasts (section 6.2 of the ATC 2022 paper: a couple of seconds).
 pub const LEASE_TERM: Duration = Duration::from_millis(1600);
 
-/// How much the clocks of two hosts may drift apart within one term: 2%, far above what a working CLOCK_BOOTTIME
-/// does. A leader gives its lease up this much early, and a new one waits this much longer.
+/// How much the clocks of two hosts may drift apart within one term: 2%, far above what a working
+/// CLOCK_BOOTTIME does. A leader gives its lease up this much early, and a new one waits this much longer.
 pub const LEASE_DRIFT: Duration = Duration::from_millis(32);
 
 /// Silence of a leader after which a follower begins to ask its peers about it.
@@ -46,8 +46,8 @@ pub const FOLLOWER_WINDOW_BYTES: usize = 8 * 1024 * 1024;
 /// Entries under way to one follower of one group.
 pub const FOLLOWER_WINDOW_ENTRIES: usize = 4096;
 
-/// Applied entries that a group keeps in memory for a follower that is behind, bytes. A follower that needs older
-/// ones is sent a snapshot.
+/// Applied entries that a group keeps in memory for a follower that is behind, bytes. A follower that needs
+/// older ones is sent a snapshot.
 pub const GROUP_LOG_BYTES_KEPT: usize = 16 * 1024 * 1024;
 
 /// Writes of one partition that may wait for their quorum.
@@ -77,7 +77,8 @@ pub const SEGMENT_BYTES_MIN: u64 = 8 * 1024 * 1024;
 /// Free segments that client writes leave alone: promises, group states and copies must always find room.
 pub const SEGMENTS_RESERVED: usize = 2;
 
-/// Fewest segments. A checkpoint begins when half of them are used, which must be before only the reserve is left.
+/// Fewest segments. A checkpoint begins when half of them are used, which must be before only the reserve is
+/// left.
 pub const SEGMENTS_MIN: u32 = 6;
 
 /// Bytes of records in one chunk of a checkpoint or a snapshot, unless one record alone is larger.
@@ -86,8 +87,8 @@ pub const CHUNK_BYTES: usize = 256 * 1024;
 /// Chunks of a snapshot under way to one receiver.
 pub const SNAPSHOT_WINDOW_CHUNKS: u32 = 4;
 
-/// How long a snapshot's sender waits for an acknowledgement before it sends again, and its receiver for a chunk
-/// before it forgets the transfer.
+/// How long a snapshot's sender waits for an acknowledgement before it sends again, and its receiver for a
+/// chunk before it forgets the transfer.
 pub const SNAPSHOT_PATIENCE: Duration = Duration::from_millis(1000);
 
 /// Bytes read at once during recovery.
@@ -114,7 +115,8 @@ pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(1000);
 /// How often the catalogue repeats orders that were not answered.
 pub const CATALOG_RETRY: Duration = Duration::from_millis(500);
 
-/// How often the catalogue speaks to every core, even if it has no order for it: a core that lost data asks back.
+/// How often the catalogue speaks to every core, even if it has no order for it: a core that lost data asks
+/// back.
 pub const CATALOG_GREETING: Duration = Duration::from_millis(3000);
 
 /// Most partitions that a table may be created with.

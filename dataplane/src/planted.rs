@@ -1,7 +1,7 @@
 //! Bugs on purpose, to prove that the simulator and the tests would find them.
 //!
-//! Without the cargo feature `planted`, [`active`] is the constant `false` and none of this is in the build. With
-//! it, a test chooses one bug for its thread, or a process chooses one by the environment variable
+//! Without the cargo feature `planted`, [`active`] is the constant `false` and none of this is in the build.
+//! With it, a test chooses one bug for its thread, or a process chooses one by the environment variable
 //! `EVENKEEL_PLANTED`.
 
 /// A bug that can be planted (docs/testing.md tells what each breaks and what finds it).

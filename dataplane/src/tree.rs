@@ -1,8 +1,9 @@
 //! The ordered tree that holds a partition's items: the only place that knows how they are kept.
 //!
-//! It is a persistent ordered map in memory (docs/decisions/0006-tree.md): [`Tree::snapshot`] costs a pointer, and
-//! the snapshot stays as it was while the tree changes. The on-disk tree will stand here; what uses this one asks for
-//! one key, for a range in steps, or for a snapshot, and keeps no reference between turns.
+//! It is a persistent ordered map in memory (docs/decisions/0006-tree.md): [`Tree::snapshot`] costs a
+//! pointer, and the snapshot stays as it was while the tree changes. The on-disk tree will stand here; what
+//! uses this one asks for one key, for a range in steps, or for a snapshot, and keeps no reference between
+//! turns.
 
 use bytes::Bytes;
 use evenkeel_wire::ids::Slot;

@@ -1,5 +1,5 @@
-//! Failure stories of the log: what a crash, a torn write or a flipped bit leaves behind, and what recovery makes of
-//! it. The disk is a map of files in memory; a story decides which writes reach it.
+//! Failure stories of the log: what a crash, a torn write or a flipped bit leaves behind, and what recovery
+//! makes of it. The disk is a map of files in memory; a story decides which writes reach it.
 
 use bytes::Bytes;
 use evenkeel_dataplane::limits::{SEGMENT_BYTES_MIN, WATERMARK_WITHIN};

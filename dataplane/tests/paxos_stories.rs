@@ -1,10 +1,10 @@
-//! Protocol stories: each file in `stories/` is a script that a person can read. A line that begins with `>` is a
-//! command; what follows it is the exact traffic that it causes. `UPDATE_STORIES=1 cargo test` writes the traffic
-//! anew, for review.
+//! Protocol stories: each file in `stories/` is a script that a person can read. A line that begins with `>`
+//! is a command; what follows it is the exact traffic that it causes. `UPDATE_STORIES=1 cargo test` writes
+//! the traffic anew, for review.
 //!
 //! ```text
 //! > run                  deliver messages and let records become durable, until nothing happens
-//! > step                 the same, once: what was sent before is delivered, what was appended before is durable
+//! > step                 the same, once: what was sent before is delivered, what was appended is durable
 //! > wait 20ms            let time pass, in ticks of 20 ms, with everything that follows from it
 //! > propose n1 2         let n1 propose two entries
 //! > heartbeat n1         let n1 renew its leases with everybody who can hear it
@@ -254,7 +254,8 @@ impl Stage {
                     let (promised, durable, commit) =
                         (replica.promised(), replica.durable(), replica.commit());
                     format!(
-                        "{role}{voice}: promised {promised}, log to {}@{}, durable {durable}, committed {commit}",
+                        "{role}{voice}: promised {promised}, log to {}@{}, durable {durable}, \
+                         committed {commit}",
                         end.slot, end.ballot
                     )
                 }

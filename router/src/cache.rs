@@ -1,4 +1,5 @@
-//! Routes that a router remembers. By design it saves nothing but time: every look-up goes to MemDS all the same.
+//! Routes that a router remembers. By design it saves nothing but time: every look-up goes to MemDS all the
+//! same.
 
 use crate::limits::CACHED_ROUTES_MAX;
 use evenkeel_wire::ids::TableId;

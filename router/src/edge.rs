@@ -1,8 +1,8 @@
 //! The edge: the one place where what a client sends is validated fully.
 //!
 //! In two steps. [`lookup_key`] reads just enough of a body to know which route it needs. [`validate`] checks
-//! everything else once the table is known: the item's canonical form, size and depth, that its key is the key that
-//! the envelope names, expressions. Behind the edge, cores verify checksums and envelopes only.
+//! everything else once the table is known: the item's canonical form, size and depth, that its key is the
+//! key that the envelope names, expressions. Behind the edge, cores verify checksums and envelopes only.
 
 use evenkeel_wire::checksum::crc32c;
 use evenkeel_wire::error::{ErrorCode, Problem};

@@ -26,7 +26,8 @@ pub struct FlightId(pub u64);
 /// How far a request is.
 #[derive(Clone, Debug)]
 pub enum Stage {
-    /// It waits for a route. How many MemDS servers can still answer, and what those that did not know it said.
+    /// It waits for a route. How many MemDS servers can still answer, and what those that did not know it
+    /// said.
     Lookup {
         /// Servers that were asked and have not answered.
         unanswered: u8,

@@ -1,6 +1,7 @@
 //! The router and MemDS: metadata with constant work.
 //!
-//! * [`route`]: a request's way through a router, top to bottom. [`edge`]: the one full validation of what clients send.
+//! * [`route`]: a request's way through a router, top to bottom. [`edge`]: the one full validation of what
+//!   clients send.
 //! * [`cache`]: routes that a router remembers. [`lookups`]: questions to MemDS, hit or miss.
 //! * [`flight`]: requests under way. [`batch`]: requests of many keys.
 //! * [`memds`]: the metadata server.

@@ -8,7 +8,8 @@ pub const FLIGHTS_MAX: usize = 16_384;
 /// Bytes of their bodies.
 pub const FLIGHT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Routes that a router remembers. When there are more it forgets all: by design that changes nothing for MemDS.
+/// Routes that a router remembers. When there are more it forgets all: by design that changes nothing for
+/// MemDS.
 pub const CACHED_ROUTES_MAX: usize = 65_536;
 
 /// How long a request without a deadline may take.

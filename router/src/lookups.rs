@@ -1,8 +1,8 @@
 //! Questions to MemDS: constant work.
 //!
-//! Every key that a client names becomes one look-up at each of two servers, whether the cache knows its route or
-//! not: so what MemDS has to do depends on the traffic and on nothing else. All look-ups of a turn travel in one
-//! frame per server.
+//! Every key that a client names becomes one look-up at each of two servers, whether the cache knows its
+//! route or not: so what MemDS has to do depends on the traffic and on nothing else. All look-ups of a turn
+//! travel in one frame per server.
 
 use crate::flight::FlightId;
 use crate::limits::LOOKUP_FRAMES_MAX;

@@ -1,8 +1,8 @@
 //! The MemDS server: the whole routing map, in memory (section 6.6 of the ATC 2022 paper).
 //!
-//! It stores nothing and decides nothing. Storage cores publish the groups that they lead; the catalogue publishes
-//! the tables; routers ask. A restarted server says "warming" until it has heard from the catalogue, and has
-//! everything a second later. Older never overwrites newer.
+//! It stores nothing and decides nothing. Storage cores publish the groups that they lead; the catalogue
+//! publishes the tables; routers ask. A restarted server says "warming" until it has heard from the
+//! catalogue, and has everything a second later. Older never overwrites newer.
 
 use crate::limits::MEMDS_ROUTES_MAX;
 use ahash::AHashMap;

@@ -1,9 +1,9 @@
-//! A request's way through a router. [`Router::route`] reads top to bottom: admit, look the route up in the cache,
-//! enqueue the same look-up to MemDS hit or miss, forward.
+//! A request's way through a router. [`Router::route`] reads top to bottom: admit, look the route up in the
+//! cache, enqueue the same look-up to MemDS hit or miss, forward.
 //!
-//! Everything behind it is about what happens when that does not suffice: a miss waits for the first of two answers;
-//! a wrongly contacted core answers with what it knows, and the request goes out once more; a link that breaks counts
-//! like a wrong contact, because the token in a write makes a second attempt safe.
+//! Everything behind it is about what happens when that does not suffice: a miss waits for the first of two
+//! answers; a wrongly contacted core answers with what it knows, and the request goes out once more; a link
+//! that breaks counts like a wrong contact, because the token in a write makes a second attempt safe.
 
 use crate::batch::{Batches, PartAnswer, take_apart};
 use crate::cache::{Cache, CacheMode, Routed};

@@ -1,7 +1,7 @@
 //! Buffers that direct I/O accepts: aligned to a block, of a length that is a whole number of blocks.
 //!
-//! A buffer knows how much of it is filled. It may carry the index under which a ring has registered its memory,
-//! so that the door can use a fixed write; logic carries the index and never looks at it.
+//! A buffer knows how much of it is filled. It may carry the index under which a ring has registered its
+//! memory, so that the door can use a fixed write; logic carries the index and never looks at it.
 #![allow(unsafe_code)]
 
 use crate::limits::BLOCK_BYTES;
@@ -123,8 +123,8 @@ impl Deref for AlignedBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `filled <= capacity`, all `capacity` bytes were zeroed when allocated, and `&self` keeps them from
-        // changing.
+        // SAFETY: `filled <= capacity`, all `capacity` bytes were zeroed when allocated, and `&self` keeps
+        // them from changing.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.filled) }
     }
 }

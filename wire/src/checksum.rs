@@ -1,5 +1,5 @@
-//! The two checks of stored and sent bytes (docs/decisions/0003-hashes.md): CRC-32C for frames and items, XXH3
-//! with 128 bits for chains.
+//! The two checks of stored and sent bytes (docs/decisions/0003-hashes.md): CRC-32C for frames and items,
+//! XXH3 with 128 bits for chains.
 
 use std::fmt;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64, xxh3_128};
@@ -16,7 +16,8 @@ pub fn hash64(bytes: &[u8]) -> u64 {
     xxh3_64(bytes)
 }
 
-/// A 128-bit XXH3 value: a link of a hash chain, or the check of a large block. Zero stands before a chain's start.
+/// A 128-bit XXH3 value: a link of a hash chain, or the check of a large block. Zero stands before a chain's
+/// start.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct Hash128(pub [u8; 16]);
 

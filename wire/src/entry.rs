@@ -1,5 +1,5 @@
-//! Log entries of a replication group: their logical bytes, which are identical on every replica and chained by
-//! hashes.
+//! Log entries of a replication group: their logical bytes, which are identical on every replica and chained
+//! by hashes.
 //!
 //! ```text
 //!  offset  bytes  field
@@ -16,8 +16,8 @@
 //!      64      …  payload
 //! ```
 //!
-//! The entry's own hash is XXH3-128 of all these bytes. The payload of a write holds the evaluated result, never an
-//! expression:
+//! The entry's own hash is XXH3-128 of all these bytes. The payload of a write holds the evaluated result,
+//! never an expression:
 //!
 //! ```text
 //!       0     16  client           token of the request
@@ -30,16 +30,17 @@
 //!      50      2  item format      1
 //!      52      2  origin region    0 until there are several
 //!      54      2  item flags       reserved, zero
-//!      56      4  item checksum    CRC-32C, computed by the client (by the leader for an update); refused: the code
+//!      56      4  item checksum    CRC-32C, computed by the client (by the leader for an update);
+//!                                  refused: the code
 //!      60      4  key bytes
 //!      64      4  extension bytes
 //!      68      4  item bytes
 //!      72      …  key, extensions (skippable), item; refused: why, as text
 //! ```
 //!
-//! A refusal that depends on the item (a failed condition, an update that does not fit) is an outcome like any other
-//! and is written down: otherwise a duplicate of the request that arrives late could succeed after its client was told
-//! that it failed.
+//! A refusal that depends on the item (a failed condition, an update that does not fit) is an outcome like
+//! any other and is written down: otherwise a duplicate of the request that arrives late could succeed after
+//! its client was told that it failed.
 
 use crate::checksum::Hash128;
 use crate::error::ErrorCode;

@@ -1,7 +1,7 @@
 //! Errors as they travel: a stable code, what the code implies, and a sentence for a person.
 //!
-//! A [`Problem`] says what happened, why, and what to do. Two facts are derived from the code and never guessed from
-//! the text: whether trying again can help, and whether the request may have been executed.
+//! A [`Problem`] says what happened, why, and what to do. Two facts are derived from the code and never
+//! guessed from the text: whether trying again can help, and whether the request may have been executed.
 
 use crate::expression::ExpressionError;
 use crate::frame::Kind;

@@ -16,9 +16,9 @@
 //!      64      …  body
 //! ```
 //!
-//! All integers are little-endian. The header is checked before anything looks at the body, and the body's checksum
-//! before rkyv does. A router forwards a body as it came, under a new header, so the client's body checksum is the
-//! one that the storage core verifies.
+//! All integers are little-endian. The header is checked before anything looks at the body, and the body's
+//! checksum before rkyv does. A router forwards a body as it came, under a new header, so the client's body
+//! checksum is the one that the storage core verifies.
 
 use crate::checksum::crc32c;
 use crate::error::{ErrorCode, Problem};

@@ -1,9 +1,9 @@
 //! The handshake: the first frame each way on every connection.
 //!
-//! The side that connected says who it is, which protocol versions it speaks and which cluster it means; the other
-//! side answers with the same. Before that, a connection may carry only this one small frame. The place for
-//! authentication is reserved: a process that receives a credential it cannot check refuses the connection rather
-//! than ignore it.
+//! The side that connected says who it is, which protocol versions it speaks and which cluster it means; the
+//! other side answers with the same. Before that, a connection may carry only this one small frame. The place
+//! for authentication is reserved: a process that receives a credential it cannot check refuses the
+//! connection rather than ignore it.
 
 use crate::error::{ErrorAnswer, ErrorCode, Problem};
 use crate::frame::{Header, Kind, VERSION, seal};
@@ -133,8 +133,8 @@ pub fn greet(identity: &Identity, out: &mut Vec<u8>) {
     seal(out, Header::new(Kind::Hello, RequestId(0)), |out| encode(&hello, out));
 }
 
-/// Checks the first frame of the side that connected and appends the answer: a [`HelloAnswer`], or the error, after
-/// which the connection is closed.
+/// Checks the first frame of the side that connected and appends the answer: a [`HelloAnswer`], or the error,
+/// after which the connection is closed.
 ///
 /// # Errors
 /// When the other side may not speak to us.

@@ -1,7 +1,7 @@
 //! Ids and counters, each a type of its own so that none can be passed for another.
 //!
-//! All are plain integers on the wire and on disk. Zero means "none yet" for the counters ([`Slot`], [`Epoch`],
-//! [`Lsn`], [`Ballot`]); the first real value is one.
+//! All are plain integers on the wire and on disk. Zero means "none yet" for the counters ([`Slot`],
+//! [`Epoch`], [`Lsn`], [`Ballot`]); the first real value is one.
 
 use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
@@ -10,7 +10,8 @@ macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $int:ty, $prefix:literal) => {
         $(#[$doc])*
         #[derive(
-            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize,
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
+            Archive, Serialize, Deserialize,
         )]
         pub struct $name(pub $int);
 

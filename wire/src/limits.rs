@@ -1,18 +1,18 @@
-//! Physics: every fixed bound of the system, with its unit and its reason. What operators may choose is in the
-//! configuration, not here.
+//! Physics: every fixed bound of the system, with its unit and its reason. What operators may choose is in
+//! the configuration, not here.
 
 /// Largest item by DynamoDB's size rule (`item::size`), bytes: 400 KiB (developer guide, limits).
 pub const ITEM_BYTES_MAX: usize = 400 * 1024;
 
-/// Largest encoded item, bytes. The archive of a list of many tiny elements is several times its size by the rule
-/// (a NULL counts 2 bytes and takes 9), so this bound is wider than the other.
+/// Largest encoded item, bytes. The archive of a list of many tiny elements is several times its size by the
+/// rule (a NULL counts 2 bytes and takes 9), so this bound is wider than the other.
 pub const ITEM_ARCHIVE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Deepest nesting of lists and maps (developer guide, limits).
 pub const NESTING_LEVELS_MAX: usize = 32;
 
-/// Deepest chain of pointers that the archive validator follows: root, attributes, 31 containers, a set and its
-/// element, and one that the validator keeps.
+/// Deepest chain of pointers that the archive validator follows: root, attributes, 31 containers, a set and
+/// its element, and one that the validator keeps.
 pub const ARCHIVE_DEPTH_MAX: usize = NESTING_LEVELS_MAX + 4;
 
 /// Largest partition key value, bytes (developer guide, limits).

@@ -1,7 +1,7 @@
 //! The seeded generator: the only randomness that logic has.
 //!
-//! xoshiro256** (Blackman and Vigna), seeded through SplitMix64. The sequence for a seed never changes: simulator
-//! runs are replayed by it. Not for secrets.
+//! xoshiro256** (Blackman and Vigna), seeded through SplitMix64. The sequence for a seed never changes:
+//! simulator runs are replayed by it. Not for secrets.
 
 /// A deterministic pseudo-random generator.
 #[derive(Clone, Debug)]

@@ -107,7 +107,8 @@ pub struct TableDescriptor {
 }
 
 impl TableDescriptor {
-    /// The table of tables: every process knows it without asking. Its key is a table's name, its hash key is zero.
+    /// The table of tables: every process knows it without asking. Its key is a table's name, its hash key is
+    /// zero.
     #[must_use]
     pub fn system() -> Self {
         Self {

@@ -8,9 +8,9 @@
 //! 3. [`Machine::step`] for each input, then [`Machine::end_turn`];
 //! 4. perform the [`Effects`].
 //!
-//! The clock is read after the last input was taken and before the first is executed. That order is what makes a
-//! lease check inside `step` sound: a process that was paused finds its lease expired, and a reply that is decided
-//! in a turn speaks of an instant after the request's arrival at which the lease held.
+//! The clock is read after the last input was taken and before the first is executed. That order is what
+//! makes a lease check inside `step` sound: a process that was paused finds its lease expired, and a reply
+//! that is decided in a turn speaks of an instant after the request's arrival at which the lease held.
 //!
 //! A machine never waits. What it wants from the outside is an effect, and the outcome is a later input.
 
@@ -179,7 +179,8 @@ pub enum DiskFault {
     },
 }
 
-/// Why a machine must stop: it can no longer keep its promises. The process reports it loudly and ends its service.
+/// Why a machine must stop: it can no longer keep its promises. The process reports it loudly and ends its
+/// service.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct Halt(pub String);

@@ -1,9 +1,10 @@
 //! The catalogue: the table of tables, kept by whoever leads the system partition.
 //!
-//! A table's record is an item of the system table ([`record`]). The leader reads all of them when it begins to lead
-//! and after every change, and works towards what they say: it orders cores to create and remove replicas, repeats
-//! orders until they are confirmed, and moves tables from creating to active and from deleting to gone. All of that
-//! can be done again by the next leader: orders are idempotent and confirmations are not stored.
+//! A table's record is an item of the system table ([`record`]). The leader reads all of them when it begins
+//! to lead and after every change, and works towards what they say: it orders cores to create and remove
+//! replicas, repeats orders until they are confirmed, and moves tables from creating to active and from
+//! deleting to gone. All of that can be done again by the next leader: orders are idempotent and
+//! confirmations are not stored.
 //!
 //! * [`placement`]: where a new table's replicas go.
 
@@ -436,7 +437,8 @@ impl Serving {
         Ok(())
     }
 
-    /// Checks that no table has this name. One that is proposed may still come to nothing: the asker must wait.
+    /// Checks that no table has this name. One that is proposed may still come to nothing: the asker must
+    /// wait.
     fn check_free(&self, name: &str) -> Result<(), Problem> {
         let Some(leading) = &self.catalog.leading else {
             return Ok(());
@@ -476,8 +478,8 @@ fn check_schema(schema: &KeySchema) -> Result<(), Problem> {
     schema.check().map_err(|error| Problem::new(ErrorCode::Validation, error.to_string()))
 }
 
-/// How many partitions a new table gets: what was asked for, or what its capacity needs (section 3 of the ATC 2022
-/// paper: 3000 read and 1000 write units each).
+/// How many partitions a new table gets: what was asked for, or what its capacity needs (section 3 of the ATC
+/// 2022 paper: 3000 read and 1000 write units each).
 fn partitions_of(create: &CreateTable) -> Result<u32, Problem> {
     let partitions = match (create.partitions, create.billing) {
         (0, Billing::OnDemand) => u64::from(ON_DEMAND_PARTITIONS),

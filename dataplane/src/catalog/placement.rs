@@ -1,7 +1,7 @@
 //! Where a new table's replicas go: each partition on three nodes in three availability zones.
 //!
-//! Within a zone the node with the fewest replicas is taken, then its cores in turn. The first member of a group
-//! stands for leadership first, so the zones take turns in being first.
+//! Within a zone the node with the fewest replicas is taken, then its cores in turn. The first member of a
+//! group stands for leadership first, so the zones take turns in being first.
 
 use crate::config::NodeInfo;
 use evenkeel_wire::error::{ErrorCode, Problem};
@@ -55,7 +55,8 @@ pub fn place(
     Ok(groups.collect())
 }
 
-/// Where partition `index` of `partitions` begins: the hash space, which a storage key begins with, in equal parts.
+/// Where partition `index` of `partitions` begins: the hash space, which a storage key begins with, in equal
+/// parts.
 fn border(index: u32, partitions: u32) -> Vec<u8> {
     if index == 0 || index == partitions {
         return Vec::new();

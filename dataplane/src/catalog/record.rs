@@ -1,5 +1,5 @@
-//! A table's record in the catalogue: an ordinary item of the system table, so that it is replicated, checkpointed
-//! and scanned like any other.
+//! A table's record in the catalogue: an ordinary item of the system table, so that it is replicated,
+//! checkpointed and scanned like any other.
 //!
 //! ```text
 //!  name    S   the table's name, which is the key

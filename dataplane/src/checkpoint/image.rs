@@ -7,14 +7,14 @@
 //!       6      2  format           1
 //!       8      …  payload
 //!
-//!  begin    log record of kind "group state" (wal/record.rs): configuration, and the slot that the state is of;
-//!           8 bytes before it: when tokens were last swept, log milliseconds
+//!  begin    log record of kind "group state" (wal/record.rs): configuration, and the slot that the state
+//!           is of; 8 bytes before it: when tokens were last swept, log milliseconds
 //!  cell     slot 8, timestamp 8, item checksum 4, item format 2, origin region 2, item flags 4, key bytes 4,
 //!           extension bytes 4, item bytes 4, then key, extensions, item
 //!  session  client 16, acknowledged below 8, latest issued 8
-//!  outcome  (of the session before it) sequence 8, issued 8, request hash 8, slot 8, timestamp 8, flag 4 (0 nothing,
-//!           1 an item, 2 a refusal follows the key), item checksum or code 4, key bytes 4, item or text bytes 4, then
-//!           key, item or text
+//!  outcome  (of the session before it) sequence 8, issued 8, request hash 8, slot 8, timestamp 8, flag 4 (0
+//!           nothing, 1 an item, 2 a refusal follows the key), item checksum or code 4, key bytes 4, item or
+//!           text bytes 4, then key, item or text
 //!  end      cells 8, sessions 8
 //! ```
 //!
@@ -114,8 +114,8 @@ impl ImageRecord {
         out[start..start + 4].copy_from_slice(&length.to_le_bytes());
     }
 
-    /// Takes the first record from `bytes`. Keys and items are copied out of them, so that one item does not keep a
-    /// whole chunk in memory.
+    /// Takes the first record from `bytes`. Keys and items are copied out of them, so that one item does not
+    /// keep a whole chunk in memory.
     ///
     /// # Errors
     /// When the bytes are not one.

@@ -1,11 +1,13 @@
 //! Checkpoints: a core's committed state in a file, so that the log before it can be recycled.
 //!
-//! A checkpoint holds a consistent snapshot of every group of the core. It is written in the background into one of
-//! two files, used in turn; when it is durable, one block of the superblock names it together with the place where
-//! the log now begins. At that place stands, for every group, its state and whatever was accepted and not yet applied
-//! when the snapshot was taken: promises, membership and open entries are copied forward before anything is recycled.
+//! A checkpoint holds a consistent snapshot of every group of the core. It is written in the background into
+//! one of two files, used in turn; when it is durable, one block of the superblock names it together with the
+//! place where the log now begins. At that place stands, for every group, its state and whatever was accepted
+//! and not yet applied when the snapshot was taken: promises, membership and open entries are copied forward
+//! before anything is recycled.
 //!
-//! * [`image`]: the records that a partition's state is made of, in a checkpoint and in a snapshot to a peer alike.
+//! * [`image`]: the records that a partition's state is made of, in a checkpoint and in a snapshot to a peer
+//!   alike.
 //! * [`chunk`]: how they stand in the file. [`superblock`]: what names a checkpoint.
 //! * [`writer`]: writes one, a chunk at a time. [`recovery`]: reads superblock, checkpoint and log back.
 

@@ -1,8 +1,8 @@
-//! Recovery: superblock, then checkpoint, then log, one disk operation at a time, into what the core's groups start
-//! from.
+//! Recovery: superblock, then checkpoint, then log, one disk operation at a time, into what the core's groups
+//! start from.
 //!
-//! Everything that was read is made durable before the core votes: a write that survived the crash of the process
-//! may still lie in the device's cache only.
+//! Everything that was read is made durable before the core votes: a write that survived the crash of the
+//! process may still lie in the device's cache only.
 
 use super::chunk::{CHUNK_HEADER_BYTES, ChunkHeader, ChunkPlace};
 use super::image::ImageSink;
@@ -65,8 +65,8 @@ pub struct Recovered {
     pub log: RecoveredLog,
     /// The chunk of the checkpoint that could not be read, if one could not: the groups begin empty.
     pub damaged_chunk: Option<ChunkPlace>,
-    /// The groups: what their replica starts from, and their state. After damage none of them may vote until it is
-    /// refilled by its peers.
+    /// The groups: what their replica starts from, and their state. After damage none of them may vote until
+    /// it is refilled by its peers.
     pub groups: Vec<(Seed, State)>,
 }
 

@@ -1,5 +1,5 @@
-//! The superblock: two alternating blocks, of which the newer valid one counts. It names the present checkpoint and
-//! where the log begins.
+//! The superblock: two alternating blocks, of which the newer valid one counts. It names the present
+//! checkpoint and where the log begins.
 //!
 //! ```text
 //!  offset  bytes  field
@@ -17,7 +17,8 @@
 //!      72      8  log start offset
 //!      80      8  chunks           of the checkpoint
 //!      88     16  last hash        of the header of the checkpoint's last chunk
-//!     104      4  flags            1: acknowledged data was lost here, and not all of it is known to be refilled
+//!     104      4  flags            1: acknowledged data was lost here, and not all of it is known to be
+//!                                  refilled
 //!     108     20  reserved, zero
 //!     128      4  checksum         CRC-32C of bytes 0..128
 //! ```
@@ -63,8 +64,8 @@ pub struct Superblock {
     pub log_start: LogStart,
     /// The present checkpoint, if there is one.
     pub checkpoint: Option<CheckpointName>,
-    /// Acknowledged data was lost here, and it is not known yet that all of it was refilled: there may have been groups
-    /// that nothing here speaks of any more.
+    /// Acknowledged data was lost here, and it is not known yet that all of it was refilled: there may have
+    /// been groups that nothing here speaks of any more.
     pub memory_lost: bool,
 }
 

@@ -1,8 +1,9 @@
-//! Writes checkpoints, one chunk at a time and one at most under way, so that requests beside it hardly notice.
+//! Writes checkpoints, one chunk at a time and one at most under way, so that requests beside it hardly
+//! notice.
 //!
-//! The order of what becomes durable: the copies in the log and all chunks, then the superblock, then segments are
-//! recycled. A checkpoint that fails for want of space is given up and tried again later: until then the log fills,
-//! and the core refuses writes. Any other failure halts the core.
+//! The order of what becomes durable: the copies in the log and all chunks, then the superblock, then
+//! segments are recycled. A checkpoint that fails for want of space is given up and tried again later: until
+//! then the log fills, and the core refuses writes. Any other failure halts the core.
 
 use super::chunk::{ChunkPlace, lay_out};
 use super::image::ImageSource;

@@ -101,8 +101,8 @@ pub fn read(kind: Kind, body: &[u8]) -> Result<Option<Message>, Problem> {
     Ok(Some(message))
 }
 
-/// Takes entries apart by the lengths in their headers. They share one copy; each is checked where it is accepted,
-/// and a length that leads outside makes a last piece that will not pass that check.
+/// Takes entries apart by the lengths in their headers. They share one copy; each is checked where it is
+/// accepted, and a length that leads outside makes a last piece that will not pass that check.
 fn split(entries: &[u8]) -> Vec<Bytes> {
     let mut left = Bytes::copy_from_slice(entries);
     let mut pieces = Vec::new();

@@ -3,7 +3,8 @@
 //! * [`StorageCore`] recovers, then serves.
 //! * [`serving`]: the turn: what a core does with each input and at the end of a turn.
 //! * [`requests`]: routers' requests. [`peers`]: other cores' frames; [`messages`] their bodies.
-//! * [`heartbeats`]: leases, one frame per pair of cores. [`snapshots`]: partitions' states on their way to peers.
+//! * [`heartbeats`]: leases, one frame per pair of cores. [`snapshots`]: partitions' states on their way to
+//!   peers.
 //! * [`publish`]: what MemDS is told. [`status`]: what people are told.
 
 pub mod heartbeats;
@@ -49,8 +50,8 @@ enum Phase {
 }
 
 impl StorageCore {
-    /// A core that will recover from its files at its first wake-up. `buffers` are for its log; a door registers
-    /// their memory with its ring.
+    /// A core that will recover from its files at its first wake-up. `buffers` are for its log; a door
+    /// registers their memory with its ring.
     #[must_use]
     pub fn new(config: CoreConfig, buffers: Vec<AlignedBuffer>) -> Self {
         Self { config, phase: Phase::New(buffers) }

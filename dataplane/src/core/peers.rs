@@ -20,8 +20,8 @@ use evenkeel_wire::message::{access, to_owned};
 use evenkeel_wire::table::GroupConfig;
 use evenkeel_wire::turn::{Effects, Endpoint, Now};
 
-/// Entries of an Accept that are taken even when the log has no room for client writes: a new leader's no-op must
-/// find a quorum, or reads would not go on.
+/// Entries of an Accept that are taken even when the log has no room for client writes: a new leader's no-op
+/// must find a quorum, or reads would not go on.
 const ALWAYS_ACCEPTED_BYTES: usize = 256;
 
 impl Serving {
@@ -76,7 +76,8 @@ impl Serving {
             },
         };
         if outcome.is_err() {
-            // A peer that sends malformed bodies has a bug or is not one of ours; nothing it says can be trusted.
+            // A peer that sends malformed bodies has a bug or is not one of ours; nothing it says can be
+            // trusted.
             out.close.push(from);
         }
     }

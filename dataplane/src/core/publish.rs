@@ -1,5 +1,5 @@
-//! What MemDS is told: the groups that this core leads and serves. Storage cores are the authority (section 6.6 of the
-//! ATC 2022 paper); a MemDS server that restarted has everything again a moment later.
+//! What MemDS is told: the groups that this core leads and serves. Storage cores are the authority (section
+//! 6.6 of the ATC 2022 paper); a MemDS server that restarted has everything again a moment later.
 
 use super::serving::Serving;
 use crate::limits::PUBLISH_INTERVAL;

@@ -115,7 +115,8 @@ impl Serving {
             return Ok(());
         }
         if self.checkpointer.is_full() {
-            let message = "the disk is full: no checkpoint can be written, so the log cannot be recycled; free space on it";
+            let message = "the disk is full: no checkpoint can be written, so the log cannot be recycled; \
+                           free space on it";
             return Err(Problem::new(ErrorCode::StorageFull, message));
         }
         let message = "the log waits for a checkpoint; try again in a moment";

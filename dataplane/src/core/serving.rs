@@ -1,7 +1,8 @@
 //! The turn of a core that is at work.
 //!
-//! Inputs change groups and collect records and frames. At the end of the turn, groups apply what is committed and
-//! answer, leaders send what followers lack, and everything that was appended becomes one log write.
+//! Inputs change groups and collect records and frames. At the end of the turn, groups apply what is
+//! committed and answer, leaders send what followers lack, and everything that was appended becomes one log
+//! write.
 
 use super::heartbeats::Heartbeats;
 use super::messages;
@@ -69,9 +70,9 @@ pub struct Serving {
     pub(crate) prng: Prng,
 }
 
-/// A core that lost acknowledged data does not know what it has lost: there may have been groups that nothing speaks of
-/// any more. Until the catalogue has said what the core must hold, and all of that is refilled, any replica that it
-/// creates may have existed before, and does not vote.
+/// A core that lost acknowledged data does not know what it has lost: there may have been groups that nothing
+/// speaks of any more. Until the catalogue has said what the core must hold, and all of that is refilled, any
+/// replica that it creates may have existed before, and does not vote.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LostMemory {
     /// The number with which the catalogue is asked for everything.

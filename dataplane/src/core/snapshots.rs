@@ -1,8 +1,9 @@
 //! Partitions' states on their way to members that are too far behind for the log.
 //!
-//! The sender reads a consistent snapshot off in chunks, a few under way at a time. The receiver builds the state
-//! beside the one it has; when it is complete, the next checkpoint makes it durable, and only then does the replica
-//! take it and tell the leader. A transfer that stalls is forgotten by both sides and begun again.
+//! The sender reads a consistent snapshot off in chunks, a few under way at a time. The receiver builds the
+//! state beside the one it has; when it is complete, the next checkpoint makes it durable, and only then does
+//! the replica take it and tell the leader. A transfer that stalls is forgotten by both sides and begun
+//! again.
 
 use super::messages;
 use super::serving::Serving;

@@ -1,8 +1,8 @@
 //! What a leader has proposed and not yet applied, and who waits for what.
 //!
-//! Conditions are evaluated against the newest pending write of their key, or against the tree if there is none: the
-//! *overlay*. What they lead to, refusals too, is proposed behind those writes, and answered when it is committed: so
-//! an answer never speaks of something that came to nothing.
+//! Conditions are evaluated against the newest pending write of their key, or against the tree if there is
+//! none: the *overlay*. What they lead to, refusals too, is proposed behind those writes, and answered when
+//! it is committed: so an answer never speaks of something that came to nothing.
 
 use crate::limits::{PARKED_ANSWERS_MAX, PENDING_BYTES_MAX, PENDING_WRITES_MAX};
 use ahash::AHashMap;

@@ -1,9 +1,10 @@
-//! Tokens that a partition remembers, so that a repeated write is recognised (docs/decisions/0005-tokens.md; the
-//! scheme is RIFL's: "Implementing Linearizability at Large Scale and Low Latency", SOSP 2015).
+//! Tokens that a partition remembers, so that a repeated write is recognised (docs/decisions/0005-tokens.md;
+//! the scheme is RIFL's: "Implementing Linearizability at Large Scale and Low Latency", SOSP 2015).
 //!
-//! This is replicated state: it changes only when an entry is applied, and expiry runs on the entries' timestamps. A
-//! client counts its writes and says up to which one it will never ask again; the outcomes below that are forgotten.
-//! A client that falls silent is forgotten after the retention time, when its tokens are too old to be accepted.
+//! This is replicated state: it changes only when an entry is applied, and expiry runs on the entries'
+//! timestamps. A client counts its writes and says up to which one it will never ask again; the outcomes
+//! below that are forgotten. A client that falls silent is forgotten after the retention time, when its
+//! tokens are too old to be accepted.
 
 use crate::limits::{OUTCOMES_MAX, SESSIONS_MAX, TOKEN_AHEAD_MS_MAX, TOKEN_RETENTION_MS};
 use bytes::Bytes;
@@ -80,8 +81,8 @@ impl Sessions {
     /// Looks a token up.
     ///
     /// # Errors
-    /// When it must not be executed: too old to be told from a repeated one, acknowledged, used for another request;
-    /// or when there is no room to remember it.
+    /// When it must not be executed: too old to be told from a repeated one, acknowledged, used for another
+    /// request; or when there is no room to remember it.
     pub fn recognise(&self, token: &Token, request_hash: u64, now_ms: u64) -> Result<Recognised, Problem> {
         check_age(token, now_ms)?;
         let Some(session) = self.clients.get(&token.client) else {
@@ -187,8 +188,8 @@ fn check_age(token: &Token, now_ms: u64) -> Result<(), Problem> {
         return Ok(());
     }
     let message = format!(
-        "the token was issued at {} ms, the log stands at {now_ms} ms; tokens are accepted for {} s; issue a new one \
-         by the server's clock if this is the first try",
+        "the token was issued at {} ms, the log stands at {now_ms} ms; tokens are accepted for {} s; issue a new \
+         one by the server's clock if this is the first try",
         token.issued_ms,
         TOKEN_RETENTION_MS / 1000,
     );

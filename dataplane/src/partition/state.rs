@@ -1,7 +1,7 @@
 //! A partition's replicated state: items, tokens, and how far its log has been applied.
 //!
-//! [`State::apply`] is the only thing that changes it, and depends on nothing but the entry: replicas that have
-//! applied the same entries are equal.
+//! [`State::apply`] is the only thing that changes it, and depends on nothing but the entry: replicas that
+//! have applied the same entries are equal.
 
 use super::sessions::{Outcome, Returned, Sessions};
 use crate::tree::{Cell, Tree};
@@ -47,8 +47,8 @@ impl State {
     /// Applies the next entry.
     ///
     /// # Panics
-    /// When it is not the next one, or is not what it was when it was accepted: both are bugs, because every entry
-    /// was checked when it came.
+    /// When it is not the next one, or is not what it was when it was accepted: both are bugs, because every
+    /// entry was checked when it came.
     pub fn apply(&mut self, entry: &Entry) -> Applied {
         assert_eq!(entry.header.slot, self.applied.slot.next(), "entries are applied in order");
         assert_eq!(entry.header.previous, self.applied.hash, "entries are applied along the chain");

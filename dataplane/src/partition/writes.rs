@@ -1,5 +1,5 @@
-//! How a write is decided: token, condition, then the item as it will be. A refusal for a reason that lies in the item
-//! is an outcome, and is proposed like any other.
+//! How a write is decided: token, condition, then the item as it will be. A refusal for a reason that lies in
+//! the item is an outcome, and is proposed like any other.
 
 use super::pending::Pending;
 use super::sessions::{Outcome, Recognised, reused};

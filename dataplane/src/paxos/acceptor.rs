@@ -83,8 +83,8 @@ impl Replica {
         }
     }
 
-    /// Takes `from` for the leader of `ballot`, promising that ballot if it is a higher one. False if a still higher
-    /// one is promised.
+    /// Takes `from` for the leader of `ballot`, promising that ballot if it is a higher one. False if a still
+    /// higher one is promised.
     pub fn accept_leader(&mut self, now: Boot, from: NodeId, ballot: Ballot, out: &mut Vec<Output>) -> bool {
         if ballot < self.promised || ballot.node != from {
             return false;

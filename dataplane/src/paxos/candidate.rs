@@ -18,7 +18,8 @@ pub(super) struct Candidate {
     deadline: Boot,
     /// The proof that the former leader gave up its lease, and when it came.
     relinquished: Option<(Relinquished, Boot)>,
-    /// When Prepare was last sent: only once the own promise is durable, so that no ballot is ever used twice.
+    /// When Prepare was last sent: only once the own promise is durable, so that no ballot is ever used
+    /// twice.
     asked_at: Option<Boot>,
     promises: ArrayVec<(NodeId, Promise), MEMBERS_MAX>,
     quorum_at: Option<Boot>,

@@ -1,4 +1,5 @@
-//! The follower's side: hearing the leader, suspecting it, and asking the peers before doing anything about it.
+//! The follower's side: hearing the leader, suspecting it, and asking the peers before doing anything about
+//! it.
 
 use super::{Message, Output, Replica, Role};
 use crate::limits::{LEASE_TERM, SUSPECT_AFTER, SUSPECT_ANSWER_WITHIN, SUSPECT_JITTER, SUSPECT_STAGGER};
@@ -95,8 +96,9 @@ impl Replica {
         if self.is_refilling() { Err(Ballot::ZERO) } else { Ok(()) }
     }
 
-    /// Asks for what is missing, when two heartbeats in a row found this log behind the commit position and without
-    /// progress: an Accept was lost, or this replica has restarted and does not know how much of its log matches.
+    /// Asks for what is missing, when two heartbeats in a row found this log behind the commit position and
+    /// without progress: an Accept was lost, or this replica has restarted and does not know how much of its
+    /// log matches.
     fn complain_if_behind(&mut self, leader: NodeId, commit: Slot, out: &mut Vec<Output>) {
         let (matched, behind) = (self.matched, commit > self.commit);
         let Role::Follower(follower) = &mut self.role else {

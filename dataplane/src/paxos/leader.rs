@@ -160,8 +160,8 @@ impl Replica {
             || leader.lease_until(self.quorum()).is_some_and(|until| now < until)
     }
 
-    /// Whether this replica may serve writes and strong reads now: it leads, its first entry is committed, every
-    /// older lease has run out, and its own holds.
+    /// Whether this replica may serve writes and strong reads now: it leads, its first entry is committed,
+    /// every older lease has run out, and its own holds.
     #[must_use]
     pub fn is_ready(&self, now: Boot) -> bool {
         let Role::Leader(leader) = &self.role else {
@@ -182,7 +182,8 @@ impl Replica {
         (self.timestamp + 1).max(wall_ms << 16)
     }
 
-    /// Proposes an entry. Its fate is seen by the commit position passing its slot, or by the leadership's loss.
+    /// Proposes an entry. Its fate is seen by the commit position passing its slot, or by the leadership's
+    /// loss.
     ///
     /// # Panics
     /// When this replica does not lead.
@@ -250,8 +251,8 @@ impl Replica {
         }
     }
 
-    /// When this replica wants [`end_turn`](Self::end_turn) although nothing else happens: a commit position that a
-    /// follower has not been told.
+    /// When this replica wants [`end_turn`](Self::end_turn) although nothing else happens: a commit position
+    /// that a follower has not been told.
     #[must_use]
     pub fn notice_due_at(&self) -> Boot {
         let Role::Leader(leader) = &self.role else {

@@ -1,6 +1,7 @@
 //! A replica's log of entries, in memory: contiguous, and chained by hashes.
 //!
-//! The entries up to the *base* may be missing: they are applied, and a follower that needs them is sent a snapshot.
+//! The entries up to the *base* may be missing: they are applied, and a follower that needs them is sent a
+//! snapshot.
 
 use bytes::Bytes;
 use evenkeel_wire::checksum::Hash128;
@@ -136,8 +137,8 @@ impl GroupLog {
         }
     }
 
-    /// The bytes of entries after `slot`, one behind the other, at least one entry if there is one, and not more
-    /// than `bytes_max` beyond that. Also the last slot among them.
+    /// The bytes of entries after `slot`, one behind the other, at least one entry if there is one, and not
+    /// more than `bytes_max` beyond that. Also the last slot among them.
     #[must_use]
     pub fn batch_after(&self, slot: Slot, bytes_max: usize) -> (Vec<Bytes>, Slot) {
         let (mut batch, mut last, mut bytes) = (Vec::new(), slot, 0);

@@ -1,19 +1,20 @@
 //! Multi-Paxos for one replication group: a pure state machine, one [`Replica`] per member.
 //!
-//! The log is contiguous: acceptors accept in slot order under one ballot, and an entry is never re-stamped, so a
-//! later leader repeats an earlier one's bytes. What follows from that, rule by rule:
+//! The log is contiguous: acceptors accept in slot order under one ballot, and an entry is never re-stamped,
+//! so a later leader repeats an earlier one's bytes. What follows from that, rule by rule:
 //!
-//! * **Persist before promise.** A promise or an acceptance leaves only after [`Replica::persisted`] has named the
-//!   record that holds it. ([`acceptor`])
-//! * **Adopt, then lead.** A candidate takes over the log with the greatest (ballot, slot) among its promise quorum,
-//!   and counts nothing as committed until a no-op of its own ballot is on a quorum. ([`candidate`])
-//! * **Supersede durably.** A conflicting suffix is ended by a record before other entries take its slots. A conflict
-//!   at or below the commit position is a bug and panics. ([`acceptor`])
-//! * **Leases.** A grant belongs to a ballot and counts from before the leader asked for it. A new leader waits out
-//!   the term of any lease that an older one may hold, unless that one gave it up. ([`leader`])
-//! * **Ask before electing.** A follower that misses its leader asks its peers; one "healthy" cancels. ([`follower`])
-//! * **No vote with a damaged memory.** A replica whose log lost acknowledged data acknowledges nothing until it was
-//!   refilled past an entry that was committed without it. ([`refill`])
+//! * **Persist before promise.** A promise or an acceptance leaves only after [`Replica::persisted`] has
+//!   named the record that holds it. ([`acceptor`])
+//! * **Adopt, then lead.** A candidate takes over the log with the greatest (ballot, slot) among its promise
+//!   quorum, and counts nothing as committed until a no-op of its own ballot is on a quorum. ([`candidate`])
+//! * **Supersede durably.** A conflicting suffix is ended by a record before other entries take its slots. A
+//!   conflict at or below the commit position is a bug and panics. ([`acceptor`])
+//! * **Leases.** A grant belongs to a ballot and counts from before the leader asked for it. A new leader
+//!   waits out the term of any lease that an older one may hold, unless that one gave it up. ([`leader`])
+//! * **Ask before electing.** A follower that misses its leader asks its peers; one "healthy" cancels.
+//!   ([`follower`])
+//! * **No vote with a damaged memory.** A replica whose log lost acknowledged data acknowledges nothing until
+//!   it was refilled past an entry that was committed without it. ([`refill`])
 //!
 //! Time is passed in; messages and records are returned. Members are taken in the order of the configuration.
 
@@ -110,7 +111,8 @@ pub enum Output {
         /// Its node.
         to: NodeId,
     },
-    /// This replica no longer leads: whoever waits for its proposals must be told that the outcome is unknown.
+    /// This replica no longer leads: whoever waits for its proposals must be told that the outcome is
+    /// unknown.
     LostLeadership,
 }
 
@@ -136,8 +138,8 @@ pub struct Replica {
     node: NodeId,
     promised: Ballot,
     promised_durable: Ballot,
-    /// What was promised before the promised ballot; after a restart that ballot itself, which only makes a new leader
-    /// wait longer.
+    /// What was promised before the promised ballot; after a restart that ballot itself, which only makes a
+    /// new leader wait longer.
     previous: Ballot,
     /// The highest ballot that anybody was heard to have promised: the next candidacy goes above it.
     highest_seen: Ballot,
@@ -279,15 +281,15 @@ impl Replica {
         place.expect("a replica is on a member")
     }
 
-    /// Forgets applied entries that are not worth their memory. While a follower is being sent a snapshot, eight times
-    /// as much is kept: it will need what came after.
+    /// Forgets applied entries that are not worth their memory. While a follower is being sent a snapshot,
+    /// eight times as much is kept: it will need what came after.
     pub fn trim(&mut self, applied: Slot, bytes_kept: usize) {
         let sending = self.others().any(|member| self.awaits_snapshot(member.node));
         self.log.trim(applied, if sending { 8 * bytes_kept } else { bytes_kept });
     }
 
-    /// A snapshot turned out not to be needed. Where the log has its point, the log equals the leader's up to there, and
-    /// all of that is committed. The leader is told how far this replica is.
+    /// A snapshot turned out not to be needed. Where the log has its point, the log equals the leader's up to
+    /// there, and all of that is committed. The leader is told how far this replica is.
     pub fn confirm(&mut self, at: LogPoint) {
         if self.log.point(at.slot) == Some(at) {
             self.matched = self.matched.max(at.slot);

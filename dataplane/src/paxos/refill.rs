@@ -1,11 +1,12 @@
 //! Coming back from damage: a replica whose log lost data below its durable watermark.
 //!
-//! It may have promised and accepted things that it no longer knows. If it voted, an entry that was committed with
-//! its help could be voted away. So it takes entries and snapshots, but answers no Prepare, grants no lease, and its
-//! acceptances do not count. It asks the leader to *rejoin*: the leader proposes an entry, which can only be
-//! committed by the others, so the leader's ballot is then known to be above anything that the others have promised,
-//! including promises for which this replica's forgotten word was needed. Once the replica has that entry durable and
-//! knows it committed, it holds everything that it ever helped to commit, and votes again.
+//! It may have promised and accepted things that it no longer knows. If it voted, an entry that was committed
+//! with its help could be voted away. So it takes entries and snapshots, but answers no Prepare, grants no
+//! lease, and its acceptances do not count. It asks the leader to *rejoin*: the leader proposes an entry,
+//! which can only be committed by the others, so the leader's ballot is then known to be above anything that
+//! the others have promised, including promises for which this replica's forgotten word was needed. Once the
+//! replica has that entry durable and knows it committed, it holds everything that it ever helped to commit,
+//! and votes again.
 
 use super::{Message, Output, Replica, Role};
 use evenkeel_wire::ids::{Ballot, NodeId, Slot};

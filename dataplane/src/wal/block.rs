@@ -15,8 +15,8 @@
 //!      68      4  records
 //!      72     16  previous hash    of the header of the write before
 //!      88     16  payload hash     XXH3-128
-//!     104      4  flags            1: a link, the first write of its segment or of a process; the next three then say
-//!                                  where the log came from
+//!     104      4  flags            1: a link, the first write of its segment or of a process; the next three
+//!                                  then say where the log came from
 //!     108      4  previous segment 0xffffffff: nowhere, the log begins here
 //!     112      8  previous life
 //!     120      8  previous end     offset at which that segment ended
@@ -157,8 +157,8 @@ impl WriteHeader {
         (bytes, hash)
     }
 
-    /// Reads the header of the write at `segment` and `offset`, and its hash. Any life is accepted: the caller knows
-    /// which one it wants.
+    /// Reads the header of the write at `segment` and `offset`, and its hash. Any life is accepted: the
+    /// caller knows which one it wants.
     ///
     /// # Errors
     /// [`NotAHeader`] unless the block was written by this core of this folder, for this very place.

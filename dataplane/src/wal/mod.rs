@@ -1,9 +1,10 @@
 //! The core's write-ahead log: one for all partitions of a core.
 //!
-//! Records of a turn are gathered into one write, which goes to a fresh block of a pre-zeroed, recycled segment with
-//! O_DIRECT and RWF_DSYNC. Every write names where it stands, the life of its segment, and up to where the log was
-//! durable when it was issued; each is chained to the one before by a hash. So recovery can tell a torn tail (not
-//! yet acknowledged, superseded) from a damaged middle (acknowledged once, to be refilled from peers).
+//! Records of a turn are gathered into one write, which goes to a fresh block of a pre-zeroed, recycled
+//! segment with O_DIRECT and RWF_DSYNC. Every write names where it stands, the life of its segment, and up to
+//! where the log was durable when it was issued; each is chained to the one before by a hash. So recovery can
+//! tell a torn tail (not yet acknowledged, superseded) from a damaged middle (acknowledged once, to be
+//! refilled from peers).
 //!
 //! * [`record`]: what a write carries; [`block`]: how it stands on disk.
 //! * [`writer`]: gathers, issues, and knows the contiguous durable prefix.

@@ -13,8 +13,9 @@
 //!      40      …  payload
 //! ```
 //!
-//! The header is the envelope: it lies outside an entry's hash, because it may differ between replicas. Payloads: an
-//! entry's logical bytes; nothing; the first superseded slot (8 bytes); a [`GroupState`]; nothing.
+//! The header is the envelope: it lies outside an entry's hash, because it may differ between replicas.
+//! Payloads: an entry's logical bytes; nothing; the first superseded slot (8 bytes); a [`GroupState`];
+//! nothing.
 
 use bytes::{Buf, BufMut, Bytes};
 use evenkeel_wire::checksum::Hash128;
@@ -106,7 +107,8 @@ impl From<EntryError> for RecordError {
 }
 
 impl Record {
-    /// Length of the record, bytes. Exact for entries; a state's configuration is encoded to learn its length.
+    /// Length of the record, bytes. Exact for entries; a state's configuration is encoded to learn its
+    /// length.
     #[must_use]
     pub fn encode(&self) -> EncodedRecord {
         let payload = match &self.body {

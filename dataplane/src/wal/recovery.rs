@@ -1,13 +1,14 @@
 //! Reads a log back after a restart.
 //!
-//! The log is followed from the start that the superblock names: write by write within a segment, and by links: the
-//! first write of a segment, and the first write of each process, say where the log came from. A link supersedes what
-//! stood behind the end that it names, because it was written when an earlier recovery had declared that end. New
-//! writes get an lsn above every one that was ever seen, so that of two links from one end the later one is known.
+//! The log is followed from the start that the superblock names: write by write within a segment, and by
+//! links: the first write of a segment, and the first write of each process, say where the log came from. A
+//! link supersedes what stood behind the end that it names, because it was written when an earlier recovery
+//! had declared that end. New writes get an lsn above every one that was ever seen, so that of two links from
+//! one end the later one is known.
 //!
-//! Where the next write is invalid, the log itself says what that means: if any later write names an lsn at or above
-//! the missing one as durable, acknowledged data is damaged; otherwise nothing behind this place was ever
-//! acknowledged, and the log ends here. Damage is reported, never cut off: reading goes on behind it.
+//! Where the next write is invalid, the log itself says what that means: if any later write names an lsn at
+//! or above the missing one as durable, acknowledged data is damaged; otherwise nothing behind this place was
+//! ever acknowledged, and the log ends here. Damage is reported, never cut off: reading goes on behind it.
 //!
 //! This is a state machine: [`LogRecovery::next`] asks for one read at a time and collects records.
 
@@ -326,8 +327,8 @@ impl LogRecovery {
         Next::Read { segment: place.at.segment, offset: place.offset, bytes }
     }
 
-    /// The write at `place` is invalid: what remains of this segment and every later one may say whether it was
-    /// durable.
+    /// The write at `place` is invalid: what remains of this segment and every later one may say whether it
+    /// was durable.
     fn begin_search(&mut self, place: Place) -> Option<Next> {
         let later = |head: &&WriteHeader| head.lsn > self.last.next();
         let later = self.heads.iter().filter(later).map(|head| head.place.at.segment);
@@ -363,7 +364,8 @@ impl LogRecovery {
             let Ok((header, _)) = decoded else {
                 continue;
             };
-            // Lives need not be compared: what a recycled segment held before has lower numbers than the log's start.
+            // Lives need not be compared: what a recycled segment held before has lower numbers than the
+            // log's start.
             if header.lsn <= missing {
                 continue;
             }

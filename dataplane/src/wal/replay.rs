@@ -1,8 +1,8 @@
 //! Replay: from a checkpoint's images and the log's records to what each replica starts from.
 //!
-//! Records are taken in log order. Where the log was damaged, entries may not chain any more: the group keeps what
-//! chains and comes back as a replica that may not vote. Without damage, a contradiction is an error: it would be a
-//! bug, and guessing would hide it.
+//! Records are taken in log order. Where the log was damaged, entries may not chain any more: the group keeps
+//! what chains and comes back as a replica that may not vote. Without damage, a contradiction is an error: it
+//! would be a bug, and guessing would hide it.
 
 use super::record::{GroupState, Record, RecordBody};
 use crate::partition::state::State;
@@ -20,7 +20,8 @@ use thiserror::Error;
 pub enum ReplayError {
     /// An entry does not chain to the one before it.
     #[error(
-        "the log of {partition} does not chain at {slot}, and no block is damaged: this is a bug, please report it"
+        "the log of {partition} does not chain at {slot}, and no block is damaged: this is a bug, please \
+         report it"
     )]
     Chain {
         /// The group.
@@ -45,8 +46,8 @@ struct Group {
     log: GroupLog,
     commit: Slot,
     refilling: bool,
-    /// A snapshot was being installed: its state is not here, and entries behind it do not chain to this log. None of
-    /// them was acknowledged.
+    /// A snapshot was being installed: its state is not here, and entries behind it do not chain to this log.
+    /// None of them was acknowledged.
     installing: bool,
 }
 

@@ -1,7 +1,7 @@
 //! The segments of a log: a fixed set of files of one size, each free or in use.
 //!
-//! A segment is taken when the one before is full, and is free again when everything in it is older than the log's
-//! start, which only a durable checkpoint moves.
+//! A segment is taken when the one before is full, and is free again when everything in it is older than the
+//! log's start, which only a durable checkpoint moves.
 
 use super::block::{Place, SegmentLife};
 use evenkeel_wire::ids::Lsn;

@@ -6,7 +6,8 @@
 //! * A failed write is never tried again: the core halts, because the kernel may have dropped the data.
 //! * Within `WATERMARK_WITHIN` of the last completion, a write names it in `durable_through`.
 //!
-//! What it does not do: decide whether a client write may be taken. [`Writer::is_nearly_full`] tells those who do.
+//! What it does not do: decide whether a client write may be taken. [`Writer::is_nearly_full`] tells those
+//! who do.
 
 use super::block::{CameFrom, LogIdentity, Place, WRITE_HEADER_BYTES, WriteHeader};
 use super::record::Record;
@@ -27,8 +28,8 @@ use std::collections::VecDeque;
 /// Where a log ended, so that a writer can go on behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogTail {
-    /// The highest lsn that was ever seen, in the log or behind its end; zero: none. New writes go on above it, so
-    /// that no lsn is used twice.
+    /// The highest lsn that was ever seen, in the log or behind its end; zero: none. New writes go on above
+    /// it, so that no lsn is used twice.
     pub highest: Lsn,
     /// Hash of the header of the log's last write.
     pub hash: Hash128,
@@ -221,7 +222,8 @@ impl Writer {
         true
     }
 
-    /// Takes the completion of a log write: its operation id is its lsn. Returns up to where the log is durable now.
+    /// Takes the completion of a log write: its operation id is its lsn. Returns up to where the log is
+    /// durable now.
     ///
     /// # Errors
     /// [`Halt`] when the write failed.

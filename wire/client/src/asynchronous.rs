@@ -1,14 +1,14 @@
 //! The async client: futures that need no particular runtime.
 //!
-//! One thread per client watches its sockets and wakes whoever waits; a request is written by the task that makes it,
-//! so sending costs no change of thread. The futures run under any executor.
+//! One thread per client watches its sockets and wakes whoever waits; a request is written by the task that
+//! makes it, so sending costs no change of thread. The futures run under any executor.
 //!
-//! * `hub`: what the thread and the futures share, behind one lock. `state`: tickets and timers. `slots`: which
-//!   connection a request goes to. `line`: one connection, from its name to its end.
+//! * `hub`: what the thread and the futures share, behind one lock. `state`: tickets and timers. `slots`:
+//!   which connection a request goes to. `line`: one connection, from its name to its end.
 //! * `driver`: the thread. `waiting`: the futures that wait for it. `pages`: queries and scans page by page.
 //!
-//! Names of endpoints are resolved by that thread, which then can do nothing else: with an IP address there is
-//! nothing to wait for.
+//! Names of endpoints are resolved by that thread, which then can do nothing else: with an IP address there
+//! is nothing to wait for.
 
 mod driver;
 mod hub;
@@ -33,8 +33,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// A client whose calls are futures. It is cheap to clone, and its requests share a few connections. When the last
-/// clone and the last future are dropped, its thread ends.
+/// A client whose calls are futures. It is cheap to clone, and its requests share a few connections. When the
+/// last clone and the last future are dropped, its thread ends.
 ///
 /// ```no_run
 /// use evenkeel_client::{AsyncClient, Item};

@@ -1,7 +1,7 @@
 //! The blocking client: a call writes and reads on the thread that makes it.
 //!
-//! There is no thread behind it. A call takes an idle connection or opens one, sends its request, waits for the answer
-//! right there, and puts the connection back: the shortest way that a request can take.
+//! There is no thread behind it. A call takes an idle connection or opens one, sends its request, waits for
+//! the answer right there, and puts the connection back: the shortest way that a request can take.
 //!
 //! Not here: what is sent and when it is repeated ([`protocol`](crate::protocol)).
 
@@ -24,8 +24,8 @@ use socket::Socket;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A client whose calls block. It is cheap to clone, and can be shared between threads: each call that is under way
-/// has a connection of its own.
+/// A client whose calls block. It is cheap to clone, and can be shared between threads: each call that is
+/// under way has a connection of its own.
 ///
 /// ```no_run
 /// use evenkeel_client::{Client, Item, KeyType};

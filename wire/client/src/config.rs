@@ -74,8 +74,8 @@ impl ClientBuilder {
         builder
     }
 
-    /// A router to connect to, `HOST:PORT`. With several, the next one is tried when one cannot be reached, hangs or
-    /// shuts down.
+    /// A router to connect to, `HOST:PORT`. With several, the next one is tried when one cannot be reached,
+    /// hangs or shuts down.
     pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
         self.endpoints.push(endpoint.into());
         self
@@ -99,8 +99,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How many connections an async client keeps, between which it spreads its requests: one for each endpoint if
-    /// not chosen. A blocking client has one for each thread that is in a call.
+    /// How many connections an async client keeps, between which it spreads its requests: one for each
+    /// endpoint if not chosen. A blocking client has one for each thread that is in a call.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = Some(connections);
         self
@@ -110,7 +110,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// [`Error::Connect`] when no router can be reached, [`Error::Problem`] when the handshake is refused,
-    /// [`Error::Protocol`] when something else listens there, [`Error::Invalid`] for an endpoint that is none.
+    /// [`Error::Protocol`] when something else listens there, [`Error::Invalid`] for an endpoint that is
+    /// none.
     pub fn connect(self) -> Result<Client, Error> {
         Client::open(self.settings()?)
     }

@@ -1,9 +1,9 @@
 //! What a call can end with instead of its output.
 //!
 //! Three questions matter to a program, and each has a function: is the server's code a certain one
-//! ([`Error::code`]), can the same call succeed later ([`Error::is_retryable`]), and may the write have taken effect
-//! although it failed ([`Error::may_have_executed`]). Everything that a retry could mend has been retried until the
-//! call's deadline before one of these is returned.
+//! ([`Error::code`]), can the same call succeed later ([`Error::is_retryable`]), and may the write have taken
+//! effect although it failed ([`Error::may_have_executed`]). Everything that a retry could mend has been
+//! retried until the call's deadline before one of these is returned.
 
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::expression::{ExpressionError, ParseError, UnusedBindings};
@@ -47,11 +47,11 @@ pub enum Error {
         /// Why the last attempt failed, if one ended before the deadline.
         last: Option<Box<Error>>,
     },
-    /// The call was given up while nobody could say whether the write took effect. It may, even later: read the item
-    /// before writing it again.
+    /// The call was given up while nobody could say whether the write took effect. It may, even later: read
+    /// the item before writing it again.
     #[error(
-        "given up after {attempts} attempts without knowing whether the write took effect; read the item before \
-         writing it again; {}",
+        "given up after {attempts} attempts without knowing whether the write took effect; read the item \
+         before writing it again; {}",
         last_of(.last)
     )]
     OutcomeUnknown {
@@ -66,11 +66,11 @@ pub enum Error {
     /// The other side does not speak the protocol as this client does.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
-    /// An item came back with bytes that its checksum does not fit: it was damaged between the client that wrote it
-    /// and this one. Nothing of it was used.
+    /// An item came back with bytes that its checksum does not fit: it was damaged between the client that
+    /// wrote it and this one. Nothing of it was used.
     #[error(
-        "an item of {bytes} bytes is damaged: its checksum is {computed:08x}, its writer's was {announced:08x}; \
-         restore it, and check the storage nodes' disks"
+        "an item of {bytes} bytes is damaged: its checksum is {computed:08x}, its writer's was \
+         {announced:08x}; restore it, and check the storage nodes' disks"
     )]
     CorruptItem {
         /// Length of the archive.

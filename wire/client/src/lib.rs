@@ -27,24 +27,24 @@
 //! # Ok::<(), evenkeel_client::Error>(())
 //! ```
 //!
-//! Every request is a [builder](request) that ends with `send`. The [`Client`] blocks the thread that calls it; the
-//! [`AsyncClient`] has the same requests as futures, under any executor. [`Client::pipeline`] sends many requests on
-//! one connection without waiting for each answer. A program that takes its endpoint from the environment begins with
-//! [`ClientBuilder::from_env`].
+//! Every request is a [builder](request) that ends with `send`. The [`Client`] blocks the thread that calls
+//! it; the [`AsyncClient`] has the same requests as futures, under any executor. [`Client::pipeline`] sends
+//! many requests on one connection without waiting for each answer. A program that takes its endpoint from
+//! the environment begins with [`ClientBuilder::from_env`].
 //!
 //! # What a call promises
 //!
-//! * *A write is executed once, however often it is sent.* It carries a token, under which its partition remembers what
-//!   it led to; a repetition carries the same token and is answered with the first outcome.
-//! * *A call is repeated until it is answered or its deadline has passed.* Leaders change, routers are restarted,
-//!   connections break: none of that is an error before the deadline, which outlasts a fail-over (15 seconds,
-//!   [`ClientBuilder::deadline`]; for one call, `deadline` on its builder).
+//! * *A write is executed once, however often it is sent.* It carries a token, under which its partition
+//!   remembers what it led to; a repetition carries the same token and is answered with the first outcome.
+//! * *A call is repeated until it is answered or its deadline has passed.* Leaders change, routers are
+//!   restarted, connections break: none of that is an error before the deadline, which outlasts a fail-over
+//!   (15 seconds, [`ClientBuilder::deadline`]; for one call, `deadline` on its builder).
 //! * *An error says whether the write may have taken effect.* [`Error::Timeout`] means that it did not;
 //!   [`Error::OutcomeUnknown`] means that nobody could say in time. See [`Error::may_have_executed`].
-//! * *An item comes back as it was written, or not at all.* Its checksum is computed here when it is put and checked
-//!   here whenever it returns, after every hop, log and disk in between.
-//! * *Mistakes are found before anything is sent:* expressions that do not parse (shown with the place), placeholders
-//!   that are not bound or not used, items over a limit, keys that do not fit the table.
+//! * *An item comes back as it was written, or not at all.* Its checksum is computed here when it is put and
+//!   checked here whenever it returns, after every hop, log and disk in between.
+//! * *Mistakes are found before anything is sent:* expressions that do not parse (shown with the place),
+//!   placeholders that are not bound or not used, items over a limit, keys that do not fit the table.
 //!
 //! # Errors
 //!
@@ -66,14 +66,14 @@
 //!
 //! # Reads
 //!
-//! Reads are strong: they see every write that was answered before. `eventual` takes what any replica has, which can be
-//! a little old. A query or scan gives pages; `items` and `pages` read on until the end, and a page's token
-//! ([`PageToken`]) lets another process do so.
+//! Reads are strong: they see every write that was answered before. `eventual` takes what any replica has,
+//! which can be a little old. A query or scan gives pages; `items` and `pages` read on until the end, and a
+//! page's token ([`PageToken`]) lets another process do so.
 //!
 //! # Inside
 //!
-//! [`protocol`] is the client without sockets and clocks, for simulators; with the sockets of [`nonblocking`], for load
-//! generators. [`json`] reads and writes items as DynamoDB JSON.
+//! [`protocol`] is the client without sockets and clocks, for simulators; with the sockets of
+//! [`nonblocking`], for load generators. [`json`] reads and writes items as DynamoDB JSON.
 #![deny(unsafe_code)]
 
 pub mod asynchronous;

@@ -1,10 +1,10 @@
 //! A connection with a socket that never waits, watched for readiness.
 //!
-//! The async client and pipelines are made of it, and so is any program that keeps many requests under way on its
-//! connections and has a poller of its own.
+//! The async client and pipelines are made of it, and so is any program that keeps many requests under way on
+//! its connections and has a poller of its own.
 //!
-//! This is the one file of the client with `unsafe`: the poller must not outlive its knowledge of a socket, which the
-//! compiler cannot see and `Watched` guarantees.
+//! This is the one file of the client with `unsafe`: the poller must not outlive its knowledge of a socket,
+//! which the compiler cannot see and `Watched` guarantees.
 #![allow(unsafe_code)]
 
 use crate::host::{closed_by_peer, would_wait};
@@ -28,8 +28,8 @@ struct Watched {
 impl Watched {
     fn new(stream: TcpStream, poller: &Arc<Poller>, key: usize, interest: Event) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        // SAFETY: the socket must be deleted from the poller before it is closed. It is owned by the value that is
-        // made below, whose `drop` deletes it; nothing moves it out.
+        // SAFETY: the socket must be deleted from the poller before it is closed. It is owned by the value
+        // that is made below, whose `drop` deletes it; nothing moves it out.
         unsafe { poller.add(&stream, interest)? };
         Ok(Self { stream, poller: Arc::clone(poller), key })
     }
@@ -42,8 +42,8 @@ impl Drop for Watched {
     }
 }
 
-/// A connection and its socket, of which a poller says when it is ready. The poller is told to watch once at a time
-/// ([`watch`](Link::watch)).
+/// A connection and its socket, of which a poller says when it is ready. The poller is told to watch once at
+/// a time ([`watch`](Link::watch)).
 #[derive(Debug)]
 pub struct Link {
     watched: Watched,
@@ -52,7 +52,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link whose connection attempt is under way. It becomes writable when that has ended, one way or the other.
+    /// A link whose connection attempt is under way. It becomes writable when that has ended, one way or the
+    /// other.
     ///
     /// # Errors
     /// When the operating system refuses to watch the socket.

@@ -1,14 +1,15 @@
 //! Requests as a program writes them: builders that end with `send`.
 //!
 //! The builders are the same for both clients. A [`Shell`] is what carries an operation out: for the blocking
-//! [`Client`](crate::Client) `send` returns a `Result`, for the [`AsyncClient`](crate::AsyncClient) a future of one.
-//! What is wrong with a request's texts, names and values is found by `send` before anything goes out.
+//! [`Client`](crate::Client) `send` returns a `Result`, for the [`AsyncClient`](crate::AsyncClient) a future
+//! of one. What is wrong with a request's texts, names and values is found by `send` before anything goes
+//! out.
 //!
 //! # Expressions
 //!
 //! Conditions, filters, updates and key conditions are texts in DynamoDB's grammar. Values in them are always
-//! placeholders, `:value`, and names may be, `#name`: they are given with `value` and `name`. One set of placeholders
-//! serves all texts of a request, and one that no text uses is an error.
+//! placeholders, `:value`, and names may be, `#name`: they are given with `value` and `name`. One set of
+//! placeholders serves all texts of a request, and one that no text uses is an error.
 
 mod batch;
 mod range;

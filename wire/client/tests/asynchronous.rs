@@ -1,5 +1,5 @@
-//! What only the async client does: many calls at once on few connections, futures that are dropped, executors of any
-//! kind, and an end.
+//! What only the async client does: many calls at once on few connections, futures that are dropped,
+//! executors of any kind, and an end.
 
 mod harness;
 

@@ -303,7 +303,11 @@ proptest! {
     }
 
     #[test]
-    fn no_answer_makes_a_call_panic(kind in prop::sample::select(Kind::ALL.to_vec()), body: Vec<u8>, describe: bool) {
+    fn no_answer_makes_a_call_panic(
+        kind in prop::sample::select(Kind::ALL.to_vec()),
+        body: Vec<u8>,
+        describe: bool,
+    ) {
         let session = session();
         let table = if describe { "unknown" } else { "t" };
         let mut call = call(&session, Get::new(table, Item::new().with("pk", "a"), true));

@@ -1,4 +1,5 @@
-//! Creating, describing, deleting and listing tables, and asking processes about themselves, with both clients.
+//! Creating, describing, deleting and listing tables, and asking processes about themselves, with both
+//! clients.
 
 mod harness;
 

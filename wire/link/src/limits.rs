@@ -136,8 +136,8 @@ const _: () =
 const _: () = assert!(DISCARD_BYTES_MAX > FRAME_BODY_BYTES_MAX);
 const _: () = assert!(SEND_BYTES_MAX * 8 <= UNSENT_RESUME_BYTES);
 
-/// How long opening a folder waits for the process that had it open to be gone: the kernel ends a killed process's
-/// disk operations after it has let its parent know.
+/// How long opening a folder waits for the process that had it open to be gone: the kernel ends a killed
+/// process's disk operations after it has let its parent know.
 pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How often it tries meanwhile.

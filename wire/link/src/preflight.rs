@@ -45,14 +45,14 @@ pub enum PreflightError {
     /// Something else forbids it.
     #[error(
         "io_uring is forbidden to this process although the kernel allows it, most likely by a container's \
-         seccomp profile; allow io_uring_setup, io_uring_enter and io_uring_register (docker run --security-opt \
-         seccomp=unconfined is the quick way)"
+         seccomp profile; allow io_uring_setup, io_uring_enter and io_uring_register (docker run \
+         --security-opt seccomp=unconfined is the quick way)"
     )]
     Forbidden,
     /// Too little memory may be locked.
     #[error(
-        "too little memory may be locked by this process ({limit_bytes} bytes); raise it: ulimit -l unlimited, \
-         or LimitMEMLOCK=infinity in the systemd unit"
+        "too little memory may be locked by this process ({limit_bytes} bytes); raise it: ulimit -l \
+         unlimited, or LimitMEMLOCK=infinity in the systemd unit"
     )]
     LockedMemory {
         /// The present limit.

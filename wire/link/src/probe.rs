@@ -11,9 +11,9 @@ use std::time::Duration;
 /// Bytes that are written over and over.
 const AREA_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Writes `bytes` (whole blocks) durably, one write after the other, in a temporary file in `directory` for the time
-/// `period`: with O_DIRECT and RWF_DSYNC into space that was written before, as a core writes its log. Returns how
-/// long each took.
+/// Writes `bytes` (whole blocks) durably, one write after the other, in a temporary file in `directory` for
+/// the time `period`: with O_DIRECT and RWF_DSYNC into space that was written before, as a core writes its
+/// log. Returns how long each took.
 ///
 /// # Errors
 /// When the folder cannot be written to, or has no direct input/output.

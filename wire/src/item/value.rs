@@ -4,8 +4,8 @@
 //! open vectors; [`Value::string_set`] and its siblings put them in order, and [`encode`](super::encode)
 //! refuses what is not.
 //!
-//! The archived types have the same shape. They are reached only through [`access`](super::access), and become owned
-//! again only through [`to_item`](ArchivedItem::to_item), which keeps what an item promises.
+//! The archived types have the same shape. They are reached only through [`access`](super::access), and
+//! become owned again only through [`to_item`](ArchivedItem::to_item), which keeps what an item promises.
 
 use super::error::{ItemError, Trail};
 use super::number::Number;

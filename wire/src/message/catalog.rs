@@ -88,7 +88,8 @@ pub struct EnsureReplicas {
     pub create: Vec<GroupConfig>,
     /// Replicas to remove where they exist.
     pub remove: Vec<PartitionId>,
-    /// Set when `create` is everything that the core must hold: the number with which the core asked for that.
+    /// Set when `create` is everything that the core must hold: the number with which the core asked for
+    /// that.
     pub everything: Option<u64>,
 }
 
@@ -103,7 +104,8 @@ pub struct EnsureReplicasAnswer {
     pub created: Vec<PartitionId>,
     /// They do not exist any more.
     pub removed: Vec<PartitionId>,
-    /// Set when the core has lost acknowledged data and must be told everything that it held: a number of its choice.
+    /// Set when the core has lost acknowledged data and must be told everything that it held: a number of its
+    /// choice.
     pub ask_everything: Option<u64>,
 }
 

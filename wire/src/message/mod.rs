@@ -1,7 +1,8 @@
 //! The bodies of frames: rkyv archives, one type per kind.
 //!
-//! Bodies are flat. An item, a condition or an update inside one is opaque bytes with an archive of its own, so that
-//! a hop that does not need it never walks it. Access is checked, always: bytes from a socket are not trusted.
+//! Bodies are flat. An item, a condition or an update inside one is opaque bytes with an archive of its own,
+//! so that a hop that does not need it never walks it. Access is checked, always: bytes from a socket are not
+//! trusted.
 
 pub mod batch;
 pub mod catalog;

@@ -1,5 +1,5 @@
-//! Replication: what the cores of a group say to each other. The frame's header names the partition and the epoch;
-//! the handshake has told who the sender is.
+//! Replication: what the cores of a group say to each other. The frame's header names the partition and the
+//! epoch; the handshake has told who the sender is.
 //!
 //! The rules behind these messages are in `dataplane/src/paxos`.
 
@@ -200,7 +200,8 @@ pub struct HeartbeatGroup {
     pub holds_lease: bool,
 }
 
-/// One frame renews the leases of every group that the sending core leads and the receiving core is a member of.
+/// One frame renews the leases of every group that the sending core leads and the receiving core is a member
+/// of.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// The sender's clock when it sent this, repeated in the answer: the grant counts from here.
@@ -227,8 +228,8 @@ pub struct HeartbeatException {
     pub promised: Ballot,
 }
 
-/// A follower has not heard its leader and asks a peer before it stands for election (gray failure, section 6.2 of
-/// the ATC 2022 paper).
+/// A follower has not heard its leader and asks a peer before it stands for election (gray failure, section
+/// 6.2 of the ATC 2022 paper).
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct Suspect {
     /// The asker's promised ballot.
@@ -256,8 +257,8 @@ pub struct Rejoin {
     pub nonce: u64,
 }
 
-/// Once the replica has this slot durable and knows it committed, it may vote again: the slot was proposed after the
-/// question and committed without the asker.
+/// Once the replica has this slot durable and knows it committed, it may vote again: the slot was proposed
+/// after the question and committed without the asker.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct RejoinAnswer {
     /// As in the question.

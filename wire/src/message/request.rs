@@ -1,5 +1,5 @@
-//! Requests for single items and for ranges, and their answers. The same bodies go from client to router and from
-//! router to storage core.
+//! Requests for single items and for ranges, and their answers. The same bodies go from client to router and
+//! from router to storage core.
 
 use super::Body;
 use crate::frame::Kind;
@@ -240,7 +240,8 @@ pub struct PageAnswer<'a> {
     pub rows: Vec<Row<'a>>,
     /// How many items were looked at.
     pub scanned: u32,
-    /// Where the rest begins: the new `lower` of a forward range or `upper` of a backward one. Absent: no rest.
+    /// Where the rest begins: the new `lower` of a forward range or `upper` of a backward one. Absent: no
+    /// rest.
     pub resume: Option<Vec<u8>>,
 }
 

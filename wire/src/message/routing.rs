@@ -67,8 +67,8 @@ impl Body for LookupAnswer {
     const KIND: Kind = Kind::LookupAnswer;
 }
 
-/// The groups that a core leads. Sent on every change and again every second, so that a MemDS server that restarted
-/// knows everything a moment later.
+/// The groups that a core leads. Sent on every change and again every second, so that a MemDS server that
+/// restarted knows everything a moment later.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct PublishRoutes {
     /// Their routes.

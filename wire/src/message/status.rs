@@ -73,7 +73,8 @@ pub struct GroupStatus {
     pub epoch: Epoch,
     /// What this replica does.
     pub role: Role,
-    /// For a leader: its lease holds, its first entry is committed and every older lease has run out, so it serves.
+    /// For a leader: its lease holds, its first entry is committed and every older lease has run out, so it
+    /// serves.
     pub ready: bool,
     /// Who leads, as far as this replica knows.
     pub leader: Option<NodeId>,

@@ -1,7 +1,7 @@
 //! What the thread and the futures of an async client share, behind one lock.
 //!
-//! The lock is held for as long as it takes to encode a frame, to move bytes between a socket and a buffer, or to look
-//! something up; never while a name is resolved, while the thread waits, or while a waker runs.
+//! The lock is held for as long as it takes to encode a frame, to move bytes between a socket and a buffer,
+//! or to look something up; never while a name is resolved, while the thread waits, or while a waker runs.
 
 use super::driver::Resolved;
 use super::slots::Wanted;
@@ -151,8 +151,8 @@ impl Hub {
         self.with_state(State::look_at_timers);
     }
 
-    /// Does something under the lock; afterwards wakes those who have something now, and the thread if it would sleep
-    /// too long.
+    /// Does something under the lock; afterwards wakes those who have something now, and the thread if it
+    /// would sleep too long.
     fn with_state<T>(&self, action: impl FnOnce(&mut State) -> T) -> T {
         let (outcome, wakers, oversleeps) = {
             let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

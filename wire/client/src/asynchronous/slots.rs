@@ -1,9 +1,9 @@
 //! The connections of an async client, and which of them a request goes to.
 //!
-//! A *slot* stands for one of the client's connections and has at most one *line*, which may be opening or open. A slot
-//! whose line is gone is filled again when something is to be sent. A line that is too old for a request, because
-//! others failed or the clock was corrected since it was opened, loses its slot: what is under way on it is still
-//! waited for, then it is closed.
+//! A *slot* stands for one of the client's connections and has at most one *line*, which may be opening or
+//! open. A slot whose line is gone is filled again when something is to be sent. A line that is too old for a
+//! request, because others failed or the clock was corrected since it was opened, loses its slot: what is
+//! under way on it is still waited for, then it is closed.
 
 use super::line::Line;
 use crate::config::Settings;

@@ -3,8 +3,8 @@
 //! # Invariants
 //!
 //! * A ticket has an outcome by its time: every ticket without one has a timer.
-//! * A ticket that nobody waits for any more is kept, with its lease on tokens, until its request is answered, lost or
-//!   late.
+//! * A ticket that nobody waits for any more is kept, with its lease on tokens, until its request is
+//!   answered, lost or late.
 
 use super::driver::Resolved;
 use super::hub::{Reply, TicketId, TicketOutcome};

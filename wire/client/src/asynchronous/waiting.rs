@@ -9,8 +9,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// Waits for the answer to a request. Dropped early, the answer is discarded when it comes; the request's tokens stay
-/// outstanding until then.
+/// Waits for the answer to a request. Dropped early, the answer is discarded when it comes; the request's
+/// tokens stay outstanding until then.
 #[derive(Debug)]
 pub(super) struct Exchange {
     hub: Arc<Hub>,

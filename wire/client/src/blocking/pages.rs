@@ -6,7 +6,8 @@ use crate::protocol::operation::range::{PageOutput, PageToken};
 use crate::request::{Cursor, Query, Request, Scan, Shell};
 use evenkeel_wire::item::Item;
 
-/// The pages of a query or scan. After an error there are no more; [`resume`](Self::resume) says where to go on.
+/// The pages of a query or scan. After an error there are no more; [`resume`](Self::resume) says where to go
+/// on.
 #[derive(Debug)]
 #[must_use = "an iterator reads nothing until it is asked"]
 pub struct Pages {

@@ -1,8 +1,8 @@
 //! Many requests on one connection, without waiting for each answer before the next request.
 //!
-//! The pipeline is driven by whoever submits to it or collects from it, on that thread. A request that fails is
-//! repeated like any other, while those behind it go on: requests are sent in the order of their submission and are
-//! independent of each other, so two writes of one item may be executed in either order.
+//! The pipeline is driven by whoever submits to it or collects from it, on that thread. A request that fails
+//! is repeated like any other, while those behind it go on: requests are sent in the order of their
+//! submission and are independent of each other, so two writes of one item may be executed in either order.
 
 mod line;
 
@@ -149,9 +149,9 @@ impl Pipeline {
         })
     }
 
-    /// Submits a request. Requests are sent in lots; [`flush`](Self::flush) and [`collect`](Self::collect) send what
-    /// is left. Waits while too much is unanswered, and once for the description of a table that is new to the client.
-    /// An error of any kind is told when it is collected.
+    /// Submits a request. Requests are sent in lots; [`flush`](Self::flush) and [`collect`](Self::collect)
+    /// send what is left. Waits while too much is unanswered, and once for the description of a table that is
+    /// new to the client. An error of any kind is told when it is collected.
     pub fn submit<R: Request>(&mut self, request: R) -> Submitted<<R::Operation as Operation>::Output> {
         let prepared = request.prepare();
         let outcome = Arc::new(Outcome(Mutex::new(None)));

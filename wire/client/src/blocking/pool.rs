@@ -1,7 +1,7 @@
 //! Connections of a blocking client: those that are idle, and how new ones are opened.
 //!
-//! There is one connection for each thread that is in a call; it is idle in between. The one that was used last is
-//! used next, so that a burst's surplus grows old and is closed.
+//! There is one connection for each thread that is in a call; it is idle in between. The one that was used
+//! last is used next, so that a burst's surplus grows old and is closed.
 
 use super::socket::Socket;
 use crate::config::Settings;
@@ -18,8 +18,8 @@ use std::time::Duration;
 /// Idle connections that are kept.
 const IDLE_MAX: usize = 64;
 
-/// A connection that was idle for longer is not trusted: something on the way may have forgotten it, and a request
-/// would wait for nothing.
+/// A connection that was idle for longer is not trusted: something on the way may have forgotten it, and a
+/// request would wait for nothing.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// The connections of one client.

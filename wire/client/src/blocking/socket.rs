@@ -142,8 +142,9 @@ impl Socket {
         }
     }
 
-    /// Lets the socket wait about as long as there is time left. Changing that costs a system call, so it is left as
-    /// it is when it fits: a sixteenth too long is forgiven, and after a wait that was too short comes another.
+    /// Lets the socket wait about as long as there is time left. Changing that costs a system call, so it is
+    /// left as it is when it fits: a sixteenth too long is forgiven, and after a wait that was too short
+    /// comes another.
     fn be_patient(&mut self, left: Duration) -> io::Result<()> {
         if left.is_zero() {
             return Err(silent());

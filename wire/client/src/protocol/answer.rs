@@ -8,15 +8,15 @@ use evenkeel_wire::message::access;
 /// An answer as it stands in the connection's buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
-    /// Its header. The request is the one that [`Connection::request`](super::connection::Connection::request)
-    /// returned.
+    /// Its header. The request is the one that
+    /// [`Connection::request`](super::connection::Connection::request) returned.
     pub header: Header,
     /// Its body, whose checksum held.
     pub body: &'a [u8],
 }
 
-/// A server's refusal: its problem, and what follows from it as the server sees it, so that a code which is newer
-/// than this client is treated rightly.
+/// A server's refusal: its problem, and what follows from it as the server sees it, so that a code which is
+/// newer than this client is treated rightly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// What went wrong.

@@ -7,13 +7,14 @@
 //!     └─────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A call describes the tables that it does not know, encodes the operation, repeats attempts that failed, and ends
-//! by its deadline. Both shells, pipelines and the simulator run this machine; they differ only in how they wait.
+//! A call describes the tables that it does not know, encodes the operation, repeats attempts that failed,
+//! and ends by its deadline. Both shells, pipelines and the simulator run this machine; they differ only in
+//! how they wait.
 //!
 //! # Invariants
 //!
-//! * A repetition carries the same bytes, and so the same token, as the attempt that it repeats. A new token is issued
-//!   only if no attempt under the old one can have been executed.
+//! * A repetition carries the same bytes, and so the same token, as the attempt that it repeats. A new token
+//!   is issued only if no attempt under the old one can have been executed.
 //! * The call's tokens are outstanding until it ends, and as long as an attempt is under way on a connection.
 
 use super::answer::{Answer, Refusal};
@@ -29,8 +30,8 @@ use evenkeel_wire::turn::Boot;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How much longer than an attempt may take its answer is waited for: a server that gives up says so at the last
-/// moment, and that is worth knowing.
+/// How much longer than an attempt may take its answer is waited for: a server that gives up says so at the
+/// last moment, and that is worth knowing.
 pub const ANSWER_GRACE: Duration = Duration::from_millis(200);
 
 /// A call under way. Dropped early, it is given up.
@@ -105,7 +106,8 @@ pub struct Sending<'a> {
 /// Which connections will do for a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wish {
-    /// Only one that was opened at this instant or later: those that are older have failed, or know an older clock.
+    /// Only one that was opened at this instant or later: those that are older have failed, or know an older
+    /// clock.
     pub opened_after: Boot,
     /// A new connection should begin with another endpoint than the last.
     pub elsewhere: bool,
@@ -321,8 +323,8 @@ impl<O: Operation> Call<O> {
         }
     }
 
-    /// Describes the tables again that the request was encoded for, once: they may have been created again under
-    /// their names.
+    /// Describes the tables again that the request was encoded for, once: they may have been created again
+    /// under their names.
     fn describe_again(&mut self) -> bool {
         if self.described_again || self.tables_used.is_empty() {
             return false;
@@ -333,8 +335,9 @@ impl<O: Operation> Call<O> {
         true
     }
 
-    /// Takes another token, once, if no attempt under the old one can have been executed. Before it is issued, the
-    /// handshake of a new connection must correct the clock: describing the tables again needs one.
+    /// Takes another token, once, if no attempt under the old one can have been executed. Before it is
+    /// issued, the handshake of a new connection must correct the clock: describing the tables again needs
+    /// one.
     fn renew_token(&mut self, now: Boot) -> bool {
         if self.token_renewed || self.lease.is_none() || self.attempts.is_outcome_unknown() {
             return false;

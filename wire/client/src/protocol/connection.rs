@@ -5,14 +5,14 @@
 //!   request ─► transmit ─► …               ─► handle_input ─► poll_answer ─► an answer, in any order
 //! ```
 //!
-//! Whoever owns a socket moves bytes between it and this: what [`Connection::transmit`] shows goes out, what comes in
-//! goes to [`Connection::handle_input`]. Nothing here blocks or knows the time. In steady state nothing is
-//! allocated: requests are encoded where they are sent from, answers are read where they arrived.
+//! Whoever owns a socket moves bytes between it and this: what [`Connection::transmit`] shows goes out, what
+//! comes in goes to [`Connection::handle_input`]. Nothing here blocks or knows the time. In steady state
+//! nothing is allocated: requests are encoded where they are sent from, answers are read where they arrived.
 //!
 //! # Invariants
 //!
-//! * Headers, body checksums and lengths are checked before anyone sees an answer. Before the handshake is done the
-//!   other side may send one small frame only.
+//! * Headers, body checksums and lengths are checked before anyone sees an answer. Before the handshake is
+//!   done the other side may send one small frame only.
 //! * Every answer that is given out was asked for and is given out once. An answer to a request that was
 //!   [forgotten](Connection::forget) is swallowed.
 //! * After an error the framing is lost: the connection gives the same error for ever.
@@ -121,7 +121,8 @@ impl Connection {
         }
     }
 
-    /// Asks. The deadline travels as what is left of it; nothing left is sent as the shortest, `None` as no deadline.
+    /// Asks. The deadline travels as what is left of it; nothing left is sent as the shortest, `None` as no
+    /// deadline.
     ///
     /// # Panics
     /// Before the handshake is done, and when the body is longer than any server reads

@@ -1,9 +1,9 @@
 //! Operations: what each request puts into its body, and what it reads from its answer.
 //!
-//! An [`Operation`] is one call as its user means it, by table names and with its item and expressions encoded. The
-//! [`call`](super::call) drives it: [`encode`](Operation::encode) makes the body of its next request,
-//! [`absorb`](Operation::absorb) takes the answer and says what comes next. Most operations are one request; creating
-//! a table and waiting for it, and what a batch leaves over, are several.
+//! An [`Operation`] is one call as its user means it, by table names and with its item and expressions
+//! encoded. The [`call`](super::call) drives it: [`encode`](Operation::encode) makes the body of its next
+//! request, [`absorb`](Operation::absorb) takes the answer and says what comes next. Most operations are one
+//! request; creating a table and waiting for it, and what a batch leaves over, are several.
 //!
 //! Not here: retries, deadlines, connections.
 
@@ -52,8 +52,8 @@ pub trait Operation: Send + 'static {
     /// When the answer is not what the protocol says. The call ends.
     fn absorb(&mut self, answer: &Answer<'_>, session: &Session) -> Result<Progress<Self::Output>, Error>;
 
-    /// What a refusal means to this operation, if something other than usual. `outcome_unknown` tells whether an
-    /// earlier attempt may have been executed.
+    /// What a refusal means to this operation, if something other than usual. `outcome_unknown` tells whether
+    /// an earlier attempt may have been executed.
     fn refused(
         &mut self,
         refusal: &Refusal,
@@ -131,7 +131,8 @@ impl Context<'_> {
         Ok(table)
     }
 
-    /// The tokens of this call: the same ones each time, until the call needs new ones. `count` never changes.
+    /// The tokens of this call: the same ones each time, until the call needs new ones. `count` never
+    /// changes.
     pub fn tokens(&mut self, count: usize) -> &TokenLease {
         self.lease.get_or_insert_with(|| self.session.lease_tokens(count, self.now))
     }

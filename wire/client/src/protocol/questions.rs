@@ -1,7 +1,8 @@
 //! The requests of one connection: which are answered, and which nobody waits for any more.
 //!
-//! Ids are given out in order, so what is open is a window: no map, and nothing is allocated in steady state. A
-//! request that stays open for long holds one byte for each that came after it, for as long as its deadline.
+//! Ids are given out in order, so what is open is a window: no map, and nothing is allocated in steady state.
+//! A request that stays open for long holds one byte for each that came after it, for as long as its
+//! deadline.
 
 use evenkeel_wire::ids::RequestId;
 use std::collections::VecDeque;

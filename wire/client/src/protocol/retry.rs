@@ -1,17 +1,18 @@
 //! When a failed attempt is made again, and with what a call ends if not.
 //!
-//! A pure state machine: told how an attempt failed and how much of the deadline is left, it says when to try again
-//! or which error to give. The wait before an attempt is drawn uniformly from zero to a ceiling that doubles with
-//! every failure ("full jitter"), so that clients which failed together do not come back together.
+//! A pure state machine: told how an attempt failed and how much of the deadline is left, it says when to try
+//! again or which error to give. The wait before an attempt is drawn uniformly from zero to a ceiling that
+//! doubles with every failure ("full jitter"), so that clients which failed together do not come back
+//! together.
 //!
 //! # Invariants
 //!
-//! * Once one attempt of a write may have been executed, the call ends with its output, with an answer that settles
-//!   it, or with [`Error::OutcomeUnknown`]: never with an error that claims it had no effect.
+//! * Once one attempt of a write may have been executed, the call ends with its output, with an answer that
+//!   settles it, or with [`Error::OutcomeUnknown`]: never with an error that claims it had no effect.
 //! * A call ends by its deadline. The last waits are shortened to fit, instead of giving up early.
 //!
-//! A fail-over takes a few seconds, in which attempts are answered with `NotLeader`, `LeaderNotReady` and the like:
-//! the default deadline is several times as long.
+//! A fail-over takes a few seconds, in which attempts are answered with `NotLeader`, `LeaderNotReady` and the
+//! like: the default deadline is several times as long.
 
 use crate::error::Error;
 use evenkeel_wire::error::ErrorCode;
@@ -141,8 +142,8 @@ impl Attempts {
         self.end_with(error, !self.outcome_unknown)
     }
 
-    /// The error of a call that ends with a failure which no repetition mends, when what became of the attempts before
-    /// is settled or not.
+    /// The error of a call that ends with a failure which no repetition mends, when what became of the
+    /// attempts before is settled or not.
     fn end_with(&self, error: Error, is_settled: bool) -> Error {
         let tells_all = match &error {
             Error::Problem(_) => is_settled,
@@ -161,8 +162,8 @@ impl Attempts {
     }
 }
 
-/// Whether an answer to a repetition says that no earlier attempt was executed: it was decided on what the partition
-/// remembers of the token. An expired or acknowledged token is not remembered.
+/// Whether an answer to a repetition says that no earlier attempt was executed: it was decided on what the
+/// partition remembers of the token. An expired or acknowledged token is not remembered.
 fn settles(error: &Error) -> bool {
     !error.may_have_executed()
         && !matches!(error.code(), Some(ErrorCode::TokenExpired | ErrorCode::TokenAcknowledged))
@@ -275,7 +276,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_wait_never_reaches_the_deadline(seed: u64, failures in 1_u32..60, left_ms in 0_u64..20_000) {
-            let (policy, mut prng, mut attempts) = (RetryPolicy::default(), Prng::new(seed), Attempts::default());
+            let (policy, mut prng) = (RetryPolicy::default(), Prng::new(seed));
+            let mut attempts = Attempts::default();
             let left = Duration::from_millis(left_ms);
             for _ in 0..failures {
                 match attempts.judge(&policy, refused(ErrorCode::Unavailable), left, &mut prng) {

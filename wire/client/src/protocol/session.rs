@@ -1,7 +1,9 @@
-//! What all calls of one client share: its tokens, the tables that it knows, the server's clock, its generator.
+//! What all calls of one client share: its tokens, the tables that it knows, the server's clock, its
+//! generator.
 //!
-//! Behind one lock, which is held for look-ups only and never while anything is encoded, sent or waited for. Nothing
-//! here knows the time or has entropy: both are given by the shell, so a simulated client is replayed exactly.
+//! Behind one lock, which is held for look-ups only and never while anything is encoded, sent or waited for.
+//! Nothing here knows the time or has entropy: both are given by the shell, so a simulated client is replayed
+//! exactly.
 
 use super::tables::TableCache;
 use super::tokens::{TokenRange, TokenSource};
@@ -25,8 +27,8 @@ struct State {
     prng: Prng,
 }
 
-/// The server's clock as a handshake told it: tokens are issued by it, so that it does not matter what the client's
-/// host believes.
+/// The server's clock as a handshake told it: tokens are issued by it, so that it does not matter what the
+/// client's host believes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct ServerClock {
     /// What to add to this client's monotone clock, milliseconds.
@@ -60,8 +62,8 @@ impl Session {
         Arc::new(Self { state: Mutex::new(state) })
     }
 
-    /// A server said what time it is. Call it for every handshake; before the first, tokens are issued at a time that
-    /// every server refuses.
+    /// A server said what time it is. Call it for every handshake; before the first, tokens are issued at a
+    /// time that every server refuses.
     pub fn learn_clock(&self, server_ms: u64, now: Boot) {
         self.state().clock.learn(server_ms, now);
     }
@@ -108,8 +110,8 @@ impl Session {
     }
 }
 
-/// Tokens that are outstanding for as long as anyone holds this: the call, and the connection on which one of its
-/// attempts is under way, even when nobody waits for the answer any more.
+/// Tokens that are outstanding for as long as anyone holds this: the call, and the connection on which one of
+/// its attempts is under way, even when nobody waits for the answer any more.
 #[derive(Debug)]
 pub struct TokenLease {
     session: Arc<Session>,

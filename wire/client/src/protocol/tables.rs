@@ -1,8 +1,9 @@
 //! What the client remembers of tables: their descriptors, by name.
 //!
-//! A call names a table; its bodies need the table's id, key schema and hash key. A name that is dropped and created
-//! again gets a new id, so a remembered descriptor can be of a table that is gone. Then servers answer that there is
-//! no such table, and the [`call`](super::call) forgets it here and describes it again, once.
+//! A call names a table; its bodies need the table's id, key schema and hash key. A name that is dropped and
+//! created again gets a new id, so a remembered descriptor can be of a table that is gone. Then servers
+//! answer that there is no such table, and the [`call`](super::call) forgets it here and describes it again,
+//! once.
 
 use evenkeel_wire::ids::TableId;
 use evenkeel_wire::table::TableDescriptor;

@@ -1,9 +1,9 @@
 //! Tokens: how a write that is sent twice is executed once.
 //!
-//! A client has a random id and counts its writes. A partition remembers the outcome of each write under its token
-//! until the client says that it will never ask about it again: every token carries the lowest sequence that is
-//! still outstanding, and everything below is forgotten (the scheme is RIFL's, SOSP 2015). So a token must be retired
-//! when its write has ended for good, answered or given up, and not before.
+//! A client has a random id and counts its writes. A partition remembers the outcome of each write under its
+//! token until the client says that it will never ask about it again: every token carries the lowest sequence
+//! that is still outstanding, and everything below is forgotten (the scheme is RIFL's, SOSP 2015). So a token
+//! must be retired when its write has ended for good, answered or given up, and not before.
 //!
 //! Not here: entropy, which is the shell's; the server's clock ([`session`](super::session)).
 
@@ -28,8 +28,8 @@ pub struct TokenRange {
 }
 
 impl TokenSource {
-    /// The tokens of a client. The id must be random: two clients with one id would take each other's writes for
-    /// repetitions.
+    /// The tokens of a client. The id must be random: two clients with one id would take each other's writes
+    /// for repetitions.
     #[must_use]
     pub fn new(client: [u8; 16]) -> Self {
         Self { client, lowest: 1, outstanding: VecDeque::new() }

@@ -29,8 +29,8 @@ pub struct BatchGet<S> {
     deadline: Option<Duration>,
 }
 
-/// Writes and removes up to 25 items of any tables. Each operation succeeds or fails on its own; a batch that names a
-/// key twice is refused.
+/// Writes and removes up to 25 items of any tables. Each operation succeeds or fails on its own; a batch that
+/// names a key twice is refused.
 ///
 /// ```no_run
 /// use evenkeel_client::{Client, Item};

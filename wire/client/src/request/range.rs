@@ -41,8 +41,8 @@ pub struct Query<S> {
 
 /// Reads a whole table, or a segment of it, in the order in which it is stored.
 ///
-/// `send` gives one page, `items` all items of all pages, `pages` all pages. Threads that share a scan each take a
-/// segment.
+/// `send` gives one page, `items` all items of all pages, `pages` all pages. Threads that share a scan each
+/// take a segment.
 ///
 /// ```no_run
 /// use evenkeel_client::Client;
@@ -76,7 +76,8 @@ struct Page {
 /// The methods that queries and scans share.
 macro_rules! page_methods {
     () => {
-        /// Gives only items that meet a condition. It is applied after they were read: they count for the limit.
+        /// Gives only items that meet a condition. It is applied after they were read: they count for the
+        /// limit.
         pub fn filter(mut self, filter: impl Into<String>) -> Self {
             self.page.filter = Some(filter.into());
             self
@@ -134,7 +135,8 @@ impl<S: Shell> Query<S> {
     fn operation(mut self) -> Result<RangeRead, Invalid> {
         let filter = self.placeholders.read_condition("filter", self.page.filter.as_deref())?;
         let key_condition = self.key_condition.ok_or(Invalid::Missing { what: "a key condition" })?;
-        // The key condition is read against the table's key schema, and tells then which placeholders are unused.
+        // The key condition is read against the table's key schema, and tells then which placeholders are
+        // unused.
         let read = RangeRead::query(self.table, key_condition, self.placeholders.0);
         let read = if self.forward { read } else { read.backward() };
         self.page.apply(read, filter.as_ref())

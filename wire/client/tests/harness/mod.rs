@@ -1,8 +1,8 @@
-//! A server that speaks real frames over a real loopback socket and answers as a test's script says. Every request is
-//! checked with the router's own edge before the script sees it.
+//! A server that speaks real frames over a real loopback socket and answers as a test's script says. Every
+//! request is checked with the router's own edge before the script sees it.
 //!
-//! Each connection has a thread. What the script returns is sent as it is; a script that returns nothing leaves the
-//! client waiting.
+//! Each connection has a thread. What the script returns is sent as it is; a script that returns nothing
+//! leaves the client waiting.
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
 use evenkeel_client::protocol::operation::Operation;
@@ -133,8 +133,8 @@ struct Shared {
 }
 
 impl Server {
-    /// A server that knows these tables. The script sees every request but those for descriptions of tables; where it
-    /// returns `None` the test is wrong.
+    /// A server that knows these tables. The script sees every request but those for descriptions of tables;
+    /// where it returns `None` the test is wrong.
     pub(crate) fn start(
         tables: Vec<TableDescriptor>,
         script: impl FnMut(&Seen) -> Option<Vec<Reply>> + Send + 'static,

@@ -16,8 +16,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The connection of a pipeline. When it was lost, or a request wants a newer one, another is opened; what is under
-/// way on the old one is still waited for there.
+/// The connection of a pipeline. When it was lost, or a request wants a newer one, another is opened; what is
+/// under way on the old one is still waited for there.
 #[derive(Debug)]
 pub(super) struct Line {
     poller: Arc<Poller>,
@@ -113,8 +113,8 @@ impl Line {
         open.endpoint.clone()
     }
 
-    /// Sends and takes what the sockets let through, and hands out answers. Returns the entries whose requests were
-    /// under way on a connection that was lost.
+    /// Sends and takes what the sockets let through, and hands out answers. Returns the entries whose
+    /// requests were under way on a connection that was lost.
     pub(super) fn exchange(&mut self, mut take: impl FnMut(EntryId, &Answer<'_>)) -> Vec<(Error, EntryId)> {
         let mut lost = Vec::new();
         let newest = self.open.last_key_value().map(|(key, _)| *key);

@@ -1,7 +1,7 @@
 //! Batch get: up to 100 items of any tables, each found or not on its own.
 //!
-//! What a router leaves over, because the answer was full or a partition was between two leaders, is asked for again
-//! until the call's deadline; only what is still open then is an error, of that key alone.
+//! What a router leaves over, because the answer was full or a partition was between two leaders, is asked
+//! for again until the call's deadline; only what is still open then is an error, of that key alone.
 
 use super::{Context, Operation, Progress, Unready, expect, verified_item};
 use crate::error::{Error, Invalid, ProtocolError};
@@ -132,8 +132,8 @@ pub(super) fn open_places<T>(outcomes: &[Option<T>]) -> Vec<usize> {
     open.map(|(place, _)| place).collect()
 }
 
-/// The outcome of a key that was refused: final, or open because the call can do something about it. Of the latter,
-/// the refusal that says most about how to go on is kept in `kept`.
+/// The outcome of a key that was refused: final, or open because the call can do something about it. Of the
+/// latter, the refusal that says most about how to go on is kept in `kept`.
 pub(super) fn left_open<T>(refusal: Refusal, kept: &mut Option<Refusal>) -> Option<Result<T, Error>> {
     let code = refusal.problem.code;
     let mendable = matches!(code, ErrorCode::TableNotFound | ErrorCode::TokenExpired);

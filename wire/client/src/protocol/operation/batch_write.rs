@@ -1,7 +1,7 @@
 //! Batch write: up to 25 puts and deletes, each with a token of its own, each succeeding or failing alone.
 //!
-//! Like a [batch get](super::batch_get), what could not be done at once is repeated until the call's deadline, under
-//! the same tokens.
+//! Like a [batch get](super::batch_get), what could not be done at once is repeated until the call's
+//! deadline, under the same tokens.
 
 use super::batch_get::{check_count, check_distinct, check_size, left_open, open_places, partial};
 use super::{Context, Operation, Progress, Unready, expect};
@@ -36,7 +36,8 @@ enum Change {
 /// What a batch write led to.
 #[derive(Clone, Debug)]
 pub struct BatchWriteOutput {
-    /// For each operation, in the order of the call: where it stands in its partition's log, or why it does not.
+    /// For each operation, in the order of the call: where it stands in its partition's log, or why it does
+    /// not.
     pub outcomes: Vec<Result<Position, Error>>,
 }
 

@@ -28,8 +28,8 @@ pub struct GetOutput {
 }
 
 impl Get {
-    /// Reads the item of a key: an item with exactly the key attributes. Strong: the latest; otherwise what any
-    /// replica has.
+    /// Reads the item of a key: an item with exactly the key attributes. Strong: the latest; otherwise what
+    /// any replica has.
     #[must_use]
     pub fn new(table: impl Into<String>, key: Item, strong: bool) -> Self {
         Self { table: table.into(), key, strong }

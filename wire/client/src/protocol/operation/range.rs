@@ -1,7 +1,7 @@
 //! Query and scan: one page of a range of a table.
 //!
-//! A page visits one partition at most, so an empty page can have a rest. Whoever reads on gives the page's token to
-//! the next read; the [pagers](crate::request::Query::items) do.
+//! A page visits one partition at most, so an empty page can have a rest. Whoever reads on gives the page's
+//! token to the next read; the [pagers](crate::request::Query::items) do.
 
 use super::{Context, Operation, Progress, Unready, expect, verified_item};
 use crate::error::{Error, Invalid, ProtocolError};
@@ -92,8 +92,8 @@ impl PageToken {
 }
 
 impl RangeRead {
-    /// The items that meet a key condition. Its placeholders, and those of a filter that was read before, are in
-    /// `bindings`; one that neither uses is an error, before anything is asked for.
+    /// The items that meet a key condition. Its placeholders, and those of a filter that was read before, are
+    /// in `bindings`; one that neither uses is an error, before anything is asked for.
     #[must_use]
     pub fn query(table: impl Into<String>, key_condition: impl Into<String>, bindings: Bindings) -> Self {
         Self::new(table.into(), Wanted::Query { key_condition: key_condition.into(), bindings })

@@ -1,7 +1,7 @@
 //! Tables: create, describe, delete, list.
 //!
-//! A request about a table has no token. When an answer is lost and the repetition is told that the table exists (or
-//! is gone), the operation finds out whether that was its own doing.
+//! A request about a table has no token. When an answer is lost and the repetition is told that the table
+//! exists (or is gone), the operation finds out whether that was its own doing.
 
 use super::{Context, Operation, Progress, Unready, expect};
 use crate::error::Error;
