@@ -371,21 +371,6 @@ mod tests {
     }
 
     #[test]
-    fn an_entrys_bytes_and_hash_are_frozen() {
-        let entry = entry(&put());
-        let hex: String = entry.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(
-            hex,
-            "01000000000000000200000000000000030000000000000004000000\
-             4f000000451783ec74c999ee8ece049f0576647a\
-             05000000000000000200010000000000\
-             0707070707070707070707070707070701000000000000000200000000000000\
-             010000000000000005000000000000000100010000000000060000000300000000000000040000006b65796974656d"
-        );
-        assert_eq!(entry.hash.to_string(), "4a75ff9efd8c488a9f52e9b4a36b5439");
-    }
-
-    #[test]
     fn truncated_and_unknown_entries_are_errors() {
         let entry = entry(&put());
         for end in 0..entry.bytes.len() {

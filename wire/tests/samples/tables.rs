@@ -1,0 +1,258 @@
+//! The catalogue, metadata and status.
+
+use super::{
+    Sample, address, ballot, every, generation, incarnation, lower, number, partition, route_member, sample,
+    slot,
+};
+use evenkeel_wire::ids::{CoreId, Epoch, NodeId, PartitionId, TableId};
+use evenkeel_wire::key::{HashKey, KeySchema, KeyType};
+use evenkeel_wire::message::catalog::{
+    CreateTable, DeleteTable, DescribeTable, EnsureReplicas, EnsureReplicasAnswer, ListTables,
+    ListTablesAnswer, TableAnswer,
+};
+use evenkeel_wire::message::routing::{
+    Lookup, LookupAnswer, LookupKey, LookupOutcome, PublishAnswer, PublishRoutes, PublishTables, TableKey,
+};
+use evenkeel_wire::message::status::{
+    CoreState, FollowerStatus, GroupStatus, LogStatus, MemdsStatus, Role, RouterStatus, StatusAnswer,
+    StorageStatus, TopologyAnswer, TopologyNode,
+};
+use evenkeel_wire::table::{Billing, GroupConfig, Member, Route, TableDescriptor, TableStatus, Throughput};
+use std::borrow::Cow;
+
+const TABLE: TableId = TableId(0x0102_0304_0506_0708);
+
+fn billings() -> [Billing; 2] {
+    let throughput = Throughput { read_units: number(0x11), write_units: number(0x21) };
+    every!(
+        Billing::OnDemand => Billing::OnDemand,
+        Billing::Provisioned(_) => Billing::Provisioned(throughput),
+    )
+}
+
+pub(super) fn create_tables() -> Vec<Sample> {
+    let create = |schema, billing| CreateTable {
+        name: "a table's name".to_owned(),
+        schema,
+        billing,
+        partitions: 0x3132_3334,
+    };
+    let of_billing = billings().map(|billing| {
+        let schema = KeySchema::partition_only("partition", KeyType::S).with_sort("sort", KeyType::N);
+        sample(format!("catalog.create_table_{}", lower(&billing)), create(schema, billing))
+    });
+    let of_key_type = every!(KeyType: S, N, B).map(|key_type| {
+        let schema = KeySchema::partition_only("partition", key_type);
+        sample(format!("catalog.create_table_key_{}", lower(&key_type)), create(schema, Billing::OnDemand))
+    });
+    of_billing.into_iter().chain(of_key_type).collect()
+}
+
+pub(super) fn describe_tables() -> Vec<Sample> {
+    vec![sample("catalog.describe_table", DescribeTable { name: "a table's name".to_owned() })]
+}
+
+pub(super) fn delete_tables() -> Vec<Sample> {
+    vec![sample("catalog.delete_table", DeleteTable { name: "short".to_owned() })]
+}
+
+fn table(status: TableStatus) -> TableDescriptor {
+    TableDescriptor {
+        id: TABLE,
+        name: "a table's name".to_owned(),
+        schema: KeySchema::partition_only("partition", KeyType::S).with_sort("sort key", KeyType::B),
+        hash_key: HashKey(incarnation(0x41).0),
+        status,
+        billing: billings()[1],
+        created_ms: number(0x61),
+        generation: number(0x71),
+        partitions: 0x8182_8384,
+    }
+}
+
+pub(super) fn table_answers() -> Vec<Sample> {
+    every!(TableStatus: Creating, Active, Deleting)
+        .map(|status| {
+            sample(format!("catalog.table_answer_{}", lower(&status)), TableAnswer { table: table(status) })
+        })
+        .into()
+}
+
+pub(super) fn list_tables() -> Vec<Sample> {
+    vec![sample("catalog.list_tables", ListTables { after: "the last name".to_owned() })]
+}
+
+pub(super) fn list_tables_answers() -> Vec<Sample> {
+    let names = vec!["short".to_owned(), "a longer name".to_owned()];
+    vec![sample("catalog.list_tables_answer", ListTablesAnswer { names, more: true })]
+}
+
+pub(super) fn ensure_replicas() -> Vec<Sample> {
+    let member = |low: u8| Member {
+        node: NodeId(0x1112_1300 + u32::from(low)),
+        core: CoreId(0x2100 + u16::from(low)),
+        incarnation: incarnation(0xd0 + low),
+    };
+    let config = GroupConfig {
+        partition: partition(),
+        table: TABLE,
+        start: b"start of the range".to_vec(),
+        end: b"end".to_vec(),
+        epoch: Epoch(0x3132_3334),
+        members: vec![member(1), member(2), member(3)],
+    };
+    let ensure =
+        |create, everything| EnsureReplicas { create, remove: vec![PartitionId(number(0x41))], everything };
+    vec![
+        sample("catalog.ensure_replicas", ensure(vec![config.clone()], None)),
+        sample("catalog.ensure_replicas_everything", ensure(vec![config], Some(number(0x51)))),
+    ]
+}
+
+pub(super) fn ensure_replicas_answers() -> Vec<Sample> {
+    let answer = |ask_everything| EnsureReplicasAnswer {
+        created: vec![partition()],
+        removed: vec![PartitionId(number(0x41))],
+        ask_everything,
+    };
+    vec![
+        sample("catalog.ensure_replicas_answer", answer(None)),
+        sample("catalog.ensure_replicas_answer_ask", answer(Some(number(0x51)))),
+    ]
+}
+
+pub(super) fn lookups() -> Vec<Sample> {
+    let key = || TableKey { table: TABLE, key: Cow::Borrowed(&b"storage key"[..]) };
+    let keys = every!(
+        LookupKey::At(_) => LookupKey::At(key()),
+        LookupKey::Below(_) => LookupKey::Below(key()),
+        LookupKey::Name(_) => LookupKey::Name("a table's name".to_owned()),
+    );
+    vec![sample("routing.lookup", Lookup { keys: keys.into() })]
+}
+
+fn route(leader: Option<u8>) -> Route {
+    Route {
+        table: TABLE,
+        partition: partition(),
+        start: b"start of the range".to_vec(),
+        end: b"end".to_vec(),
+        generation: generation(),
+        leader,
+        members: vec![route_member(1), route_member(2)],
+    }
+}
+
+pub(super) fn lookup_answers() -> Vec<Sample> {
+    let table = || table(TableStatus::Active);
+    let outcomes = every!(
+        LookupOutcome::Route(_, _) => LookupOutcome::Route(route(Some(1)), table()),
+        LookupOutcome::Table(_) => LookupOutcome::Table(table()),
+        LookupOutcome::TableNotFound => LookupOutcome::TableNotFound,
+        LookupOutcome::RouteNotKnown(_) => LookupOutcome::RouteNotKnown(table()),
+        LookupOutcome::Warming => LookupOutcome::Warming,
+    );
+    vec![sample("routing.lookup_answer", LookupAnswer { outcomes: outcomes.into() })]
+}
+
+pub(super) fn publish_routes() -> Vec<Sample> {
+    vec![sample("routing.publish_routes", PublishRoutes { routes: vec![route(None), route(Some(0))] })]
+}
+
+pub(super) fn publish_tables() -> Vec<Sample> {
+    let tables = vec![table(TableStatus::Active), table(TableStatus::Creating)];
+    vec![
+        sample("routing.publish_tables", PublishTables { version: slot(0x11), tables: Some(tables) }),
+        sample("routing.publish_tables_version", PublishTables { version: slot(0x11), tables: None }),
+    ]
+}
+
+pub(super) fn publish_answers() -> Vec<Sample> {
+    vec![sample("routing.publish_answer", PublishAnswer { version: slot(0x11) })]
+}
+
+fn group(role: Role) -> GroupStatus {
+    let follower = |heard_ms_ago| FollowerStatus {
+        node: NodeId(0x1112_1314),
+        matched: slot(0x21),
+        heard_ms_ago,
+        snapshot: true,
+    };
+    GroupStatus {
+        partition: partition(),
+        table: TABLE,
+        epoch: Epoch(0x3132_3334),
+        role,
+        ready: role == Role::Leader,
+        leader: (role != Role::Candidate).then_some(NodeId(0x4142_4344)),
+        ballot: ballot(0x51),
+        last: slot(0x61),
+        durable: slot(0x71),
+        commit: slot(0x81),
+        refilling: role == Role::Candidate,
+        items: number(0x91),
+        bytes: number(0xa1),
+        followers: vec![follower(None), follower(Some(number(0xb1)))],
+    }
+}
+
+fn storage_status(state: CoreState) -> StorageStatus {
+    StorageStatus {
+        node: NodeId(0x1112_1314),
+        core: CoreId(0x2122),
+        incarnation: incarnation(0x31),
+        state,
+        groups: every!(Role: Leader, Candidate, Follower).map(group).into(),
+        log: LogStatus {
+            writes: number(0x41),
+            bytes: number(0x51),
+            records: number(0x61),
+            segments: 0x7172_7374,
+            segments_free: 0x8182_8384,
+            checkpoints: number(0x91),
+        },
+        recovery: "what recovery found".to_owned(),
+    }
+}
+
+pub(super) fn status_answers() -> Vec<Sample> {
+    let memds = MemdsStatus {
+        keys_looked_up: number(0x11),
+        tables: number(0x21),
+        routes: number(0x31),
+        catalog_version: slot(0x41),
+    };
+    let router = RouterStatus {
+        requests: number(0x11),
+        keys: number(0x21),
+        cache_hits: number(0x31),
+        cache_misses: number(0x41),
+        lookups: number(0x51),
+        cached: number(0x61),
+        in_flight: number(0x71),
+        errors: number(0x81),
+        overloaded: number(0x91),
+        redirected: number(0xa1),
+    };
+    let of_state = every!(CoreState: Recovering, Serving, Draining).map(|state| {
+        let name = format!("status.storage_{}", lower(&state));
+        sample(name, StatusAnswer::Storage(storage_status(state)))
+    });
+    let others = every!(
+        StatusAnswer::Storage(_) => StatusAnswer::Storage(storage_status(CoreState::Serving)),
+        StatusAnswer::Memds(_) => StatusAnswer::Memds(memds),
+        StatusAnswer::Router(_) => StatusAnswer::Router(router),
+    );
+    let [_, memds, router] = others;
+    of_state.into_iter().chain([sample("status.memds", memds), sample("status.router", router)]).collect()
+}
+
+pub(super) fn topology_answers() -> Vec<Sample> {
+    let node = TopologyNode {
+        node: NodeId(0x1112_1314),
+        zone: "a zone's name".to_owned(),
+        cores: vec![address(1), address(2)],
+    };
+    let answer = TopologyAnswer { nodes: vec![node], memds: vec![address(3)], routers: vec![address(4)] };
+    vec![sample("status.topology_answer", answer)]
+}
