@@ -188,8 +188,8 @@ fn check_age(token: &Token, now_ms: u64) -> Result<(), Problem> {
         return Ok(());
     }
     let message = format!(
-        "the token was issued at {} ms, the log stands at {now_ms} ms; tokens are accepted for {} s; issue a new \
-         one by the server's clock if this is the first try",
+        "the token was issued at {} ms, the log stands at {now_ms} ms; tokens are accepted for {} s; \
+         issue a new one by the server's clock if this is the first try",
         token.issued_ms,
         TOKEN_RETENTION_MS / 1000,
     );
