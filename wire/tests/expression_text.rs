@@ -1,26 +1,13 @@
 //! Any text is a tree or an error with a place; what the parser lets pass, the edge lets pass; damaged trees
 //! are errors.
 
-use evenkeel_wire::expression::{
-    Bindings, Condition, KeyCondition, ParseError, Update, access_condition, access_update, encode_condition,
-    encode_update, validate_condition, validate_update,
-};
-use evenkeel_wire::item::{Item, Value};
-use evenkeel_wire::key::{KeySchema, KeyType};
-use proptest::prelude::*;
+#[allow(dead_code, reason = "the fuzz targets use the rest")]
+#[path = "decoders/expression.rs"]
+mod decoder;
 
-fn bindings() -> Bindings {
-    Bindings::new()
-        .with_name("#a", "a name")
-        .with_name("#empty", "")
-        .with_value(":s", "S")
-        .with_value(":n", 5)
-        .with_value(":b", vec![1_u8, 0])
-        .with_value(":l", vec![Value::from(1), Value::Null])
-        .with_value(":m", Item::new().with("x", 1))
-        .with_value(":ns", Value::number_set([1, 2]).expect("a set"))
-        .with_value(":bad", Value::Ss(vec![]))
-}
+use decoder::{archive, bindings, check_text};
+use evenkeel_wire::expression::{Condition, encode_condition};
+use proptest::prelude::*;
 
 const TOKENS: &[&str] = &[
     "a",
@@ -115,32 +102,6 @@ fn condition() -> impl Strategy<Value = String> {
     })
 }
 
-fn check_error(text: &str, error: &ParseError) {
-    assert!(error.position() <= text.len());
-    assert!(error.to_string().lines().count() >= 3, "{error}");
-}
-
-fn check_text(text: &str) {
-    match Condition::parse(text, &mut bindings()) {
-        Ok(condition) => {
-            let bytes = encode_condition(&condition).unwrap_or_else(|error| panic!("{text}: {error}"));
-            validate_condition(access_condition(&bytes).expect("an archive")).expect("valid");
-        }
-        Err(error) => check_error(text, &error),
-    }
-    match Update::parse(text, &mut bindings()) {
-        Ok(update) => {
-            let bytes = encode_update(&update).unwrap_or_else(|error| panic!("{text}: {error}"));
-            validate_update(access_update(&bytes).expect("an archive")).expect("valid");
-        }
-        Err(error) => check_error(text, &error),
-    }
-    let schema = KeySchema::partition_only("pk", KeyType::S).with_sort("sk", KeyType::N);
-    if let Err(error) = KeyCondition::parse(text, &mut bindings(), &schema) {
-        check_error(text, &error);
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
@@ -169,14 +130,8 @@ proptest! {
             let mut bytes = encode_condition(&condition).expect("what was parsed can be sent");
             let place = place.index(bytes.len());
             bytes[place] = byte;
-            for bytes in [&bytes[..], &bytes[..place]] {
-                if let Ok(condition) = access_condition(bytes) {
-                    let _ = validate_condition(condition);
-                }
-                if let Ok(update) = access_update(bytes) {
-                    let _ = validate_update(update);
-                }
-            }
+            archive(&bytes);
+            archive(&bytes[..place]);
         }
     }
 }
