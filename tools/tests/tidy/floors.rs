@@ -31,8 +31,8 @@ const FLOORS: [Floor; 7] = [
     Floor {
         folder: "wire/client",
         uses: &["wire"],
-        tests_use: &["router"],
-        reason: "floor 1: programs link it that know no server; its tests ask the router's own edge",
+        tests_use: &["router", "tools"],
+        reason: "floor 1: it knows no server; its tests ask a router's edge, its example a cluster",
     },
     Floor {
         folder: "dataplane",
@@ -210,29 +210,28 @@ mod tests {
     use super::super::{fails, passes};
     use super::*;
 
-    const ROOT: &str = "[workspace.dependencies]\nwire = { path = 'wire' }\nlink = { path = 'wire/link' }\n\
+    const ROOT: &str = "[workspace]\nmembers = ['router']\n[workspace.dependencies]\n\
+                        wire = { path = 'wire' }\nlink = { path = 'wire/link' }\n\
                         router = { path = 'router' }\n";
 
     #[test]
     fn an_import_that_points_up_is_seen() {
-        let manifest = "[dependencies]\nwire.workspace = true\nlink.workspace = true";
-        let files = [("Cargo.toml", ROOT), ("router/Cargo.toml", manifest)];
-        fails(imports, &files, "router/Cargo.toml: it may not depend on wire/link (floor 2");
-        let target = "[target.'cfg(unix)'.dependencies]\nwire.workspace = true\nrouter.workspace = true";
-        let files = [("Cargo.toml", ROOT), ("wire/link/Cargo.toml", target)];
-        fails(imports, &files, "wire/link/Cargo.toml: it may not depend on router (floor 1");
-        fails(
-            imports,
-            &[("Cargo.toml", ROOT), ("router/Cargo.toml", "")],
-            "router does not depend on wire any more",
-        );
-        fails(
-            imports,
-            &[("Cargo.toml", ROOT), ("extra/Cargo.toml", "")],
-            "extra/Cargo.toml: this crate has no floor",
-        );
-        let right = [("Cargo.toml", ROOT), ("router/Cargo.toml", "[dependencies]\nwire.workspace = true")];
-        passes(imports, &right);
+        let with = |manifest, check: fn(&[(&str, &str)])| {
+            check(&[("Cargo.toml", ROOT), ("router/Cargo.toml", manifest)]);
+        };
+        with("[dependencies]\nwire.workspace = true\nlink.workspace = true", |files| {
+            fails(imports, files, "router/Cargo.toml: it may not depend on wire/link (floor 2");
+        });
+        with("[target.'cfg(unix)'.dependencies]\nlink.workspace = true", |files| {
+            fails(imports, files, "router/Cargo.toml: it may not depend on wire/link (floor 2");
+        });
+        with("[dev-dependencies]\nlink.workspace = true", |files| {
+            fails(imports, files, "router/Cargo.toml: it may not depend on wire/link in its tests");
+        });
+        with("", |files| fails(imports, files, "router does not depend on wire any more"));
+        with("[dependencies]\nwire.workspace = true", |files| passes(imports, files));
+        let extra = [("Cargo.toml", "[workspace]\nmembers = ['extra']"), ("extra/Cargo.toml", "")];
+        fails(imports, &extra, "extra/Cargo.toml: this crate has no floor");
     }
 
     #[test]

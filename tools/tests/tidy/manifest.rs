@@ -1,6 +1,6 @@
 //! What the Cargo.toml files say: who depends on what.
 
-use super::tree::{Tree, folder_of};
+use super::tree::Tree;
 use std::collections::{BTreeMap, BTreeSet};
 use toml::{Table, Value};
 
@@ -35,14 +35,16 @@ impl Workspace {
                 None => foreign.insert(key.clone(), text("package").unwrap_or_else(|| key.clone())),
             };
         }
-        let manifests = tree.ending("/Cargo.toml").map(|(path, _)| Crate::read(tree, path));
-        Self { crates: manifests.collect(), foreign, own }
+        let members =
+            root.get("workspace").and_then(|workspace| workspace.get("members")).and_then(Value::as_array);
+        let members = members.into_iter().flatten().filter_map(Value::as_str);
+        Self { crates: members.map(|folder| Crate::read(tree, folder)).collect(), foreign, own }
     }
 }
 
 impl Crate {
-    fn read(tree: &Tree, path: &str) -> Self {
-        let manifest = parse(tree, path);
+    fn read(tree: &Tree, folder: &str) -> Self {
+        let manifest = parse(tree, &format!("{folder}/Cargo.toml"));
         let keys =
             |path: &[&str]| table(&manifest, path).map(|(key, _)| key.clone()).collect::<BTreeSet<_>>();
         let mut uses = keys(&["dependencies"]);
@@ -50,7 +52,7 @@ impl Crate {
         for (target, _) in table(&manifest, &["target"]) {
             uses.extend(keys(&["target", target, "dependencies"]));
         }
-        Self { folder: folder_of(path).to_owned(), uses, tests_use: keys(&["dev-dependencies"]) }
+        Self { folder: folder.to_owned(), uses, tests_use: keys(&["dev-dependencies"]) }
     }
 
     /// The last part of its folder's name.

@@ -12,7 +12,7 @@ const RECORD: &str = "docs/decisions/0008-dependencies.md";
 const KEPT: [&str; 7] = ["ahash", "arrayvec", "core_affinity", "criterion", "glommio-ng", "io-uring", "rkyv"];
 /// What the record says of a package that nobody uses.
 const NOBODY: &str = "nobody yet";
-/// What the record says of a package that tests, examples or benches use.
+/// What the record says of a package that only tests, examples or benches use.
 const TESTS: &str = "tests";
 
 /// Every package of the root manifest is used, and [`RECORD`] says by whom.
@@ -30,10 +30,9 @@ pub(crate) fn sentences(tree: &Tree) -> Vec<String> {
     let mut complaints = Vec::new();
     for (key, package) in &workspace.foreign {
         let users = users(&workspace.crates, key);
-        if users.is_empty() && !KEPT.contains(&package.as_str()) {
+        if users.contains(NOBODY) && !KEPT.contains(&package.as_str()) {
             complaints.push(format!("Cargo.toml: nobody uses {package}; take it out, and out of {RECORD}"));
         }
-        let users = if users.is_empty() { [NOBODY.to_owned()].into() } else { users };
         match said.remove(package) {
             Some(said) if said == users => {}
             Some(_) => complaints.push(format!("{RECORD}: {package} is used by: {}; say so", list(&users))),
@@ -43,6 +42,17 @@ pub(crate) fn sentences(tree: &Tree) -> Vec<String> {
             )),
         }
     }
+    for member in &workspace.crates {
+        let keys = member.uses.union(&member.tests_use);
+        let strange =
+            keys.filter(|key| !workspace.foreign.contains_key(*key) && !workspace.own.contains_key(*key));
+        complaints.extend(strange.map(|key| {
+            format!(
+                "{}/Cargo.toml: {key} is not in the root manifest; put it there, once for all",
+                member.folder
+            )
+        }));
+    }
     let gone = said.into_keys();
     complaints.extend(
         gone.map(|package| format!("{RECORD}: {package} is not in Cargo.toml; take out its sentence")),
@@ -50,15 +60,13 @@ pub(crate) fn sentences(tree: &Tree) -> Vec<String> {
     complaints
 }
 
+/// The crates that use it; if there is none, who else.
 fn users(crates: &[Crate], key: &str) -> BTreeSet<String> {
-    let mut users: BTreeSet<String> = BTreeSet::new();
-    for member in crates {
-        if member.uses.contains(key) {
-            users.insert(member.short_name().to_owned());
-        }
-        if member.tests_use.contains(key) {
-            users.insert(TESTS.to_owned());
-        }
+    let users = crates.iter().filter(|member| member.uses.contains(key));
+    let mut users: BTreeSet<String> = users.map(|member| member.short_name().to_owned()).collect();
+    if users.is_empty() {
+        let in_tests = crates.iter().any(|member| member.tests_use.contains(key));
+        users.insert(if in_tests { TESTS } else { NOBODY }.to_owned());
     }
     users
 }
@@ -101,8 +109,8 @@ mod tests {
     use super::super::{fails, passes};
     use super::*;
 
-    const ROOT: &str =
-        "[workspace.dependencies]\nbytes = '1'\nglommio = { package = 'glommio-ng', version = '1' }";
+    const ROOT: &str = "[workspace]\nmembers = ['wire']\n[workspace.dependencies]\nbytes = '1'\n\
+                        glommio = { package = 'glommio-ng', version = '1' }";
     const USER: &str = "[dependencies]\nbytes.workspace = true";
     const HEAD: &str = "| crate | who | why |\n|---|---|---|\n";
 
@@ -125,8 +133,11 @@ mod tests {
         with_record("| bytes | wire | x |\n| glommio-ng | nobody yet | x |\n", |files| {
             passes(sentences, files)
         });
-        let unused = [("Cargo.toml", ROOT), (RECORD, "")];
+        let unused = [("Cargo.toml", ROOT), ("wire/Cargo.toml", ""), (RECORD, "")];
         fails(sentences, &unused, "nobody uses bytes");
+        let strange =
+            [("Cargo.toml", ROOT), ("wire/Cargo.toml", "[dev-dependencies]\ntokio = '1'"), (RECORD, "")];
+        fails(sentences, &strange, "wire/Cargo.toml: tokio is not in the root manifest");
     }
 
     #[test]
