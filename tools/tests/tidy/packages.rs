@@ -131,7 +131,7 @@ mod tests {
             fails(sentences, files, "tokio is not in Cargo.toml");
         });
         with_record("| bytes | wire | x |\n| glommio-ng | nobody yet | x |\n", |files| {
-            passes(sentences, files)
+            passes(sentences, files);
         });
         let unused = [("Cargo.toml", ROOT), ("wire/Cargo.toml", ""), (RECORD, "")];
         fails(sentences, &unused, "nobody uses bytes");
