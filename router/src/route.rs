@@ -1,4 +1,4 @@
-//! A request's way through a router. [`Router::route`] reads top to bottom: admit, look the route up in the
+//! A request's way through a router. `Router::route` reads top to bottom: admit, look the route up in the
 //! cache, enqueue the same look-up to MemDS hit or miss, forward.
 //!
 //! Everything behind it is about what happens when that does not suffice: a miss waits for the first of two
@@ -228,7 +228,8 @@ impl Router {
         }
         if *unanswered == 0 {
             let code = worst.unwrap_or(ErrorCode::NotLeader);
-            self.land(id, Err(lookup_failed(code)), out);
+            let problem = lookup_failed(code, &flight.wanted.key);
+            self.land(id, Err(problem), out);
         }
     }
 
@@ -422,7 +423,7 @@ impl Router {
             } else if now >= flight.deadline {
                 Problem::new(ErrorCode::DeadlineExceeded, "the deadline passed before the request was served")
             } else {
-                lookup_failed(ErrorCode::Unavailable)
+                lookup_failed(ErrorCode::Unavailable, &flight.wanted.key)
             };
             self.land(id, Err(problem), out);
         }
@@ -468,11 +469,14 @@ fn choose_member(flight: &Flight, routed: &Routed, prng: &mut Prng) -> Option<Ro
     Some(*prng.pick(&route.members))
 }
 
-fn lookup_failed(code: ErrorCode) -> Problem {
-    let message = match code {
-        ErrorCode::TableNotFound => "there is no such table",
-        ErrorCode::MetadataWarming => "the metadata service has just started; try again in a moment",
-        ErrorCode::NotLeader => "nobody is known to lead this partition; try again in a moment",
+fn lookup_failed(code: ErrorCode, key: &LookupKey<'_>) -> Problem {
+    let message = match (code, key) {
+        (ErrorCode::TableNotFound, LookupKey::Name(name)) => {
+            return Problem::new(code, format!("there is no table named {name:?}"));
+        }
+        (ErrorCode::TableNotFound, _) => "the table is not there any more",
+        (ErrorCode::MetadataWarming, _) => "the metadata service has just started; try again in a moment",
+        (ErrorCode::NotLeader, _) => "nobody is known to lead this partition; try again in a moment",
         _ => "no metadata server answers; try again in a moment",
     };
     Problem::new(code, message)

@@ -4,10 +4,10 @@
 //! through their turns, carries their frames over sockets, their blocks to files, and wakes them in time. All
 //! logic stands above this floor; here is nothing that decides what a request means.
 //!
-//! * [`executor`]: threads that run machines. [`control`]: what is said to them and what they say.
+//! * `executor`: threads that run machines. `control`: what is said to them and what they say.
 //! * `driver`: a machine's turns. `turn`: one of them. `network`, `links`, `sending`, `socket`: its
 //!   connections. `disk`: its files' operations.
-//! * `ring`: the raw io_uring under all of it. `signal`, `watchdog`, [`polling`]: waiting and waking.
+//! * `ring`: the raw io_uring under all of it. `signal`, `watchdog`, `polling`: waiting and waking.
 //! * [`files`]: a storage core's folder. [`preflight`], [`probe`]: trying the host out. [`clock`], [`cpus`],
 //!   [`host`]: facts.
 //!
