@@ -212,7 +212,8 @@ impl Router {
 
     /// One server has said what it knows about a key for which a request waits.
     fn take_outcome(&mut self, now: Boot, id: FlightId, found: Result<Found, ErrorCode>, out: &mut Effects) {
-        let Some(Flight { stage: Stage::Lookup { unanswered, worst, wrong }, .. }) = self.flights.get(id)
+        let Some(Flight { stage: Stage::Lookup { unanswered, worst, wrong }, wanted, .. }) =
+            self.flights.get(id)
         else {
             return;
         };
@@ -228,7 +229,7 @@ impl Router {
         }
         if *unanswered == 0 {
             let code = worst.unwrap_or(ErrorCode::NotLeader);
-            let problem = lookup_failed(code, &flight.wanted.key);
+            let problem = lookup_failed(code, &wanted.key);
             self.land(id, Err(problem), out);
         }
     }

@@ -275,8 +275,14 @@ impl Cluster {
             // A group of its own: ^C at the terminal is not meant for it.
             .process_group(0)
             .spawn();
-        let child = child.map_err(os(format!("starting {name}")))?;
-        std::fs::write(self.pid_path(name), child.id().to_string()).map_err(os(format!("the id of {name}")))
+        let mut child = child.map_err(os(format!("starting {name}")))?;
+        std::fs::write(self.pid_path(name), child.id().to_string())
+            .map_err(os(format!("the id of {name}")))?;
+        // Its command line, by which it is known, shows a moment after it exists.
+        while self.pid(name).is_none() && matches!(child.try_wait(), Ok(None)) {
+            pause();
+        }
+        Ok(())
     }
 
     /// Whether a process that was started is still there; why not, if it is not.
@@ -324,19 +330,23 @@ impl Cluster {
     }
 
     /// Waits until a process has ended. False if it has not in time.
-    #[allow(clippy::disallowed_methods, reason = "waiting for a process is a door's work")]
     fn wait(&self, name: &str, within: Duration) -> bool {
         let mut left = within;
         while self.pid(name).is_some() {
             if left.is_zero() {
                 return false;
             }
-            std::thread::sleep(LOOK_EVERY);
+            pause();
             left = left.saturating_sub(LOOK_EVERY);
         }
         let _gone_already = std::fs::remove_file(self.pid_path(name));
         true
     }
+}
+
+#[allow(clippy::disallowed_methods, reason = "waiting for a process is a door's work")]
+fn pause() {
+    std::thread::sleep(LOOK_EVERY);
 }
 
 fn signal(pid: u32, signal: Signal) -> Result<(), ClusterError> {

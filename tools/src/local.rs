@@ -1,13 +1,13 @@
 //! A whole cluster in this process, on a folder: for tests, demonstrations and examples.
 //!
-//! Real machines on real executors, sockets and files; nothing is mocked. The cluster ends when the value is dropped.
+//! Real machines on real executors, sockets and files; nothing is mocked. The cluster ends when the value is dropped,
+//! and a temporary folder goes with it.
 //!
 //! ```no_run
 //! use evenkeel::local::Cluster;
 //! use evenkeel_client::{Client, Item};
 //!
-//! let folder = tempfile::tempdir()?;
-//! let cluster = Cluster::start(folder.path())?;
+//! let cluster = Cluster::temporary()?;
 //! let client = Client::builder().endpoint(&cluster.endpoint()).connect()?;
 //! client.create_table("users").partition_key("id", evenkeel_client::KeyType::S).wait_until_active().send()?;
 //! client.put("users", Item::new().with("id", "ada")).send()?;
@@ -18,11 +18,13 @@
 use crate::config::{ClusterConfig, NodeConfig, StorageConfig};
 use crate::folder::{self, OpenFolder};
 use crate::process::{self, Prepared, Process, ProcessError};
+use evenkeel_link::files::check_file_system;
 use evenkeel_link::{Ended, Polling};
 use evenkeel_router::cache::CacheMode;
 use evenkeel_wire::ids::CoreId;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 use thiserror::Error;
 
 /// Why a cluster cannot start.
@@ -51,9 +53,10 @@ impl From<folder::FolderError> for LocalError {
 }
 
 /// How large a cluster is.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Builder {
     directory: PathBuf,
+    temporary: Option<TempDir>,
     nodes: u32,
     memds: usize,
     routers: usize,
@@ -69,9 +72,27 @@ pub struct Builder {
 pub struct Cluster {
     process: Option<Process>,
     config: ClusterConfig,
+    /// Removed when the cluster has ended.
+    _temporary: Option<TempDir>,
 }
 
 impl Builder {
+    /// A cluster of three storage nodes, two MemDS servers and a router on `directory`.
+    fn new(directory: PathBuf) -> Self {
+        Self {
+            directory,
+            temporary: None,
+            nodes: 3,
+            memds: 2,
+            routers: 1,
+            executors: evenkeel_link::cpus::count(),
+            segments: 8,
+            segment_mib: 8,
+            cache: CacheMode::On,
+            router_port: 0,
+        }
+    }
+
     /// Storage nodes, spread over the zones a, b and c. Three, unless said otherwise; used when the folder is new.
     #[must_use]
     pub fn nodes(mut self, nodes: u32) -> Self {
@@ -127,8 +148,8 @@ impl Builder {
         write_config(&self.directory, &config)?;
         let mut prepared = Vec::new();
         self.format(&config, progress)?;
-        for (index, (node, listeners)) in config.nodes.iter().zip(listeners.nodes).enumerate() {
-            prepared.extend(self.prepare_node(&config, node, index, listeners)?);
+        for (node, listeners) in config.nodes.iter().zip(listeners.nodes) {
+            prepared.extend(self.prepare_node(&config, node, listeners)?);
         }
         for listener in listeners.memds {
             prepared.push(process::prepare_memds(&config, listener, None));
@@ -138,7 +159,7 @@ impl Builder {
         }
         let executors = self.executors.min(prepared.len());
         let process = Process::start(prepared, executors, &[], Polling::Auto)?;
-        let cluster = Cluster { process: Some(process), config };
+        let cluster = Cluster { process: Some(process), config, _temporary: self.temporary };
         cluster.wait_until_it_answers()?;
         Ok(cluster)
     }
@@ -203,7 +224,6 @@ impl Builder {
         &self,
         config: &ClusterConfig,
         node: &NodeConfig,
-        _: usize,
         listeners: Vec<TcpListener>,
     ) -> Result<Vec<Prepared>, LocalError> {
         let OpenFolder { node, incarnation, cores } = folder::open(config, &self.storage(node))?;
@@ -241,17 +261,17 @@ impl Listeners {
 impl Cluster {
     /// A cluster of three storage nodes, two MemDS servers and a router on `directory`.
     pub fn builder(directory: impl AsRef<Path>) -> Builder {
-        Builder {
-            directory: directory.as_ref().to_owned(),
-            nodes: 3,
-            memds: 2,
-            routers: 1,
-            executors: evenkeel_link::cpus::count(),
-            segments: 8,
-            segment_mib: 8,
-            cache: CacheMode::On,
-            router_port: 0,
-        }
+        Builder::new(directory.as_ref().to_owned())
+    }
+
+    /// The same on a new temporary folder, which is removed when the cluster has ended.
+    ///
+    /// # Errors
+    /// When there is no place for one.
+    pub fn temporary_builder() -> Result<Builder, LocalError> {
+        let folder = temporary_folder("evenkeel-")?;
+        let path = folder.path().to_owned();
+        Ok(Builder { temporary: Some(folder), ..Builder::new(path) })
     }
 
     /// Starts such a cluster: a new one on an empty folder, or the one that the folder holds.
@@ -260,6 +280,14 @@ impl Cluster {
     /// When something cannot be opened, bound or started.
     pub fn start(directory: impl AsRef<Path>) -> Result<Self, LocalError> {
         Self::builder(directory).start()
+    }
+
+    /// Starts such a cluster on a new temporary folder, which is removed when the cluster has ended.
+    ///
+    /// # Errors
+    /// When something cannot be made, bound or started.
+    pub fn temporary() -> Result<Self, LocalError> {
+        Self::temporary_builder()?.start()
     }
 
     /// The address of the first router.
@@ -303,6 +331,20 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Makes a temporary folder on a disk: in the system's place for such folders, or, where that lies in memory, in
+/// /var/tmp or the present folder.
+///
+/// # Errors
+/// When none of them will do.
+pub fn temporary_folder(prefix: &str) -> Result<TempDir, LocalError> {
+    let places = [std::env::temp_dir(), PathBuf::from("/var/tmp"), PathBuf::from(".")];
+    let place = places.iter().find(|place| check_file_system(place).is_ok());
+    let place = place.or(places.first()).expect("there are three");
+    let failed =
+        |error: std::io::Error| LocalError::Folder { path: place.clone(), message: error.to_string() };
+    tempfile::Builder::new().prefix(prefix).tempdir_in(place).map_err(failed)
 }
 
 /// A random UUID.

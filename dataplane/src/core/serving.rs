@@ -99,6 +99,9 @@ impl Serving {
         now: Now,
     ) -> Self {
         let report = recovered.report();
+        if !report.is_empty() {
+            tracing::error!(node = %config.node, core = %config.core, "{report}");
+        }
         let superblock = recovered.superblock;
         let segments =
             Segments::new(superblock.segments, superblock.segment_bytes, recovered.log.used.clone());
@@ -334,6 +337,7 @@ impl Serving {
             // What was damaged lies before the next checkpoint's log.
             self.lost_memory = None;
             self.recovery_report.clear();
+            tracing::warn!(node = %self.config.node, core = %self.config.core, "every replica is refilled");
             self.checkpoint_wanted = true;
         }
     }

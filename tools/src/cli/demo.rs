@@ -4,7 +4,7 @@ use super::load::{Loaded, Loading};
 use super::output::{bar, count, line, say};
 use super::start::show_messages;
 use super::{Ended, Failed, Global, Outcome, client_of, failed, table};
-use crate::local::Cluster;
+use crate::local::{Cluster, temporary_folder};
 use clap::Args;
 use evenkeel_link::preflight;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -56,7 +56,7 @@ impl Demo {
         let signals = Signals::new([SIGINT, SIGTERM])?;
         let temporary = match &self.data {
             Some(_) => None,
-            None => Some(temporary_folder()?),
+            None => Some(temporary_folder("evenkeel-demo-")?),
         };
         let directory =
             self.data.clone().or_else(|| temporary.as_ref().map(|folder| folder.path().to_owned()));
@@ -115,11 +115,6 @@ impl Demo {
             count(rate)
         ))
     }
-}
-
-fn temporary_folder() -> Result<tempfile::TempDir, Failed> {
-    let folder = tempfile::Builder::new().prefix("evenkeel-demo-").tempdir();
-    folder.map_err(|error| failed(format!("no temporary folder: {error}; name one with --data")))
 }
 
 /// Waits for a signal, the time, or a fault.

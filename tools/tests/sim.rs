@@ -1,0 +1,112 @@
+//! The simulator: seeds pass, runs repeat exactly, planted bugs are found.
+//!
+//! `.ci/run` runs many more seeds with the release build.
+
+use evenkeel::sim::faults::Fault;
+use evenkeel::sim::{Failure, Options, Report, run};
+use evenkeel_dataplane::planted::{Planted, choose};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+/// Seeds within which a planted bug must show.
+const SEEDS_TO_FIND: u64 = 100;
+/// Simulated seconds of a run.
+const SECONDS: u64 = 20;
+
+fn options(seed: u64) -> Options {
+    Options { seed, seconds: SECONDS, faults: None, verbose: false }
+}
+
+/// Runs seeds on all CPUs until one fails.
+fn search(
+    seeds: std::ops::Range<u64>,
+    planted: Option<Planted>,
+    faults: Option<&[Fault]>,
+) -> Result<Vec<Report>, Failure> {
+    let next = AtomicU64::new(seeds.start);
+    let work = || {
+        choose(planted);
+        let mut reports = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return Ok(reports);
+            }
+            let options = Options { faults: faults.map(<[_]>::to_vec), ..options(seed) };
+            match run(&options) {
+                Ok(report) => reports.push(report),
+                Err(failure) => {
+                    next.store(seeds.end, Ordering::Relaxed);
+                    return Err(failure);
+                }
+            }
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let done = workers.into_iter().map(|worker| worker.join().unwrap()).collect::<Result<Vec<_>, _>>();
+        Ok(done?.into_iter().flatten().collect())
+    })
+}
+
+#[test]
+fn histories_under_faults_are_linearizable() {
+    let reports = search(1..25, None, None).unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(reports.len(), 24);
+    assert!(reports.iter().all(|report| report.operations > 100), "{reports:#?}");
+    let faults: u64 = reports.iter().flat_map(|report| report.faults.values()).sum();
+    assert!(faults > 100, "{faults} faults in all runs");
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in [3, 4] {
+        let (first, second) = (run(&options(seed)).unwrap(), run(&options(seed)).unwrap());
+        assert_eq!(first, second);
+        assert_ne!(first.trace, run(&options(seed + 1000)).unwrap().trace);
+    }
+}
+
+#[test]
+fn full_disks_lose_nothing_and_are_left_behind() {
+    let reports = search(1..9, None, Some(&[Fault::DiskFull, Fault::Kill]));
+    let reports = reports.unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(reports.iter().any(|report| report.faults.contains_key(&Fault::DiskFull)));
+}
+
+fn is_found(planted: Planted) {
+    let found = search(1..1 + SEEDS_TO_FIND, Some(planted), None);
+    let failure = found.expect_err("the bug shows in one of the seeds");
+    println!("{failure}");
+}
+
+#[test]
+fn an_acknowledgement_before_the_log_is_durable_is_found() {
+    is_found(Planted::AcknowledgeBeforeDurable);
+}
+
+#[test]
+fn a_log_that_is_not_flushed_is_found() {
+    is_found(Planted::SkipFlush);
+}
+
+#[test]
+fn an_acknowledgement_before_the_quorum_is_found() {
+    is_found(Planted::AcknowledgeBeforeQuorum);
+}
+
+#[test]
+fn a_read_after_the_lease_is_found() {
+    is_found(Planted::ReadAfterLease);
+}
+
+#[test]
+fn a_token_that_executes_twice_is_found() {
+    is_found(Planted::ReplayToken);
+}
+
+#[test]
+fn a_member_of_an_older_epoch_that_takes_part_is_found() {
+    is_found(Planted::AcceptStaleEpoch);
+}
