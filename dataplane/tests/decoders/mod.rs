@@ -152,8 +152,8 @@ fn image(bytes: &[u8]) -> bool {
     taken
 }
 
-/// Whether a record of an image says that it is shorter than its own header. `ImageRecord::take` panics at such a
-/// length instead of refusing it, so until it does, they are not given to it.
+/// Whether a record of an image says that it is shorter than its own header. `ImageRecord::take` panics at
+/// such a length instead of refusing it, so until it does, they are not given to it.
 fn announces_less_than_a_header(mut bytes: &[u8]) -> bool {
     while let Some(length) = bytes.first_chunk::<4>() {
         let length = u32::from_le_bytes(*length) as usize;

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! The cluster is the real one: storage cores with logs on a temporary folder, MemDS servers and a router on
-//! loopback. It ends, and its folder goes, when the value is dropped. In a project of your own, make `evenkeel`
-//! a dev-dependency and put the body of `main` into a `#[test]`.
+//! loopback. It ends, and its folder goes, when the value is dropped. In a project of your own, make
+//! `evenkeel` a dev-dependency and put the body of `main` into a `#[test]`.
 
 use evenkeel::local::Cluster;
 use evenkeel_client::{Client, Error, ErrorCode, Item, KeyType};

@@ -27,7 +27,7 @@ pub(crate) fn lines() -> Vec<(String, Vec<u8>)> {
     let lines = [
         "{}",
         r#"{"s":{"S":"h\u00e9 \"\\\n\u0001"},"n":{"N":"-1.50e1"},"b":{"B":"AP8="},"yes":{"BOOL":true}}"#,
-        r#"{"null":{"NULL":true},"ss":{"SS":["b","a"]},"ns":{"NS":["10","9.0"]},"bs":{"BS":["Ag==","AQ=="]}}"#,
+        r#"{"no":{"NULL":true},"ss":{"SS":["b","a"]},"ns":{"NS":["10","9.0"]},"bs":{"BS":["Ag==","AQ=="]}}"#,
         r#"{"l":{"L":[{"S":""},{"L":[]}]},"m":{"M":{"z":{"N":"0"},"a":{"M":{}}}}}"#,
     ];
     let named = |index| format!("json.{index}");
