@@ -1,7 +1,7 @@
 //! The load generator: what it sends, how it sends it, and what it saw.
 //!
-//! * [`workload`]: operations and keys. [`load`]: one thread that keeps many connections busy, in a closed loop (so
-//!   many requests under way) or an open one (so many begun each second, whatever becomes of them).
+//! * [`workload`]: operations and keys. [`load`]: one thread that keeps many connections busy, in a closed
+//!   loop (so many requests under way) or an open one (so many begun each second, whatever becomes of them).
 //! * [`report`]: latencies as percentiles, with the counts behind them.
 #![forbid(unsafe_code)]
 

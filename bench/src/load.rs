@@ -1,8 +1,8 @@
 //! One thread that keeps many connections busy.
 //!
-//! In a closed loop each answer begins the next request, so that a slow server is asked less. In an open loop requests
-//! are due at fixed times, and their latency counts from when they were due: a server that stalls is charged for all
-//! that it kept waiting (no coordinated omission).
+//! In a closed loop each answer begins the next request, so that a slow server is asked less. In an open loop
+//! requests are due at fixed times, and their latency counts from when they were due: a server that stalls is
+//! charged for all that it kept waiting (no coordinated omission).
 
 use crate::report::Report;
 use crate::workload::{Draw, Kind, Workload, item, key_item};

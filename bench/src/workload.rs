@@ -1,7 +1,7 @@
 //! Workloads: which operations, on which keys.
 //!
-//! The mixes are those of YCSB ("Benchmarking Cloud Serving Systems with YCSB", SoCC 2010), as far as they are of
-//! single items. Zipfian keys are scrambled, so that popular ones are spread over the key space.
+//! The mixes are those of YCSB ("Benchmarking Cloud Serving Systems with YCSB", SoCC 2010), as far as they
+//! are of single items. Zipfian keys are scrambled, so that popular ones are spread over the key space.
 
 use evenkeel_client::Item;
 use evenkeel_wire::prng::Prng;

@@ -8,7 +8,8 @@
 //!  DIR/log/NAME.log         what it says
 //! ```
 //!
-//! Processes are known by their id *and* their command line, so that an id that was used again is never signalled.
+//! Processes are known by their id *and* their command line, so that an id that was used again is never
+//! signalled.
 
 use crate::config::{
     ClusterConfig, Config, MemdsConfig, NodeConfig, PollingConfig, RouterRole, RuntimeConfig, StorageConfig,
@@ -120,8 +121,8 @@ impl Cluster {
         }
     }
 
-    /// Makes a new cluster in a folder: configurations and formatted data folders. Nothing runs yet. `progress` is told
-    /// how many of how many bytes are written.
+    /// Makes a new cluster in a folder: configurations and formatted data folders. Nothing runs yet.
+    /// `progress` is told how many of how many bytes are written.
     ///
     /// # Errors
     /// When ports are taken, or files cannot be written.

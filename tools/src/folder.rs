@@ -1,7 +1,7 @@
 //! A storage node's data folder: formatting it, and opening it for its cores.
 //!
-//! `node.toml` in the folder says to whom it belongs. It is written last, so that a folder whose formatting was
-//! interrupted is not taken for a whole one.
+//! `node.toml` in the folder says to whom it belongs. It is written last, so that a folder whose formatting
+//! was interrupted is not taken for a whole one.
 
 use crate::config::{ClusterConfig, StorageConfig};
 use evenkeel_dataplane::checkpoint::superblock::Superblock;
@@ -33,8 +33,8 @@ pub struct FolderIdentity {
 pub enum FolderError {
     /// It was never formatted, or formatting was interrupted.
     #[error(
-        "{} is not formatted: run `evenkeel format --config FILE` once; if this node had data before, give it a new \
-         incarnation in the configuration first, because its replicas are lost", path.display()
+        "{} is not formatted: run `evenkeel format --config FILE` once; if this node had data before, give \
+         it a new incarnation in the configuration first, because its replicas are lost", path.display()
     )]
     NotFormatted {
         /// The folder.
@@ -52,7 +52,8 @@ pub enum FolderError {
     },
     /// It belongs to somebody else.
     #[error(
-        "{} belongs to {what} {found}, the configuration says {expected}; correct `storage.data` or the configuration",
+        "{} belongs to {what} {found}, the configuration says {expected}; correct `storage.data` or the \
+         configuration",
         path.display()
     )]
     Foreign {

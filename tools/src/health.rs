@@ -1,7 +1,7 @@
 //! How a cluster is: what its processes say of themselves, put together and judged.
 //!
-//! A cluster is healthy when every process answers, every partition has a leader that serves, and every replica votes,
-//! was heard within a heartbeat's time, and is not behind.
+//! A cluster is healthy when every process answers, every partition has a leader that serves, and every
+//! replica votes, was heard within a heartbeat's time, and is not behind.
 
 use evenkeel_client::Client;
 use evenkeel_wire::ids::{CoreId, NodeId, PartitionId};
@@ -203,7 +203,8 @@ impl Health {
         let routers = self.routers.iter().map(|said| match &said.status {
             Ok(status) => json!({
                 "address": said.address, "up": true, "requests": status.requests, "keys": status.keys,
-                "cache_hits": status.cache_hits, "cache_misses": status.cache_misses, "lookups": status.lookups,
+                "cache_hits": status.cache_hits, "cache_misses": status.cache_misses,
+                "lookups": status.lookups,
                 "cached": status.cached, "in_flight": status.in_flight, "errors": status.errors,
                 "overloaded": status.overloaded, "redirected": status.redirected,
             }),
@@ -263,7 +264,8 @@ fn core_json(core: &Core) -> Value {
     match &said.status {
         Ok(status) => json!({
             "node": node.0, "core": core.0, "zone": zone, "address": said.address, "up": true,
-            "state": format!("{:?}", status.state).to_lowercase(), "incarnation": status.incarnation.to_string(),
+            "state": format!("{:?}", status.state).to_lowercase(),
+            "incarnation": status.incarnation.to_string(),
             "groups": status.groups.len(),
             "leads": status.groups.iter().filter(|group| group.role == Role::Leader && group.ready).count(),
             "log": {
@@ -274,7 +276,10 @@ fn core_json(core: &Core) -> Value {
             "recovery": status.recovery,
         }),
         Err(error) => {
-            json!({"node": node.0, "core": core.0, "zone": zone, "address": said.address, "up": false, "error": error})
+            json!({
+                "node": node.0, "core": core.0, "zone": zone, "address": said.address, "up": false,
+                "error": error,
+            })
         }
     }
 }

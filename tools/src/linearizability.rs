@@ -1,5 +1,6 @@
-//! Is a history linearizable? Wing and Gong's search with Lowe's memoisation ("Testing for linearizability", 2017),
-//! for one key at a time: operations on different keys commute, so each key's history is checked alone.
+//! Is a history linearizable? Wing and Gong's search with Lowe's memoisation ("Testing for linearizability",
+//! 2017), for one key at a time: operations on different keys commute, so each key's history is checked
+//! alone.
 //!
 //! An operation without a return may have taken effect at any time after its call, or never.
 

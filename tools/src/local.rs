@@ -1,7 +1,7 @@
 //! A whole cluster in this process, on a folder: for tests, demonstrations and examples.
 //!
-//! Real machines on real executors, sockets and files; nothing is mocked. The cluster ends when the value is dropped,
-//! and a temporary folder goes with it.
+//! Real machines on real executors, sockets and files; nothing is mocked. The cluster ends when the value is
+//! dropped, and a temporary folder goes with it.
 //!
 //! ```no_run
 //! use evenkeel::local::Cluster;
@@ -93,7 +93,8 @@ impl Builder {
         }
     }
 
-    /// Storage nodes, spread over the zones a, b and c. Three, unless said otherwise; used when the folder is new.
+    /// Storage nodes, spread over the zones a, b and c. Three, unless said otherwise; used when the folder is
+    /// new.
     #[must_use]
     pub fn nodes(mut self, nodes: u32) -> Self {
         self.nodes = nodes;
@@ -136,8 +137,8 @@ impl Builder {
         self
     }
 
-    /// Starts the cluster, formatting its folders if they are new, and waits until it answers. `progress` is told how
-    /// many of how many bytes of new folders are written.
+    /// Starts the cluster, formatting its folders if they are new, and waits until it answers. `progress` is
+    /// told how many of how many bytes of new folders are written.
     ///
     /// # Errors
     /// When something cannot be opened, bound or started.
@@ -333,8 +334,8 @@ impl Drop for Cluster {
     }
 }
 
-/// Makes a temporary folder on a disk: in the system's place for such folders, or, where that lies in memory, in
-/// /var/tmp or the present folder.
+/// Makes a temporary folder on a disk: in the system's place for such folders, or, where that lies in memory,
+/// in /var/tmp or the present folder.
 ///
 /// # Errors
 /// When none of them will do.

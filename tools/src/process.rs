@@ -144,8 +144,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts prepared machines on `executors` executors (at least one), in turn; pinned to `cpus` in turn if any are
-    /// given.
+    /// Starts prepared machines on `executors` executors (at least one), in turn; pinned to `cpus` in turn if
+    /// any are given.
     ///
     /// # Errors
     /// When one cannot be started; those that were are stopped.

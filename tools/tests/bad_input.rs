@@ -22,8 +22,8 @@ use support::{PATIENCE, Processes, evenkeel, finish, folder, wait_for};
 
 /// How often a client beside an attack is measured.
 const ROUNDS: u64 = 40;
-/// How much slower its median may be: far less than any stall, far more than noise between two series that were
-/// measured in turn.
+/// How much slower its median may be: far less than any stall, far more than noise between two series that
+/// were measured in turn.
 const SLOWER_MAX: f64 = 5.0;
 
 fn user(id: impl Into<Value>) -> Item {

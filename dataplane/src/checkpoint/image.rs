@@ -122,7 +122,10 @@ impl ImageRecord {
     pub fn take(bytes: &mut Bytes) -> Result<Self, RecordError> {
         need(bytes, HEADER_BYTES)?;
         let length = (&bytes[..4]).get_u32_le() as usize;
-        need(bytes, length.max(HEADER_BYTES))?;
+        if length < HEADER_BYTES {
+            return Err(RecordError::Payload(format!("a record of {length} bytes, less than its header")));
+        }
+        need(bytes, length)?;
         let mut payload = bytes.split_to(length);
         payload.advance(4);
         let (kind, format) = (payload.get_u16_le(), payload.get_u16_le());

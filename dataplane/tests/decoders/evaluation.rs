@@ -36,7 +36,7 @@ pub(super) fn seeds() -> Vec<(String, Vec<u8>)> {
         .with("pk", "a key")
         .with("a", "text longer than eight")
         .with("b", vec![Value::from(1), Value::from("x"), Value::Null])
-        .with("c", Item::new().with("inner", 5).with("set", Value::number_set([1, 2]).expect("a set")))
+        .with("c", Item::new().with("inner", 5).with("numbers", Value::number_set([1, 2]).expect("a set")))
         .with("n", 7);
     let item = encode(&item).expect("an item");
     let bindings = || {
@@ -57,7 +57,7 @@ pub(super) fn seeds() -> Vec<(String, Vec<u8>)> {
     });
     let updates = [
         "SET n = n + :n, b[5] = :s, c.added = list_append(if_not_exists(x, :l), b) REMOVE b[0], b[2]",
-        "ADD n :n, c.set :ns, fresh :n DELETE gone :ns",
+        "ADD n :n, c.numbers :ns, fresh :n DELETE gone :ns",
     ]
     .map(|text| {
         let update = Update::parse(text, &mut bindings()).expect(text);

@@ -132,9 +132,6 @@ fn check_chunk(bytes: &[u8]) -> bool {
 
 /// Records of images one behind the other, and what they build.
 fn image(bytes: &[u8]) -> bool {
-    if announces_less_than_a_header(bytes) {
-        return false;
-    }
     let mut left = Bytes::copy_from_slice(bytes);
     let mut taken = false;
     while let Ok(record) = ImageRecord::take(&mut left) {
@@ -150,17 +147,4 @@ fn image(bytes: &[u8]) -> bool {
         assert!(sink.is_open() || !sink.complete.is_empty());
     }
     taken
-}
-
-/// Whether a record of an image says that it is shorter than its own header. `ImageRecord::take` panics at
-/// such a length instead of refusing it, so until it does, they are not given to it.
-fn announces_less_than_a_header(mut bytes: &[u8]) -> bool {
-    while let Some(length) = bytes.first_chunk::<4>() {
-        let length = u32::from_le_bytes(*length) as usize;
-        if length < 8 {
-            return true;
-        }
-        bytes = bytes.get(length..).unwrap_or_default();
-    }
-    false
 }

@@ -53,7 +53,8 @@ pub(super) struct Bench {
     /// Decides operations and keys.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Also measure a bare loop of durable 4 KiB writes in this folder, before and after, and print ratios to it.
+    /// Also measure a bare loop of durable 4 KiB writes in this folder, before and after, and print ratios to
+    /// it.
     #[arg(long, value_name = "FOLDER")]
     disk: Option<PathBuf>,
     /// Write report.json into this folder.
@@ -181,10 +182,13 @@ impl Bench {
         });
         json!({
             "workload": self.workload, "loop": if self.rate.is_some() { "open" } else { "closed" },
-            "offered_rate": self.rate, "under_way": self.closed, "measured_seconds": report.measured.as_secs_f64(),
+            "offered_rate": self.rate, "under_way": self.closed,
+            "measured_seconds": report.measured.as_secs_f64(),
             "item_bytes": self.item_bytes, "keys": self.keys, "seed": self.seed,
-            "rate": report.rate(), "offered": report.offered, "latencies_us": latencies_json(&report.latencies),
-            "service_us": latencies_json(&report.service), "errors": report.errors, "bare_log_writes": bare_json,
+            "rate": report.rate(), "offered": report.offered,
+            "latencies_us": latencies_json(&report.latencies),
+            "service_us": latencies_json(&report.service), "errors": report.errors,
+            "bare_log_writes": bare_json,
         })
     }
 }

@@ -1,5 +1,5 @@
-//! The host doctor: what would slow a storage node down on this host, or keep it from starting, what that costs, and how
-//! to mend it. It changes nothing.
+//! The host doctor: what would slow a storage node down on this host, or keep it from starting, what that
+//! costs, and how to mend it. It changes nothing.
 
 use super::output::{columns, json};
 use super::{Ended, Failed, Global, Outcome};
@@ -149,7 +149,8 @@ fn open_files() -> Finding {
     }
 }
 
-/// CPU time that the hypervisor gave to others since boot: the first line of /proc/stat, eighth number of all.
+/// CPU time that the hypervisor gave to others since boot: the first line of /proc/stat, eighth number of
+/// all.
 fn steal() -> Finding {
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let fields: Vec<u64> = stat

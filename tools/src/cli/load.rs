@@ -1,7 +1,7 @@
 //! Loading a file into a table.
 //!
-//! Several threads write, each with many requests under way. Every line whose item is acknowledged is noted in a file,
-//! so that a load that was interrupted goes on where it stopped: run the same command again.
+//! Several threads write, each with many requests under way. Every line whose item is acknowledged is noted
+//! in a file, so that a load that was interrupted goes on where it stopped: run the same command again.
 
 use super::output::{bar, count, line, say};
 use super::{Ended, Failed, Global, Outcome, failed};
@@ -33,8 +33,8 @@ pub(super) struct Load {
     table: String,
     /// The file: items in DynamoDB JSON, one a line; also .gz.
     file: PathBuf,
-    /// Note acknowledged lines here, and skip those that are noted; "none": note nothing. By default a file in the
-    /// present folder, named after file and table, that goes when the load is complete.
+    /// Note acknowledged lines here, and skip those that are noted; "none": note nothing. By default a file
+    /// in the present folder, named after file and table, that goes when the load is complete.
     #[arg(long, value_name = "FILE")]
     acknowledged: Option<PathBuf>,
 }
@@ -205,8 +205,9 @@ impl Shared {
     fn acknowledge(&self, number: u64, key: &str) -> Result<(), Failed> {
         if let Some(notes) = &mut *self.notes.lock().expect("no writer panicked") {
             writeln!(notes, "{number} {key}")?;
-            // A line that is noted was acknowledged; one that is acknowledged and not noted is written again, which
-            // changes nothing. So notes may be late, but not by much: every few hundred are handed to the system.
+            // A line that is noted was acknowledged; one that is acknowledged and not noted is written again,
+            // which changes nothing. So notes may be late, but not by much: every few hundred are handed to
+            // the system.
             if number.is_multiple_of(64) {
                 notes.flush()?;
             }
@@ -273,8 +274,9 @@ fn title(table: &TableDescriptor, bytes: u64) -> String {
     format!("# table {} of {created_ms}, {life}; a file of {bytes} bytes", id.0)
 }
 
-/// Opens a file of notes. Returns the numbers of the lines that an earlier run has noted, and where to note more. A last
-/// line that was torn by a crash does not count, and notes about another table or another file do not: they are dropped.
+/// Opens a file of notes. Returns the numbers of the lines that an earlier run has noted, and where to note
+/// more. A last line that was torn by a crash does not count, and notes about another table or another file
+/// do not: they are dropped.
 fn open_notes(path: &Path, title: &str) -> Result<(HashSet<u64>, BufWriter<File>), Failed> {
     let named = |error: std::io::Error| failed(format!("{}: {error}", path.display()));
     let mut file =

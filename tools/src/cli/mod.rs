@@ -1,7 +1,7 @@
 //! The verbs of the `evenkeel` command.
 //!
-//! Data goes to stdout, messages to stderr. Every verb that prints data takes `--json`. Exit codes: 0 ok, 1 failed,
-//! 2 usage, 3 unhealthy, 4 measurement invalid.
+//! Data goes to stdout, messages to stderr. Every verb that prints data takes `--json`. Exit codes: 0 ok, 1
+//! failed, 2 usage, 3 unhealthy, 4 measurement invalid.
 
 mod bench;
 mod cluster;

@@ -17,7 +17,8 @@ impl Checks {
     /// Looks at every replica.
     ///
     /// # Errors
-    /// What must not be: two leaders that may serve at the same time, or two different committed entries in one slot.
+    /// What must not be: two leaders that may serve at the same time, or two different committed entries in
+    /// one slot.
     pub fn look(&mut self, world: &World, cluster: &Cluster) -> Result<(), String> {
         let mut serving: BTreeMap<PartitionId, &str> = BTreeMap::new();
         for host in cluster.storage() {

@@ -1,7 +1,7 @@
 //! A simulated client: a machine that runs a random workload on a few keys and writes down what it saw.
 //!
-//! It does what a well-behaved client does: one operation at a time, a token for each write, and the same token and
-//! bytes again when the outcome is unknown.
+//! It does what a well-behaved client does: one operation at a time, a token for each write, and the same
+//! token and bytes again when the outcome is unknown.
 
 use super::history::{CallId, History, Operation, Seen};
 use evenkeel_wire::checksum::crc32c;

@@ -1,9 +1,9 @@
 //! A simulated disk: what is live and what is durable are kept apart.
 //!
-//! A completed write is live: it can be read. It is durable when it was a durable write, or when its file was flushed
-//! afterwards. When the power fails, each block that is not durable is lost or kept at random, and so is each block of
-//! a write that was under way: that is a torn write. When only the process dies, live blocks stay, and writes under
-//! way either happened or did not.
+//! A completed write is live: it can be read. It is durable when it was a durable write, or when its file was
+//! flushed afterwards. When the power fails, each block that is not durable is lost or kept at random, and so
+//! is each block of a write that was under way: that is a torn write. When only the process dies, live blocks
+//! stay, and writes under way either happened or did not.
 
 use evenkeel_wire::aligned::AlignedBuffer;
 use evenkeel_wire::limits::BLOCK_BYTES;

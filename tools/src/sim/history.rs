@@ -149,7 +149,8 @@ fn story(key: usize, calls: &[Call<Operation>], failure: &NotLinearizable) -> St
     let possible: Vec<String> = failure.longest[tail..].iter().map(line).collect();
     let stuck: Vec<String> = failure.stuck.iter().take(8).map(line).collect();
     format!(
-        "the history of key {key} is not linearizable\n  the longest order that is possible ends with\n{}\n  and none of \
+        "the history of key {key} is not linearizable\n  the longest order that is possible ends with\n{}\n  \
+         and none of \
          these can follow\n{}",
         possible.join("\n"),
         stuck.join("\n")

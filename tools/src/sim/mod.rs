@@ -1,12 +1,14 @@
 //! The simulator: a whole cluster in one thread, with simulated time, network and disks, under faults.
 //!
-//! Real routers, MemDS servers and storage cores run; clients work on a few keys and write down what they saw. A run
-//! ends by putting everything right, waiting until the cluster is healthy again, reading every key, and checking that
-//! all of it can be explained. The same seed gives the same run: [`Report::trace`] is the proof.
+//! Real routers, MemDS servers and storage cores run; clients work on a few keys and write down what they
+//! saw. A run ends by putting everything right, waiting until the cluster is healthy again, reading every
+//! key, and checking that all of it can be explained. The same seed gives the same run: [`Report::trace`] is
+//! the proof.
 //!
-//! * [`world`]: hosts, clocks, events. [`network`] and [`disk`]: what the doors would be. [`cluster`]: who is there.
-//! * [`client`]: the workload. [`history`]: what it saw. [`checks`]: what must hold beside it. [`faults`]: what goes
-//!   wrong. [`trace`]: what happened.
+//! * [`world`]: hosts, clocks, events. [`network`] and [`disk`]: what the doors would be. [`cluster`]: who is
+//!   there.
+//! * [`client`]: the workload. [`history`]: what it saw. [`checks`]: what must hold beside it. [`faults`]:
+//!   what goes wrong. [`trace`]: what happened.
 
 pub mod checks;
 pub mod client;
@@ -23,9 +25,11 @@ use cluster::{Cluster, Shape};
 use evenkeel_wire::prng::Prng;
 use faults::{Fault, Faults};
 use network::Weather;
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use world::{MS, SECOND, World};
 
@@ -99,13 +103,20 @@ impl std::error::Error for Failure {}
 /// What must not be, with its story.
 pub fn run(options: &Options) -> Result<Report, Failure> {
     let mut run = Run::new(options);
-    match run.go(options.seconds * SECOND) {
+    // A panic is a bug like any other: it belongs to its seed and has a story. Nothing goes on after it.
+    let gone = catch_unwind(AssertUnwindSafe(|| run.go(options.seconds * SECOND)));
+    match gone.unwrap_or_else(|panic| Err(format!("a panic: {}", message(panic.as_ref())))) {
         Ok(()) => Ok(run.report(options.seed)),
         Err(what) => {
             let story = format!("{}{}\n", run.world.trace, Checks::describe(&run.world, &run.cluster));
             Err(Failure { seed: options.seed, at: run.world.now, what, story })
         }
     }
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it says nothing")
 }
 
 struct Run {

@@ -1,8 +1,8 @@
 //! A simulated network: links between hosts that deliver frames late, out of order, damaged or not at all.
 //!
-//! A link is what a connection is to a machine: it comes up, carries frames both ways, and goes down. A partition
-//! swallows frames without telling anybody; a crash tells the other side, sooner or later. Links deliver in order
-//! like TCP, unless the run's weather says otherwise: protocols must not depend on it.
+//! A link is what a connection is to a machine: it comes up, carries frames both ways, and goes down. A
+//! partition swallows frames without telling anybody; a crash tells the other side, sooner or later. Links
+//! deliver in order like TCP, unless the run's weather says otherwise: protocols must not depend on it.
 
 use evenkeel_wire::prng::Prng;
 use std::collections::{BTreeMap, BTreeSet};

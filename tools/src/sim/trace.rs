@@ -1,5 +1,5 @@
-//! The trace: everything that happens, hashed, so that two runs of a seed can be compared, and kept for a while, so
-//! that a failure can be told.
+//! The trace: everything that happens, hashed, so that two runs of a seed can be compared, and kept for a
+//! while, so that a failure can be told.
 
 use evenkeel_wire::checksum::hash64;
 use std::collections::VecDeque;

@@ -1,7 +1,7 @@
 //! The simulated world: hosts, their clocks, the network and the disks, and the queue of what happens next.
 //!
-//! Everything runs in one thread, in the order of simulated time; nothing depends on the real clock, on addresses in
-//! memory or on hash order, so a seed always gives the same run.
+//! Everything runs in one thread, in the order of simulated time; nothing depends on the real clock, on
+//! addresses in memory or on hash order, so a seed always gives the same run.
 
 use super::client::SimClient;
 use super::disk::Disk;
@@ -195,8 +195,8 @@ pub struct World {
     sequence: u64,
     /// Frames that wait until their link is up.
     waiting: BTreeMap<LinkId, Vec<Vec<u8>>>,
-    /// Links that have ended, or will not open, although their opener has not heard of it: what it sends meanwhile is
-    /// lost.
+    /// Links that have ended, or will not open, although their opener has not heard of it: what it sends
+    /// meanwhile is lost.
     unheard: BTreeSet<(HostId, SocketAddr)>,
 }
 
@@ -314,7 +314,8 @@ impl World {
         self.schedule(self.now + delay, Event::Start { host });
     }
 
-    /// Kills a host's process. `power`: its disk loses what was not flushed, and its peers hear nothing for a while.
+    /// Kills a host's process. `power`: its disk loses what was not flushed, and its peers hear nothing for a
+    /// while.
     pub fn kill(&mut self, id: HostId, power: bool) {
         if self.hosts[id].node.take().is_none() {
             return;

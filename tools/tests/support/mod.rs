@@ -163,20 +163,18 @@ pub(crate) fn made(count: u64) -> String {
     for number in 0..count {
         let section = ["admin", "libs", "net", "sound", "ünïcode"][number as usize % 5];
         let digits = "9".repeat(1 + number as usize % 38);
-        writeln!(
-            text,
-            r#"{{"section":{{"S":"{section}"}},"package":{{"S":"package {number}"}},"n":{{"N":"-{digits}E-{}"}},
-            "b":{{"B":"AAEC/w=="}},"yes":{{"BOOL":true}},"nothing":{{"NULL":true}},"tags":{{"SS":["a","{number}"]}},
-            "numbers":{{"NS":["1","{number}.5"]}},"blobs":{{"BS":["AA==","AQ=="]}},
-            "list":{{"L":[{{"N":"{number}"}},{{"S":""}},{{"M":{{"deep":{{"L":[]}}}}}}]}},
-            "map":{{"M":{{"{section}":{{"S":"{}"}}}}}}}}"#,
-            number % 100,
-            "x".repeat(number as usize % 700)
-        )
-        .unwrap();
+        let deep = format!(r#"[{{"N":"{number}"}},{{"S":""}},{{"M":{{"deep":{{"L":[]}}}}}}]"#);
+        let (exponent, long) = (number % 100, "x".repeat(number as usize % 700));
+        let attributes = [
+            format!(r#""section":{{"S":"{section}"}},"package":{{"S":"package {number}"}}"#),
+            format!(r#""n":{{"N":"-{digits}E-{exponent}"}},"b":{{"B":"AAEC/w=="}},"yes":{{"BOOL":true}}"#),
+            format!(r#""nothing":{{"NULL":true}},"strings":{{"SS":["a","{number}"]}}"#),
+            format!(r#""numbers":{{"NS":["0","{number}.5"]}},"blobs":{{"BS":["AA==","AQ=="]}}"#),
+            format!(r#""list":{{"L":{deep}}},"map":{{"M":{{"{section}":{{"S":"{long}"}}}}}}"#),
+        ];
+        writeln!(text, "{{{}}}", attributes.join(",")).unwrap();
     }
-    // Written over several lines above, for reading; a line is an item.
-    text.replace(",\n            ", ",")
+    text
 }
 
 /// The lines of a file, unpacked if need be.
