@@ -84,14 +84,7 @@ fn start_of(value: &Value, length: usize) -> Option<Value> {
     match value {
         Value::S(text) => Some(Value::S(text.chars().take(length).collect())),
         Value::B(bytes) => Some(Value::B(bytes.iter().copied().take(length).collect())),
-        Value::N(_)
-        | Value::Bool(_)
-        | Value::Null
-        | Value::Ss(_)
-        | Value::Ns(_)
-        | Value::Bs(_)
-        | Value::L(_)
-        | Value::M(_) => None,
+        _ => None,
     }
 }
 

@@ -121,17 +121,7 @@ fn begins_with(whole: ValueView<'_>, prefix: ValueView<'_>) -> bool {
     match (whole, prefix) {
         (ValueView::S(whole), ValueView::S(prefix)) => whole.starts_with(prefix),
         (ValueView::B(whole), ValueView::B(prefix)) => whole.starts_with(prefix),
-        (
-            ValueView::S(_)
-            | ValueView::N(_)
-            | ValueView::B(_)
-            | ValueView::Bool(_)
-            | ValueView::Null
-            | ValueView::Set(_)
-            | ValueView::L(_)
-            | ValueView::M(_),
-            _,
-        ) => false,
+        _ => false,
     }
 }
 
@@ -142,15 +132,7 @@ fn contains(container: ValueView<'_>, element: ValueView<'_>) -> bool {
         (ValueView::B(whole), ValueView::B(part)) => memmem::find(whole, part).is_some(),
         (ValueView::Set(set), element) => set.contains(element),
         (ValueView::L(list), element) => list.iter().any(|value| value == element),
-        (
-            ValueView::S(_)
-            | ValueView::N(_)
-            | ValueView::B(_)
-            | ValueView::Bool(_)
-            | ValueView::Null
-            | ValueView::M(_),
-            _,
-        ) => false,
+        _ => false,
     }
 }
 

@@ -23,17 +23,7 @@ fn step_into<'item>(value: ValueView<'item>, step: StepView<'_>) -> Option<Value
     match (value, step) {
         (ValueView::M(map), StepView::Field(name)) => map.get(name),
         (ValueView::L(list), StepView::Index(index)) => list.get(index),
-        (
-            ValueView::S(_)
-            | ValueView::N(_)
-            | ValueView::B(_)
-            | ValueView::Bool(_)
-            | ValueView::Null
-            | ValueView::Set(_)
-            | ValueView::L(_)
-            | ValueView::M(_),
-            StepView::Field(_) | StepView::Index(_),
-        ) => None,
+        _ => None,
     }
 }
 

@@ -123,7 +123,7 @@ fn scalar_length(value: ValueView<'_>) -> usize {
         ValueView::S(text) => text_length(text),
         ValueView::N(number) => number.encoded().len(),
         ValueView::B(bytes) => bytes.len(),
-        ValueView::Bool(_) | ValueView::Null | ValueView::Set(_) | ValueView::L(_) | ValueView::M(_) => 0,
+        _ => 0,
     }
 }
 

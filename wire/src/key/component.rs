@@ -33,7 +33,7 @@ pub(super) fn append(value: ValueView<'_>, out: &mut Vec<u8>) -> Option<KeyType>
             out.extend_from_slice(number.encoded());
             Some(KeyType::N)
         }
-        ValueView::Bool(_) | ValueView::Null | ValueView::Set(_) | ValueView::L(_) | ValueView::M(_) => None,
+        _ => None,
     }
 }
 

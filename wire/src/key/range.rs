@@ -111,12 +111,7 @@ impl KeySchema {
         let bytes = match start.view() {
             ValueView::S(text) => text.as_bytes(),
             ValueView::B(bytes) => bytes,
-            ValueView::N(_)
-            | ValueView::Bool(_)
-            | ValueView::Null
-            | ValueView::Set(_)
-            | ValueView::L(_)
-            | ValueView::M(_) => &[],
+            _ => &[],
         };
         let found = start.view().value_type();
         if found != sort.key_type.into() {

@@ -198,7 +198,7 @@ pub(super) fn append_value(
             Ok(_) => number.encoded().len(),
             Err(_) => return Err(KeyError::NumberNotCanonical { name: name() }),
         },
-        ValueView::Bool(_) | ValueView::Null | ValueView::Set(_) | ValueView::L(_) | ValueView::M(_) => 0,
+        _ => 0,
     };
     let start = out.len();
     if component::append(value, out) != Some(attribute.key_type) {

@@ -72,14 +72,7 @@ impl<'a> Holder<'a> {
         match value {
             Value::M(attributes) => Some(Self::Map(attributes)),
             Value::L(elements) => Some(Self::List(elements)),
-            Value::S(_)
-            | Value::N(_)
-            | Value::B(_)
-            | Value::Bool(_)
-            | Value::Null
-            | Value::Ss(_)
-            | Value::Ns(_)
-            | Value::Bs(_) => None,
+            _ => None,
         }
     }
 }

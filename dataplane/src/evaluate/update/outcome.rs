@@ -111,30 +111,14 @@ impl<'a> Before<'a> {
     fn number(self, operator: &'static str, operand: &ArchivedSetOperand) -> Result<Number, UpdateError> {
         match self.operand(operand)? {
             Value::N(number) => Ok(number),
-            other @ (Value::S(_)
-            | Value::B(_)
-            | Value::Bool(_)
-            | Value::Null
-            | Value::Ss(_)
-            | Value::Ns(_)
-            | Value::Bs(_)
-            | Value::L(_)
-            | Value::M(_)) => Err(self.wrong_type(operator, other.view())),
+            other => Err(self.wrong_type(operator, other.view())),
         }
     }
 
     fn list(self, operand: &ArchivedSetOperand) -> Result<Vec<Value>, UpdateError> {
         match self.operand(operand)? {
             Value::L(elements) => Ok(elements),
-            other @ (Value::S(_)
-            | Value::N(_)
-            | Value::B(_)
-            | Value::Bool(_)
-            | Value::Null
-            | Value::Ss(_)
-            | Value::Ns(_)
-            | Value::Bs(_)
-            | Value::M(_)) => Err(self.wrong_type("list_append", other.view())),
+            other => Err(self.wrong_type("list_append", other.view())),
         }
     }
 

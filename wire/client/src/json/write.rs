@@ -50,7 +50,7 @@ fn append_scalar(value: ValueView<'_>, out: &mut String) {
             append_text(&number.to_string(), out);
         }
         ValueView::B(bytes) => append_text(&STANDARD.encode(bytes), out),
-        ValueView::Bool(_) | ValueView::Null | ValueView::Set(_) | ValueView::L(_) | ValueView::M(_) => {}
+        _ => {}
     }
 }
 

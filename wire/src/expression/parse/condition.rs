@@ -221,15 +221,7 @@ impl Parser<'_> {
         let value = self.value(Use::Any, "a :value that names a type")?;
         let found = match &value {
             Value::S(name) => name.parse().ok(),
-            Value::N(_)
-            | Value::B(_)
-            | Value::Bool(_)
-            | Value::Null
-            | Value::Ss(_)
-            | Value::Ns(_)
-            | Value::Bs(_)
-            | Value::L(_)
-            | Value::M(_) => None,
+            _ => None,
         };
         found.ok_or((position, ParseProblem::UnknownType))
     }
