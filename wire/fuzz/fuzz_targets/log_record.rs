@@ -1,0 +1,4 @@
+//! Records of a log.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| evenkeel_fuzz::run("log_record", bytes));

@@ -1,0 +1,4 @@
+//! A superblock file.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| evenkeel_fuzz::run("superblock", bytes));
