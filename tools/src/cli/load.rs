@@ -335,3 +335,37 @@ fn open(path: &Path) -> Result<(Source, u64), Failed> {
         if packed { Box::new(MultiGzDecoder::new(counted)) } else { Box::new(counted) };
     Ok((Source { inner, consumed }, length))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TITLE: &str = "# a table and a file";
+
+    /// What a run finds that opens these notes, and what is in the file once it has noted line 9.
+    fn reopened(notes: &str, title: &str) -> (Vec<u64>, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes");
+        std::fs::write(&path, notes).unwrap();
+        let (noted, mut more) = open_notes(&path, title).unwrap();
+        writeln!(more, "9 key").unwrap();
+        drop(more);
+        let mut noted: Vec<u64> = noted.into_iter().collect();
+        noted.sort_unstable();
+        (noted, std::fs::read_to_string(&path).unwrap())
+    }
+
+    #[test]
+    fn a_torn_last_line_was_not_noted_and_does_not_become_another() {
+        let (noted, text) = reopened(&format!("{TITLE}\n1 a\n12 b\n123"), TITLE);
+        assert_eq!(noted, [1, 12]);
+        assert_eq!(text, format!("{TITLE}\n1 a\n12 b\n9 key\n"));
+    }
+
+    #[test]
+    fn notes_about_another_table_or_none_at_all_are_begun_anew() {
+        for notes in ["", "# a table", "# another table\n1 a\n", "1 a\n2 b\n"] {
+            assert_eq!(reopened(notes, TITLE), (vec![], format!("{TITLE}\n9 key\n")), "{notes:?}");
+        }
+    }
+}
