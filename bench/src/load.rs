@@ -23,6 +23,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -192,8 +193,26 @@ impl Load {
             };
             self.exchange(Some(wait))?;
         }
+        self.drain()?;
         self.report.measured = self.options.measure;
+        if let Pace::Open(rate) = self.options.pace {
+            // What was due, also if it was never sent.
+            self.report.offered = (self.options.measure.as_secs_f64() * rate) as u64;
+        }
         Ok(self.report)
+    }
+
+    /// Waits a while for what was due in time: to leave the slowest out would flatter the server.
+    fn drain(&mut self) -> Result<(), LoadError> {
+        let end = self.until + DRAIN;
+        while self.under_way() > 0 && now() < end {
+            self.exchange(Some(end.saturating_duration_since(now())))?;
+        }
+        Ok(())
+    }
+
+    fn under_way(&self) -> usize {
+        self.lines.iter().map(|line| line.under_way.len()).sum()
     }
 
     /// A closed loop: every connection has its share under way.
@@ -209,11 +228,15 @@ impl Load {
         }
     }
 
-    /// An open loop: whatever is due goes out, on the connections in turn.
+    /// An open loop: whatever is due goes out, on the connections in turn; of much that is due at once, a
+    /// part, so that answers are taken in between.
     fn begin_due(&mut self, rate: f64) {
         let interval = Duration::from_secs_f64(1.0 / rate);
-        while self.due <= now() {
-            self.report.offered += u64::from(self.due >= self.from);
+        let room = UNDER_WAY_MAX.saturating_sub(self.under_way()).min(BEGUN_AT_ONCE_MAX);
+        for _ in 0..room {
+            if self.due > now() {
+                return;
+            }
             let place = self.next_line % self.lines.len();
             self.next_line += 1;
             let (kind, key) = self.writer.draw.operation();
@@ -242,7 +265,7 @@ impl Load {
             }
             if event.readable {
                 line.link.fill(&mut scratch).map_err(socket_error)?;
-                line.take_answers(&mut self.report, self.from, self.until)
+                line.take_answers(&mut self.report, self.from..self.until)
                     .map_err(|message| LoadError::Protocol { router, message })?;
             }
             line.link.watch().map_err(socket_error)?;
@@ -252,7 +275,8 @@ impl Load {
 }
 
 impl Line {
-    fn take_answers(&mut self, report: &mut Report, from: Instant, until: Instant) -> Result<(), String> {
+    /// Takes answers. Those to requests that were due in the window count.
+    fn take_answers(&mut self, report: &mut Report, window: Range<Instant>) -> Result<(), String> {
         let arrived = now();
         loop {
             let answer = self.link.connection.poll_answer().map_err(|error| error.to_string())?;
@@ -268,7 +292,7 @@ impl Line {
             else {
                 continue;
             };
-            if due < from || arrived > until {
+            if !window.contains(&due) {
                 continue;
             }
             match problem {
@@ -381,6 +405,13 @@ fn shake(router: SocketAddr) -> Result<(TcpStream, Connection), LoadError> {
     Ok((stream, connection))
 }
 
+/// Requests that an open loop has under way at the most; what is due beyond them waits, and its latency
+/// counts.
+const UNDER_WAY_MAX: usize = 100_000;
+/// Requests that an open loop begins before it looks for answers.
+const BEGUN_AT_ONCE_MAX: usize = 256;
+/// How long answers are waited for after the end.
+const DRAIN: Duration = Duration::from_secs(2);
 /// Puts under way while keys are written for the first time.
 const PRELOAD_UNDER_WAY: usize = 256;
 /// How long a request may take.

@@ -1,0 +1,124 @@
+//! The verbs of the command, as a user or a script meets them.
+
+mod support;
+
+use evenkeel::local::Cluster;
+use serde_json::Value;
+use support::{Ran, evenkeel, finish};
+
+struct Shell {
+    cluster: Cluster,
+}
+
+impl Shell {
+    fn new() -> Self {
+        Self { cluster: Cluster::temporary().unwrap() }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        finish(evenkeel(arguments).env("EVENKEEL_ENDPOINT", self.cluster.endpoint()))
+    }
+
+    #[track_caller]
+    fn ok(&self, arguments: &[&str]) -> String {
+        self.run(arguments).ok()
+    }
+
+    #[track_caller]
+    fn fails(&self, arguments: &[&str], says: &str) {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stderr.contains(says), "{ran:?}");
+        assert_eq!(ran.stdout, "", "what failed prints no data");
+    }
+}
+
+const ADA: &str = r#"{"id":{"S":"ada"}}"#;
+
+#[test]
+fn items_are_put_read_changed_and_deleted() {
+    let shell = Shell::new();
+    shell.ok(&["table", "create", "users", "--key", "id:S"]);
+    let ada = r#"{"born":{"N":"1815"},"id":{"S":"ada"}}"#;
+    shell.ok(&["put", "users", ada, "--if", "attribute_not_exists(id)"]);
+    shell.fails(&["put", "users", ada, "--if", "attribute_not_exists(id)"], "ConditionFailed");
+    assert_eq!(shell.ok(&["get", "users", ADA]).trim(), ada);
+    assert_eq!(shell.ok(&["get", "users", ADA, "--eventual"]).trim(), ada);
+    let values = r#"{":one":{"N":"1"},":tags":{"SS":["x"]}}"#;
+    let update =
+        ["update", "users", ADA, "--set", "born = born + :one", "--add", "tags :tags", "--values", values];
+    let updated = r#"{"born":{"N":"1816"},"id":{"S":"ada"},"tags":{"SS":["x"]}}"#;
+    assert_eq!(shell.ok(&update).trim(), updated);
+    shell.fails(&["update", "users", ADA, "--set", "born = = 1"], "^");
+    shell.fails(&["update", "users", ADA], "--set");
+    assert_eq!(shell.ok(&["delete", "users", ADA, "--old"]).trim(), updated);
+    shell.fails(&["get", "users", ADA], "no item with this key");
+}
+
+#[test]
+fn queries_and_scans_print_one_item_a_line() {
+    let shell = Shell::new();
+    shell.ok(&["table", "create", "scores", "--key", "player:S,round:N"]);
+    for round in ["1", "2", "10"] {
+        shell.ok(&["put", "scores", &format!(r#"{{"player":{{"S":"ada"}},"round":{{"N":"{round}"}}}}"#)]);
+    }
+    let rounds = |printed: String| -> Vec<String> {
+        let items = printed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        items.map(|item| item["round"]["N"].as_str().unwrap().to_owned()).collect()
+    };
+    let values = r#"{":p":{"S":"ada"},":from":{"N":"2"}}"#;
+    let query = ["query", "scores", "player = :p AND round >= :from", "--values", values];
+    assert_eq!(rounds(shell.ok(&query)), ["2", "10"]);
+    assert_eq!(rounds(shell.ok(&[&query[..], &["--backward", "--limit", "1"]].concat())), ["10"]);
+    let filter = ["scan", "scores", "--filter", "round < :from", "--values", r#"{":from":{"N":"2"}}"#];
+    assert_eq!(rounds(shell.ok(&filter)), ["1"]);
+    assert_eq!(rounds(shell.ok(&["export", "scores"])).len(), 3);
+}
+
+#[test]
+fn tables_come_and_go() {
+    let shell = Shell::new();
+    shell.ok(&["table", "create", "a", "--key", "id:B"]);
+    shell.ok(&["table", "create", "b", "--key", "id:N", "--rcu", "100", "--wcu", "50"]);
+    shell.fails(&["table", "create", "a", "--key", "id:B"], "TableExists");
+    shell.fails(&["table", "create", "c", "--key", "id:X"], "S, N");
+    let names: Value = serde_json::from_str(&shell.ok(&["table", "list", "--json"])).unwrap();
+    assert!(["a", "b"].iter().all(|name| names.to_string().contains(&format!("\"{name}\""))), "{names}");
+    let described: Value = serde_json::from_str(&shell.ok(&["table", "describe", "b", "--json"])).unwrap();
+    assert!(described.to_string().contains("50"), "{described}");
+    shell.ok(&["table", "delete", "a"]);
+    shell.fails(&["get", "a", r#"{"id":{"B":"AA=="}}"#], "TableNotFound");
+    // A new table of the same name is another table.
+    shell.ok(&["table", "create", "a", "--key", "id:S"]);
+    assert_eq!(shell.ok(&["scan", "a"]), "");
+}
+
+#[test]
+fn a_bench_measures_beside_a_bare_loop_and_an_overload_is_no_measurement() {
+    let (shell, folder) = (Shell::new(), support::folder());
+    let path = folder.path().to_str().unwrap();
+    let short = ["--warm-up", "100ms", "--for", "500ms", "--keys", "100", "--json"];
+    let closed = ["bench", "--closed", "8", "--disk", path, "--report", path];
+    let measured: Value = serde_json::from_str(&shell.ok(&[&closed[..], &short].concat())).unwrap();
+    assert!(measured["rate"].as_f64() > Some(0.0), "{measured:#}");
+    assert!(measured["latencies_us"]["p50"].as_u64() > Some(0), "{measured:#}");
+    assert!(measured["bare_log_writes"]["rate_ratio"].as_f64() > Some(0.0), "{measured:#}");
+    let written = std::fs::read_to_string(folder.path().join("report.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), measured);
+    let open = shell.run(&[&["bench", "--workload", "ycsb-a", "--rate", "10000000"][..], &short].concat());
+    assert_eq!(open.code, Some(4), "{}", open.stderr);
+    assert!(open.stderr.contains("INVALID"), "{}", open.stderr);
+    shell.fails(&["bench", "--workload", "ycsb-z"], "ycsb-a");
+}
+
+#[test]
+fn the_doctor_names_what_it_measured() {
+    let folder = support::folder();
+    let said = finish(&mut evenkeel(&["doctor", "--json", "--disk", folder.path().to_str().unwrap()])).ok();
+    let findings: Vec<Value> = serde_json::from_str(&said).unwrap();
+    let subjects: Vec<&str> = findings.iter().map(|finding| finding["subject"].as_str().unwrap()).collect();
+    for subject in ["io_uring", "locked memory", "CPUs", "clock", "disk"] {
+        assert!(subjects.contains(&subject), "{subjects:?}");
+    }
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+}
