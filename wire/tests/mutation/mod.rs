@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::{Config, TestRunner};
+use std::cell::Cell;
 
 /// Numbers that lengths, pointers and discriminants are broken with.
 const WORDS: [u32; 6] = [0, 1, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFF0, 0xFFFF_FFFF];
@@ -67,7 +68,8 @@ fn anything(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![1 => vec(any::<u8>(), 0..300), 7 => changed]
 }
 
-/// Gives a decoder each seed, which it must take, and then what becomes of them.
+/// Gives a decoder each seed, which it must take, and then what becomes of them. Of that, a decoder that is
+/// worth its name takes some and refuses some.
 pub(crate) fn feed(name: &str, decoder: fn(&[u8]) -> bool, seeds: Vec<(String, Vec<u8>)>, cases: u32) {
     assert!(!seeds.is_empty(), "{name} has no golden bytes");
     for (seed, bytes) in &seeds {
@@ -75,9 +77,13 @@ pub(crate) fn feed(name: &str, decoder: fn(&[u8]) -> bool, seeds: Vec<(String, V
     }
     let seeds = seeds.into_iter().map(|(_, bytes)| bytes).collect();
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let (taken, refused) = (Cell::new(0), Cell::new(0));
     let outcome = runner.run(&anything(seeds), |bytes| {
-        decoder(&bytes);
+        let count = if decoder(&bytes) { &taken } else { &refused };
+        count.set(count.get() + 1);
         Ok(())
     });
     outcome.unwrap_or_else(|error| panic!("{name}: {error}"));
+    let (taken, refused): (u32, u32) = (taken.get(), refused.get());
+    assert!(taken > 0 && refused > 0, "{name} took {taken} and refused {refused}");
 }
