@@ -44,6 +44,11 @@ pub(super) struct Scan {
     selection: Selection,
 }
 
+/// Items to read at once, where fewer are wanted than a page holds. How many a filter lets through, nobody knows.
+fn page(limit: Option<usize>, filter: Option<&String>) -> Option<u32> {
+    limit.filter(|limit| *limit > 0 && filter.is_none()).and_then(|limit| u32::try_from(limit).ok())
+}
+
 fn print(
     items: impl Iterator<Item = Result<Item, evenkeel_client::Error>>,
     limit: Option<usize>,
@@ -60,6 +65,9 @@ impl Query {
         let client = global.connect()?;
         let mut request =
             client.query(&self.table).key_condition(self.condition).bindings(placeholders.bindings()?);
+        if let Some(page) = page(limit, filter.as_ref()) {
+            request = request.limit(page);
+        }
         if let Some(filter) = filter {
             request = request.filter(filter);
         }
@@ -78,6 +86,9 @@ impl Scan {
         let Selection { filter, limit, eventual, placeholders } = self.selection;
         let client = global.connect()?;
         let mut request = client.scan(&self.table).bindings(placeholders.bindings()?);
+        if let Some(page) = page(limit, filter.as_ref()) {
+            request = request.limit(page);
+        }
         if let Some(filter) = filter {
             request = request.filter(filter);
         }
