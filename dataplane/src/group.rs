@@ -71,12 +71,20 @@ impl Group {
         (next <= self.replica.commit()).then(|| self.replica.log().get(next).cloned()).flatten()
     }
 
+    /// Whether writes and strong reads may be served now: the replica may, and all that it had inherited is
+    /// applied. In the turn in which its first entry commits, it is not yet.
+    #[must_use]
+    pub fn is_ready(&self, now: Boot) -> bool {
+        let applied = self.state.slot();
+        self.replica.is_ready(now) && self.replica.leads_from().is_some_and(|first| applied >= first)
+    }
+
     /// Whether a write or strong read may be served now.
     ///
     /// # Errors
     /// When this replica does not lead, or may not serve yet.
     pub fn check_ready(&self, now: Boot) -> Result<(), Problem> {
-        if self.replica.is_ready(now) {
+        if self.is_ready(now) {
             return Ok(());
         }
         let partition = self.replica.partition();
@@ -260,11 +268,14 @@ impl Group {
 
     /// Takes a received snapshot, to be installed once a checkpoint holds it. If it is not needed, the leader
     /// is told how far this replica is.
+    ///
+    /// One that a checkpoint is writing stays: were it replaced, and replaced again before the checkpoint is
+    /// complete, none would ever be installed.
     pub fn stage(&mut self, state: State) {
-        if self.needs(&state) {
-            self.staged = Some(Staged { state, in_checkpoint: false });
-        } else {
+        if !self.needs(&state) {
             self.replica.confirm(state.applied);
+        } else if !self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint) {
+            self.staged = Some(Staged { state, in_checkpoint: false });
         }
     }
 
@@ -285,13 +296,6 @@ impl Group {
             self.state = state;
         } else {
             self.replica.confirm(state.applied);
-        }
-    }
-
-    /// A checkpoint was given up.
-    pub fn checkpoint_given_up(&mut self) {
-        if let Some(staged) = &mut self.staged {
-            staged.in_checkpoint = false;
         }
     }
 
@@ -317,7 +321,7 @@ impl Group {
             table: replica.config().table,
             epoch: replica.epoch(),
             role,
-            ready: replica.is_ready(now),
+            ready: self.is_ready(now),
             leader: replica.leader(),
             ballot: replica.promised(),
             last: replica.log().last().slot,

@@ -106,6 +106,9 @@ pub const REFUSAL_BYTES_MAX: usize = 512;
 /// Outcomes that one partition remembers.
 pub const OUTCOMES_MAX: usize = 65_536;
 
+/// Bytes of items and keys that a partition remembers with them.
+pub const OUTCOME_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Clients that one partition remembers.
 pub const SESSIONS_MAX: usize = 65_536;
 

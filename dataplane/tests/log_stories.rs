@@ -28,7 +28,8 @@ struct Log {
 impl Log {
     fn new() -> Self {
         let segments = Segments::new(SEGMENTS, SEGMENT_BYTES_MIN, VecDeque::new());
-        let tail = LogTail { highest: Lsn::ZERO, hash: Hash128::ZERO, end: CameFrom::Nowhere };
+        let tail =
+            LogTail { highest: Lsn::ZERO, last: Lsn::ZERO, hash: Hash128::ZERO, end: CameFrom::Nowhere };
         Self {
             segments: vec![vec![0; SEGMENT_BYTES_MIN as usize]; SEGMENTS as usize],
             writer: Writer::new(IDENTITY, segments, tail, Vec::new()),
@@ -325,4 +326,22 @@ fn big_entry(payload: &[u8]) -> evenkeel_wire::entry::Entry {
         payload_bytes: 0,
     };
     Entry::build(header, payload.len(), |out| out.extend_from_slice(payload))
+}
+
+#[test]
+fn two_torn_tails_in_a_row_are_no_damage() {
+    let mut log = Log::new();
+    log.write(2);
+    let _third_is_lost = log.issue();
+    let fourth = log.issue();
+    log.put(fourth);
+    let (found, recovered) = log.restart();
+    assert_eq!((found, recovered.damage.len()), (rounds(2), 0));
+    // The first write of the next process is torn too. The one behind it must not name as durable what it had only
+    // seen behind the end.
+    let _fifth_is_torn = log.issue();
+    let sixth = log.issue();
+    log.put(sixth);
+    let (found, recovered) = log.recover();
+    assert_eq!((found, recovered.damage.len()), (rounds(2), 0));
 }

@@ -239,7 +239,7 @@ fn decode_outcome(mut payload: Bytes) -> Result<Outcome, RecordError> {
 }
 
 /// A partition's state as it was when the snapshot was taken, to be read off in chunks.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ImageSource {
     state: State,
     stage: Stage,
@@ -248,12 +248,14 @@ pub struct ImageSource {
     begin: Option<ImageRecord>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Stage {
     /// The key to go on from.
     Cells(Bytes),
     /// The client to go on after.
     Sessions(Option<[u8; 16]>),
+    /// The client whose session has begun, and the sequence to go on from.
+    Outcomes([u8; 16], u64),
     Done,
 }
 
@@ -282,11 +284,8 @@ impl ImageSource {
             }
             self.stage = next.map_or(Stage::Sessions(None), Stage::Cells);
         }
-        if let Stage::Sessions(after) = self.stage {
-            self.stage = match self.fill_sessions(after, out) {
-                Some(last) => Stage::Sessions(Some(last)),
-                None => Stage::Done,
-            };
+        if matches!(self.stage, Stage::Sessions(_) | Stage::Outcomes(..)) {
+            self.stage = self.fill_sessions(out);
             if matches!(self.stage, Stage::Done) {
                 ImageRecord::End { cells: self.cells, sessions: self.sessions }.encode(out);
             }
@@ -294,28 +293,50 @@ impl ImageSource {
         matches!(self.stage, Stage::Done)
     }
 
-    /// Appends sessions; the last one if the chunk is full before all are done.
-    fn fill_sessions(&mut self, after: Option<[u8; 16]>, out: &mut Vec<u8>) -> Option<[u8; 16]> {
-        let mut last = after;
+    /// Appends sessions until the chunk is full. Returns where to go on; a session with many outcomes goes on in
+    /// the next chunk.
+    fn fill_sessions(&mut self, out: &mut Vec<u8>) -> Stage {
+        let mut after = None;
+        match self.stage {
+            Stage::Sessions(client) => after = client,
+            Stage::Outcomes(client, from) => {
+                let session = self.state.sessions.get(&client).expect("the state does not change");
+                if let Some(next) = fill_outcomes(session, from, out) {
+                    return Stage::Outcomes(client, next);
+                }
+                after = Some(client);
+            }
+            Stage::Cells(_) | Stage::Done => {}
+        }
         for (client, session) in self.state.sessions.after(after) {
             if out.len() >= CHUNK_BYTES {
-                return last;
+                return Stage::Sessions(after);
             }
-            let Session { acknowledged_below, latest_issued_ms, outcomes } = session;
             ImageRecord::Session {
                 client: *client,
-                acknowledged_below: *acknowledged_below,
-                latest_issued_ms: *latest_issued_ms,
+                acknowledged_below: session.acknowledged_below,
+                latest_issued_ms: session.latest_issued_ms,
             }
             .encode(out);
-            for outcome in outcomes {
-                ImageRecord::Outcome(outcome.clone()).encode(out);
-            }
             self.sessions += 1;
-            last = Some(*client);
+            if let Some(next) = fill_outcomes(session, 0, out) {
+                return Stage::Outcomes(*client, next);
+            }
+            after = Some(*client);
         }
-        None
+        Stage::Done
     }
+}
+
+/// Appends a session's outcomes from a sequence on; the one to go on from, if the chunk is full before all are done.
+fn fill_outcomes(session: &Session, from: u64, out: &mut Vec<u8>) -> Option<u64> {
+    for outcome in session.outcomes.iter().filter(|outcome| outcome.sequence >= from) {
+        if out.len() >= CHUNK_BYTES {
+            return Some(outcome.sequence);
+        }
+        ImageRecord::Outcome(outcome.clone()).encode(out);
+    }
+    None
 }
 
 /// Builds states from the records of images.
@@ -503,5 +524,35 @@ mod tests {
         let mut sink = ImageSink::default();
         sink.add(begin).unwrap();
         assert!(sink.take(bytes).is_err());
+    }
+
+    #[test]
+    fn a_session_with_much_to_remember_takes_several_chunks() {
+        let mut state = State::default();
+        let archive = Bytes::from(vec![7; 400_000]);
+        for sequence in 1..=20 {
+            let token = Token { client: [1; 16], sequence, issued_ms: 5, ..Token::default() };
+            let outcome = Outcome {
+                sequence,
+                issued_ms: 5,
+                request_hash: 6,
+                slot: Slot(sequence),
+                timestamp: 5 << 16,
+                key: Bytes::from_static(b"key"),
+                returned: Some(Returned { checksum: 1, archive: archive.clone() }),
+                refused: None,
+            };
+            state.sessions.record(&token, outcome);
+        }
+        let mut source = ImageSource::new(state.clone(), group(&state));
+        let (mut sink, mut done) = (ImageSink::default(), false);
+        while !done {
+            let mut chunk = Vec::new();
+            done = source.fill(&mut chunk);
+            assert!(chunk.len() <= CHUNK_BYTES + 2 * archive.len(), "{} bytes", chunk.len());
+            sink.take(Bytes::from(chunk)).unwrap();
+        }
+        let (_, restored) = sink.complete.pop().unwrap();
+        assert_eq!(restored.sessions, state.sessions);
     }
 }

@@ -61,6 +61,8 @@ pub enum RecoveryStep {
 pub struct Recovered {
     /// The superblock in force.
     pub superblock: Superblock,
+    /// The other one was written once and cannot be read: this one may be too old.
+    pub superblock_damaged: bool,
     /// The log.
     pub log: RecoveredLog,
     /// The chunk of the checkpoint that could not be read, if one could not: the groups begin empty.
@@ -88,7 +90,8 @@ impl Recovered {
                 at.segment, damage.from
             )
         });
-        let found: Vec<String> = chunk.chain(log).collect();
+        let superblock = self.superblock_damaged.then(|| "one of the two superblocks is damaged".to_owned());
+        let found: Vec<String> = superblock.into_iter().chain(chunk).chain(log).collect();
         if found.is_empty() {
             return String::new();
         }
@@ -101,7 +104,7 @@ enum Phase {
     Superblock,
     Checkpoint(Box<CheckpointReader>),
     Log(Box<LogRecovery>),
-    Flush { left: VecDeque<u32>, log: RecoveredLog },
+    Flush { left: VecDeque<File>, log: RecoveredLog },
 }
 
 /// Reads a core's files.
@@ -110,6 +113,7 @@ pub struct Recovery {
     identity: LogIdentity,
     phase: Phase,
     superblock: Option<Superblock>,
+    superblock_damaged: bool,
     replay: Replay,
     damaged_chunk: Option<ChunkPlace>,
     /// What the last operation was on.
@@ -138,6 +142,7 @@ impl Recovery {
             identity,
             phase: Phase::Superblock,
             superblock: None,
+            superblock_damaged: false,
             replay: Replay::default(),
             damaged_chunk: None,
             asked: None,
@@ -165,6 +170,7 @@ impl Recovery {
             Phase::Superblock => {
                 let superblock = Superblock::choose(&bytes, &self.identity)?;
                 self.superblock = Some(superblock);
+                self.superblock_damaged = Superblock::is_damaged(&bytes, &self.identity);
                 match superblock.checkpoint {
                     Some(name) => {
                         self.phase =
@@ -236,7 +242,11 @@ impl Recovery {
         match next {
             Next::Read { segment, offset, bytes } => Ok(self.read(File::Segment(segment), offset, bytes)),
             Next::Done(log) => {
-                let left = log.used.iter().map(|segment| segment.at.segment).collect();
+                // What a process that was killed had under way may be live and not durable: what was read must be.
+                let mut left: VecDeque<File> = [File::Superblock].into();
+                let superblock = self.superblock.expect("the superblock was read first");
+                left.extend(superblock.checkpoint.map(|name| File::Checkpoint(name.file)));
+                left.extend(log.used.iter().map(|segment| File::Segment(segment.at.segment)));
                 self.phase = Phase::Flush { left, log };
                 self.flush()
             }
@@ -247,15 +257,18 @@ impl Recovery {
         let Phase::Flush { left, log } = &mut self.phase else {
             unreachable!("called while flushing");
         };
-        if let Some(segment) = left.pop_front() {
-            self.asked = Some((File::Segment(segment), 0));
-            return Ok(RecoveryStep::Operation(File::Segment(segment), DiskAction::Flush));
+        if let Some(file) = left.pop_front() {
+            self.asked = Some((file, 0));
+            return Ok(RecoveryStep::Operation(file, DiskAction::Flush));
         }
         let log = log.clone();
-        let groups = std::mem::take(&mut self.replay).finish(!log.damage.is_empty());
+        let groups =
+            std::mem::take(&mut self.replay).finish(!log.damage.is_empty() || self.superblock_damaged);
         let superblock = self.superblock.expect("the superblock was read first");
         let damaged_chunk = self.damaged_chunk;
-        Ok(RecoveryStep::Done(Box::new(Recovered { superblock, log, damaged_chunk, groups })))
+        let superblock_damaged = self.superblock_damaged;
+        let recovered = Recovered { superblock, superblock_damaged, log, damaged_chunk, groups };
+        Ok(RecoveryStep::Done(Box::new(recovered)))
     }
 }
 

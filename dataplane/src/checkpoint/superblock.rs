@@ -148,6 +148,17 @@ impl Superblock {
         }
     }
 
+    /// Whether a block in `file` was written once and cannot be read now. A torn write leaves the old block or the
+    /// new one, because what is checked lies in one sector: this is damage, and what the block said is not known.
+    #[must_use]
+    pub fn is_damaged(file: &[u8], identity: &LogIdentity) -> bool {
+        let is_lost = |block: &[u8]| {
+            block.iter().any(|byte| *byte != 0)
+                && Self::decode(block, identity) == Err(SuperblockError::Invalid)
+        };
+        file.chunks(BLOCK_BYTES).any(is_lost)
+    }
+
     fn decode(block: &[u8], identity: &LogIdentity) -> Result<Self, SuperblockError> {
         if block.len() < BLOCK_BYTES {
             return Err(SuperblockError::Invalid);
@@ -216,8 +227,11 @@ mod tests {
         let first = Superblock::format(4, 1 << 23);
         let mut both = file(&[first, second()]);
         assert_eq!(Superblock::choose(&both, &IDENTITY), Ok(second()));
+        assert!(!Superblock::is_damaged(&both, &IDENTITY));
+        assert!(!Superblock::is_damaged(&file(&[first]), &IDENTITY), "the second was never written");
         both[0] ^= 1;
         assert_eq!(Superblock::choose(&both, &IDENTITY), Ok(first));
+        assert!(Superblock::is_damaged(&both, &IDENTITY), "the first may be too old to vote by");
         both[BLOCK_BYTES] ^= 1;
         assert_eq!(Superblock::choose(&both, &IDENTITY), Err(SuperblockError::Invalid));
     }

@@ -2,8 +2,9 @@
 //! notice.
 //!
 //! The order of what becomes durable: the copies in the log and all chunks, then the superblock, then
-//! segments are recycled. A checkpoint that fails for want of space is given up and tried again later: until
-//! then the log fills, and the core refuses writes. Any other failure halts the core.
+//! segments are recycled. A checkpoint that finds no space waits and writes its chunks again, from the same
+//! states and behind the same copies in the log: waiting uses up no log. Until there is space the log fills, and
+//! the core refuses writes. Any other failure halts the core.
 
 use super::chunk::{ChunkPlace, lay_out};
 use super::image::ImageSource;
@@ -41,8 +42,6 @@ pub enum Progress {
     Running,
     /// The checkpoint is complete and durable.
     Complete,
-    /// It was given up: the disk is full.
-    GivenUp,
 }
 
 #[derive(Debug)]
@@ -50,6 +49,9 @@ struct Running {
     name: CheckpointName,
     sequence: u64,
     log_start: Lsn,
+    /// All images, to begin again with.
+    all: VecDeque<ImageSource>,
+    /// Those that are not written yet.
     images: VecDeque<ImageSource>,
     offset: u64,
     memory_lost: bool,
@@ -93,11 +95,11 @@ impl Checkpointer {
 
     /// Whether a checkpoint may begin now.
     #[must_use]
-    pub fn may_begin(&self, now: Boot) -> bool {
-        self.running.is_none() && now >= self.not_before
+    pub fn may_begin(&self) -> bool {
+        self.running.is_none()
     }
 
-    /// Whether the last one found no space.
+    /// Whether it finds no space.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.full
@@ -126,6 +128,7 @@ impl Checkpointer {
             name: CheckpointName { file, chunks: 0, last_hash: Hash128::ZERO },
             sequence: self.superblock.sequence + 1,
             log_start,
+            all: images.clone(),
             images,
             offset: 0,
             memory_lost,
@@ -135,11 +138,11 @@ impl Checkpointer {
     }
 
     /// Issues the next operation, if none is under way.
-    pub fn end_turn(&mut self, log: &Writer, out: &mut Effects) {
+    pub fn end_turn(&mut self, now: Boot, log: &Writer, out: &mut Effects) {
         let Some(running) = &mut self.running else {
             return;
         };
-        if running.busy {
+        if running.busy || now < self.not_before {
             return;
         }
         let file = File::Checkpoint(running.name.file);
@@ -184,10 +187,10 @@ impl Checkpointer {
         match completion.outcome {
             Ok(_) => {}
             Err(DiskFault::Full) if running.step == Step::Chunks => {
-                self.running = None;
+                running.begin_again();
                 self.full = true;
                 self.not_before = now.after(RETRY_AFTER_FULL);
-                return Ok(Progress::GivenUp);
+                return Ok(Progress::Running);
             }
             Err(fault) => return Err(Halt(format!("checkpoint write failed: {fault}"))),
         }
@@ -208,6 +211,12 @@ impl Checkpointer {
 }
 
 impl Running {
+    fn begin_again(&mut self) {
+        self.images = self.all.clone();
+        self.offset = 0;
+        self.name = CheckpointName { chunks: 0, last_hash: Hash128::ZERO, ..self.name };
+    }
+
     /// Lays out the next chunk. A checkpoint of a core without groups is one empty chunk.
     fn next_chunk(&mut self, identity: &LogIdentity) -> DiskAction {
         let mut records = Vec::with_capacity(crate::limits::CHUNK_BYTES + 4096);

@@ -7,9 +7,11 @@ use crate::partition::pending::Asker;
 use crate::paxos::Message;
 use crate::planted::{self, Planted};
 use crate::wal::record::{Record, RecordBody};
+use bytes::Bytes;
+use evenkeel_wire::entry::{Entry, EntryKind};
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind};
-use evenkeel_wire::handshake::Peer;
+use evenkeel_wire::handshake::{Peer, PeerRole};
 use evenkeel_wire::ids::{Lsn, PartitionId, Slot};
 use evenkeel_wire::message::catalog::{EnsureReplicas, EnsureReplicasAnswer};
 use evenkeel_wire::message::peer::{
@@ -20,9 +22,14 @@ use evenkeel_wire::message::{access, to_owned};
 use evenkeel_wire::table::GroupConfig;
 use evenkeel_wire::turn::{Effects, Endpoint, Now};
 
-/// Entries of an Accept that are taken even when the log has no room for client writes: a new leader's no-op
-/// must find a quorum, or reads would not go on.
-const ALWAYS_ACCEPTED_BYTES: usize = 256;
+/// Whether an Accept is taken even when the log has no room for client writes: a new leader's no-op must find a
+/// quorum, or reads would not go on.
+fn is_always_accepted(entries: &[Bytes]) -> bool {
+    let is_noop = |bytes: &Bytes| {
+        Entry::take(&mut bytes.clone()).is_ok_and(|entry| entry.header.kind == EntryKind::Noop)
+    };
+    entries.iter().all(is_noop)
+}
 
 impl Serving {
     pub(super) fn on_peer_frame(
@@ -50,6 +57,10 @@ impl Serving {
             Kind::SnapshotAck => access::<SnapshotAck>(body).map(|ack| {
                 self.on_snapshot_ack(now.boot, peer, header.partition, &to_owned::<SnapshotAck>(ack));
             }),
+            Kind::EnsureReplicas if peer.role != PeerRole::Storage => {
+                self.refuse_kind(from, header, out);
+                Ok(())
+            }
             Kind::EnsureReplicas => access::<EnsureReplicas>(body).map(|ensure| {
                 let ensure = to_owned::<EnsureReplicas>(ensure);
                 self.on_ensure(now, from, header, ensure, out);
@@ -121,8 +132,7 @@ impl Serving {
         let Message::Accept { ballot, entries, .. } = message else {
             return None;
         };
-        let bytes: usize = entries.iter().map(bytes::Bytes::len).sum();
-        if bytes <= ALWAYS_ACCEPTED_BYTES || !self.log.is_nearly_full() {
+        if !self.log.is_nearly_full() || is_always_accepted(entries) {
             return None;
         }
         let replica = &self.groups.get(&partition)?.replica;

@@ -33,7 +33,7 @@ impl Serving {
         for (partition, group) in &self.groups {
             let ballot = group.replica.promised();
             let known = self.publisher.published.get(partition) == Some(&ballot);
-            if !known && group.replica.is_ready(now) {
+            if !known && group.is_ready(now) {
                 routes.push(self.route(*partition));
                 self.publisher.published.insert(*partition, ballot);
             }

@@ -163,6 +163,6 @@ impl Serving {
 
     /// Whether this core leads a partition and may serve.
     pub(crate) fn is_ready(&self, partition: PartitionId, now: Boot) -> bool {
-        self.groups.get(&partition).is_some_and(|group| group.replica.is_ready(now))
+        self.groups.get(&partition).is_some_and(|group| group.is_ready(now))
     }
 }

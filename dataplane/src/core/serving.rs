@@ -231,10 +231,6 @@ impl Serving {
                             self.touched.insert(*partition);
                         }
                     }
-                    Progress::GivenUp => {
-                        self.groups.values_mut().for_each(Group::checkpoint_given_up);
-                        self.checkpoint_wanted = true;
-                    }
                 }
             }
             Owner::Recovery => {}
@@ -307,9 +303,9 @@ impl Serving {
         self.publish(now.boot, out);
         self.tend_catalog(now, out);
         self.end_groups(now, out);
-        self.begin_checkpoint(now.boot);
+        self.begin_checkpoint();
         self.log.end_turn(now.boot, out);
-        self.checkpointer.end_turn(&self.log, out);
+        self.checkpointer.end_turn(now.boot, &self.log, out);
         if planted::active(Planted::AcknowledgeBeforeDurable) {
             self.settle(now, out);
         }
@@ -354,7 +350,8 @@ impl Serving {
         }
         let leads = self.groups.values().any(|group| group.replica.is_leader());
         let patient = self.draining_since.is_some_and(|since| now.boot.since(since) < DRAIN_PATIENCE);
-        out.drained = !(leads && patient) && self.log.is_idle();
+        // Killing is safe; a log that others keep busy is no reason to stay.
+        out.drained = !patient || (!leads && self.log.is_idle());
     }
 
     fn end_groups(&mut self, now: Now, out: &mut Effects) {
@@ -388,14 +385,14 @@ impl Serving {
         }
     }
 
-    fn begin_checkpoint(&mut self, now: Boot) {
+    fn begin_checkpoint(&mut self) {
         let status = self.log.status();
         let long = status.segments_free * 2 <= status.segments;
         let staged = self
             .groups
             .values()
             .any(|group| group.staged.as_ref().is_some_and(|staged| !staged.in_checkpoint));
-        if !self.checkpointer.may_begin(now) || !(long || staged || self.checkpoint_wanted) {
+        if !self.checkpointer.may_begin() || !(long || staged || self.checkpoint_wanted) {
             return;
         }
         self.checkpoint_wanted = false;

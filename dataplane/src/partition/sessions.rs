@@ -6,7 +6,7 @@
 //! below that are forgotten. A client that falls silent is forgotten after the retention time, when its
 //! tokens are too old to be accepted.
 
-use crate::limits::{OUTCOMES_MAX, SESSIONS_MAX, TOKEN_AHEAD_MS_MAX, TOKEN_RETENTION_MS};
+use crate::limits::{OUTCOME_BYTES_MAX, OUTCOMES_MAX, SESSIONS_MAX, TOKEN_AHEAD_MS_MAX, TOKEN_RETENTION_MS};
 use bytes::Bytes;
 use evenkeel_wire::entry::Refusal;
 use evenkeel_wire::error::{ErrorCode, Problem};
@@ -65,6 +65,8 @@ pub struct Session {
 pub struct Sessions {
     clients: OrdMap<[u8; 16], Session>,
     outcomes: usize,
+    /// Of all outcomes.
+    bytes: usize,
     swept_ms: u64,
 }
 
@@ -86,9 +88,10 @@ impl Sessions {
     pub fn recognise(&self, token: &Token, request_hash: u64, now_ms: u64) -> Result<Recognised, Problem> {
         check_age(token, now_ms)?;
         let Some(session) = self.clients.get(&token.client) else {
-            if self.clients.len() >= SESSIONS_MAX {
+            if self.clients.len() >= SESSIONS_MAX && !self.would_sweep(now_ms) {
                 return Err(too_many("clients"));
             }
+            self.check_room(None, token, now_ms)?;
             return Ok(Recognised::Fresh);
         };
         if let Ok(place) = session.find(token.sequence) {
@@ -102,10 +105,30 @@ impl Sessions {
             let message = format!("the client has said that it is done with its write {}", token.sequence);
             return Err(Problem::new(ErrorCode::TokenAcknowledged, message));
         }
-        if self.outcomes >= OUTCOMES_MAX {
-            return Err(too_many("outcomes"));
-        }
+        self.check_room(Some(session), token, now_ms)?;
         Ok(Recognised::Fresh)
+    }
+
+    /// Whether one more outcome can be remembered: there is room, or recording it makes room.
+    fn check_room(&self, session: Option<&Session>, token: &Token, now_ms: u64) -> Result<(), Problem> {
+        if self.outcomes < OUTCOMES_MAX && self.bytes < OUTCOME_BYTES_MAX {
+            return Ok(());
+        }
+        let oldest = session.and_then(|session| session.outcomes.front());
+        let acknowledges = oldest.is_some_and(|outcome| outcome.sequence < token.acknowledged_below);
+        if acknowledges || self.would_sweep(now_ms) {
+            return Ok(());
+        }
+        Err(too_many("outcomes"))
+    }
+
+    /// Whether recording an outcome at `now_ms` forgets anything by its age.
+    fn would_sweep(&self, now_ms: u64) -> bool {
+        let has_expired = |session: &Session| {
+            is_expired(session.latest_issued_ms, now_ms)
+                || session.outcomes.iter().any(|outcome| is_expired(outcome.issued_ms, now_ms))
+        };
+        now_ms >= self.swept_ms + SWEEP_MS && self.clients.values().any(has_expired)
     }
 
     /// The outcome of a token, if it is remembered.
@@ -121,33 +144,50 @@ impl Sessions {
         let session = self.clients.entry(token.client).or_default();
         session.latest_issued_ms = session.latest_issued_ms.max(token.issued_ms);
         session.acknowledged_below = session.acknowledged_below.max(token.acknowledged_below);
-        let before = session.outcomes.len();
         if let Err(place) = session.find(token.sequence) {
+            self.outcomes += 1;
+            self.bytes += outcome.bytes();
             session.outcomes.insert(place, outcome);
         }
         let done = session.acknowledged_below;
         while session.outcomes.front().is_some_and(|outcome| outcome.sequence < done) {
-            session.outcomes.pop_front();
+            let outcome = session.outcomes.pop_front().expect("there is a first");
+            self.outcomes -= 1;
+            self.bytes -= outcome.bytes();
         }
-        self.outcomes = self.outcomes + session.outcomes.len() - before;
         if now_ms >= self.swept_ms + SWEEP_MS {
             self.sweep(now_ms);
         }
     }
 
+    /// Forgets what is too old: its tokens would be refused for their age.
     fn sweep(&mut self, now_ms: u64) {
         self.swept_ms = now_ms;
-        let expired = |issued_ms: u64| issued_ms + TOKEN_RETENTION_MS < now_ms;
-        let silent: Vec<_> = self
-            .clients
-            .iter()
-            .filter(|(_, session)| expired(session.latest_issued_ms))
-            .map(|(client, _)| *client)
-            .collect();
-        for client in silent {
-            let session = self.clients.remove(&client).expect("it was just seen");
-            self.outcomes -= session.outcomes.len();
+        let has_expired = |session: &Session| {
+            is_expired(session.latest_issued_ms, now_ms)
+                || session.outcomes.iter().any(|outcome| is_expired(outcome.issued_ms, now_ms))
+        };
+        let stale = self.clients.iter().filter(|(_, session)| has_expired(session));
+        let stale: Vec<[u8; 16]> = stale.map(|(client, _)| *client).collect();
+        for client in stale {
+            let mut session = self.clients.remove(&client).expect("it was just seen");
+            self.uncount(&session);
+            if !is_expired(session.latest_issued_ms, now_ms) {
+                session.outcomes.retain(|outcome| !is_expired(outcome.issued_ms, now_ms));
+                self.restore(client, session);
+            }
         }
+    }
+
+    fn uncount(&mut self, session: &Session) {
+        self.outcomes -= session.outcomes.len();
+        self.bytes -= session.outcomes.iter().map(Outcome::bytes).sum::<usize>();
+    }
+
+    /// A client's session.
+    #[must_use]
+    pub fn get(&self, client: &[u8; 16]) -> Option<&Session> {
+        self.clients.get(client)
     }
 
     /// The clients after one, ascending.
@@ -159,8 +199,9 @@ impl Sessions {
     /// Puts back a session that [`after`](Self::after) gave.
     pub fn restore(&mut self, client: [u8; 16], session: Session) {
         self.outcomes += session.outcomes.len();
+        self.bytes += session.outcomes.iter().map(Outcome::bytes).sum::<usize>();
         if let Some(old) = self.clients.insert(client, session) {
-            self.outcomes -= old.outcomes.len();
+            self.uncount(&old);
         }
     }
 
@@ -180,6 +221,18 @@ impl Session {
     fn find(&self, sequence: u64) -> Result<usize, usize> {
         self.outcomes.binary_search_by_key(&sequence, |outcome| outcome.sequence)
     }
+}
+
+impl Outcome {
+    /// What it takes to remember, about, bytes.
+    fn bytes(&self) -> usize {
+        let returned = self.returned.as_ref().map_or(0, |returned| returned.archive.len());
+        self.key.len() + returned + self.refused.as_ref().map_or(0, |refused| refused.message.len())
+    }
+}
+
+fn is_expired(issued_ms: u64, now_ms: u64) -> bool {
+    issued_ms + TOKEN_RETENTION_MS < now_ms
 }
 
 fn check_age(token: &Token, now_ms: u64) -> Result<(), Problem> {
@@ -282,5 +335,57 @@ mod tests {
             let expected = if later_ms == NOW_MS + TOKEN_RETENTION_MS { 2 } else { 1 };
             assert_eq!(sessions.after(None).count(), expected, "at {later_ms} ms");
         }
+    }
+
+    /// As many clients as are remembered, each with one outcome.
+    fn full_of_clients() -> Sessions {
+        let mut sessions = Sessions::default();
+        for number in 0..SESSIONS_MAX as u64 {
+            let mut client = [0; 16];
+            client[..8].copy_from_slice(&number.to_le_bytes());
+            let token = Token { client, ..token(0, 1, 0) };
+            sessions.record(&token, outcome(&token, 0, NOW_MS));
+        }
+        sessions
+    }
+
+    #[test]
+    fn a_full_table_takes_new_clients_again_when_old_ones_have_been_silent() {
+        let mut sessions = full_of_clients();
+        assert_eq!(code(&sessions, &token(0xee, 1, 0), 0), ErrorCode::TooManyTokens);
+        let later = NOW_MS + TOKEN_RETENTION_MS + SWEEP_MS;
+        let new = Token { issued_ms: later, ..token(0xee, 1, 0) };
+        assert_eq!(sessions.recognise(&new, 0, later), Ok(Recognised::Fresh));
+        sessions.record(&new, outcome(&new, 0, later));
+        assert_eq!((sessions.clients.len(), sessions.outcomes), (1, 1));
+    }
+
+    #[test]
+    fn a_client_that_acknowledges_makes_room_for_itself() {
+        let mut sessions = Sessions::default();
+        for sequence in 1..=OUTCOMES_MAX as u64 {
+            let token = token(1, sequence, 0);
+            sessions.record(&token, outcome(&token, 0, NOW_MS));
+        }
+        let next = OUTCOMES_MAX as u64 + 1;
+        assert_eq!(code(&sessions, &token(1, next, 0), 0), ErrorCode::TooManyTokens);
+        let acknowledging = token(1, next, next);
+        assert_eq!(sessions.recognise(&acknowledging, 0, NOW_MS), Ok(Recognised::Fresh));
+        sessions.record(&acknowledging, outcome(&acknowledging, 0, NOW_MS));
+        assert_eq!(sessions.outcomes, 1);
+    }
+
+    #[test]
+    fn outcomes_of_a_busy_client_expire_and_their_tokens_stay_refused() {
+        let mut sessions = Sessions::default();
+        let stuck = token(1, 1, 0);
+        let archive = Bytes::from(vec![0; 1000]);
+        let returned = Some(Returned { checksum: 0, archive });
+        sessions.record(&stuck, Outcome { returned, ..outcome(&stuck, 0, NOW_MS) });
+        let later = NOW_MS + TOKEN_RETENTION_MS + SWEEP_MS;
+        let busy = Token { issued_ms: later, ..token(1, 2, 0) };
+        sessions.record(&busy, outcome(&busy, 0, later));
+        assert_eq!((sessions.outcomes, sessions.bytes), (1, 1));
+        assert_eq!(sessions.recognise(&stuck, 0, later).unwrap_err().code, ErrorCode::TokenExpired);
     }
 }

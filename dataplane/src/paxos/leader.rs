@@ -160,7 +160,16 @@ impl Replica {
             || leader.lease_until(self.quorum()).is_some_and(|until| now < until)
     }
 
-    /// Whether this replica may serve writes and strong reads now: it leads, its first entry is committed,
+    /// The first entry of this replica's leadership, if it leads.
+    #[must_use]
+    pub fn leads_from(&self) -> Option<Slot> {
+        match &self.role {
+            Role::Leader(leader) => Some(leader.first),
+            _ => None,
+        }
+    }
+
+    /// Whether the protocol lets this replica serve writes and strong reads now: it leads, its first entry is committed,
     /// every older lease has run out, and its own holds.
     #[must_use]
     pub fn is_ready(&self, now: Boot) -> bool {

@@ -412,7 +412,8 @@ impl LogRecovery {
             }
             (Some(cursor), _) => CameFrom::End(cursor),
         };
-        let tail = LogTail { highest: self.highest, hash: self.last_hash.unwrap_or(Hash128::ZERO), end };
+        let hash = self.last_hash.unwrap_or(Hash128::ZERO);
+        let tail = LogTail { highest: self.highest, last: self.last, hash, end };
         Next::Done(RecoveredLog { tail, used: std::mem::take(&mut self.used), damage: self.damage.clone() })
     }
 }

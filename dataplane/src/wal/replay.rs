@@ -47,7 +47,6 @@ struct Group {
     commit: Slot,
     refilling: bool,
     /// A snapshot was being installed: its state is not here, and entries behind it do not chain to this log.
-    /// None of them was acknowledged.
     installing: bool,
 }
 
@@ -110,7 +109,11 @@ impl Replay {
             };
         };
         group.promised = group.promised.max(record.promised);
-        group.commit = group.commit.max(record.commit);
+        // Behind damage this log may hold an entry that was superseded by one that was lost: what is committed
+        // there, the peers say.
+        if !excused {
+            group.commit = group.commit.max(record.commit);
+        }
         match record.body {
             RecordBody::Promise => Ok(()),
             RecordBody::Removed => {
@@ -161,7 +164,9 @@ impl Group {
         match self.log.fit(&entry) {
             Fit::Next => self.log.append(entry),
             Fit::Present => {}
-            Fit::Conflict | Fit::Unchained if self.installing || excused => {}
+            Fit::Conflict | Fit::Unchained if excused => {}
+            // It may have been acknowledged: the replica is refilled before it votes again.
+            Fit::Conflict | Fit::Unchained if self.installing => self.refilling = true,
             Fit::Conflict | Fit::Unchained => {
                 return Err(ReplayError::Chain {
                     partition: entry.header.partition,
@@ -184,5 +189,86 @@ impl Group {
             refilling: self.refilling || may_not_vote,
         };
         (seed, self.state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel_wire::entry::{EntryHeader, EntryKind};
+    use evenkeel_wire::ids::{Epoch, NodeId, TableId};
+
+    const PARTITION: PartitionId = PartitionId(1);
+
+    fn config() -> GroupConfig {
+        let (start, end, members) = (vec![], vec![], vec![]);
+        GroupConfig { partition: PARTITION, table: TableId(1), start, end, epoch: Epoch(1), members }
+    }
+
+    fn entry(log: &GroupLog, round: u64, payload: u8) -> Entry {
+        let header = EntryHeader {
+            partition: PARTITION,
+            slot: log.last().slot.next(),
+            ballot: Ballot { round, node: NodeId(1) },
+            previous: log.last().hash,
+            timestamp: 0,
+            kind: EntryKind::Noop,
+            payload_bytes: 0,
+        };
+        Entry::build(header, 1, |out| out.push(payload))
+    }
+
+    fn record(commit: u64, body: RecordBody) -> Record {
+        let promised = Ballot { round: 9, node: NodeId(1) };
+        Record { partition: PARTITION, promised, commit: Slot(commit), body }
+    }
+
+    fn state(base: LogPoint) -> RecordBody {
+        let base_ballot = Ballot { round: u64::from(base.slot > Slot::ZERO), node: NodeId(1) };
+        let state = GroupState { config: config(), base, base_ballot, base_timestamp: 0, refilling: false };
+        RecordBody::State(Box::new(state))
+    }
+
+    #[test]
+    fn behind_damage_a_superseded_entry_does_not_become_committed() {
+        let mut log = GroupLog::new(LogPoint::default(), Ballot::ZERO);
+        let first = entry(&log, 1, b'a');
+        log.append(first.clone());
+        let superseded = entry(&log, 1, b'X');
+        log.append(entry(&log, 2, b'Y'));
+        let third = entry(&log, 2, b'Z');
+        let mut replay = Replay::default();
+        replay.take(record(0, state(LogPoint::default())), false).unwrap();
+        replay.take(record(0, RecordBody::Entry(first)), false).unwrap();
+        replay.take(record(1, RecordBody::Entry(superseded.clone())), false).unwrap();
+        // Lost: that slot 2 was superseded, and by what.
+        replay.take(record(2, RecordBody::Entry(third)), true).unwrap();
+        let (seed, _) = replay.finish(true).pop().unwrap();
+        assert_eq!(seed.log.last().hash, superseded.hash, "it is still in the log");
+        assert_eq!((seed.commit, seed.refilling), (Slot(1), true));
+    }
+
+    #[test]
+    fn a_replica_that_lacks_what_followed_an_installed_snapshot_does_not_vote() {
+        let mut log = GroupLog::new(LogPoint::default(), Ballot::ZERO);
+        let entries: Vec<Entry> = (1..=120)
+            .map(|payload| {
+                let entry = entry(&log, 1, payload);
+                log.append(entry.clone());
+                entry
+            })
+            .collect();
+        let point = |slot| log.point(Slot(slot)).unwrap();
+        let image = State { applied: point(50), ..State::default() };
+        let mut replay = Replay::new(vec![(record(50, state(point(50))), image)]);
+        // A snapshot at 100 was installed by a checkpoint of which nothing is left, and entries behind it were
+        // accepted.
+        replay.take(record(50, state(point(100))), false).unwrap();
+        for entry in &entries[100..] {
+            replay.take(record(100, RecordBody::Entry(entry.clone())), false).unwrap();
+        }
+        let (seed, _) = replay.finish(false).pop().unwrap();
+        assert_eq!(seed.log.last().slot, Slot(50));
+        assert!(seed.refilling);
     }
 }

@@ -31,6 +31,8 @@ pub struct LogTail {
     /// The highest lsn that was ever seen, in the log or behind its end; zero: none. New writes go on above
     /// it, so that no lsn is used twice.
     pub highest: Lsn,
+    /// The log's last write. What lies between it and `highest` is not in the log.
+    pub last: Lsn,
     /// Hash of the header of the log's last write.
     pub hash: Hash128,
     /// Where the log ended: the next write says so.
@@ -68,6 +70,8 @@ pub struct Writer {
     /// The next write is the first of this process, and a link.
     is_first: bool,
     tail: LogTail,
+    /// Where the log ended when this process began: the highest lsn, and the last write.
+    found: (Lsn, Lsn),
     /// Batches that wait for their turn; records are added to the last.
     queue: VecDeque<Batch>,
     in_flight: VecDeque<InFlight>,
@@ -98,6 +102,7 @@ impl Writer {
             place,
             is_first: true,
             tail,
+            found: (tail.highest, tail.last),
             queue: VecDeque::new(),
             in_flight: VecDeque::new(),
             pool,
@@ -187,7 +192,7 @@ impl Writer {
         let header = WriteHeader {
             place,
             lsn: batch.lsn,
-            durable_through: self.durable,
+            durable_through: self.durable_write(),
             payload_bytes: payload.len() as u32,
             records: batch.records,
             previous_hash: self.tail.hash,
@@ -199,7 +204,7 @@ impl Writer {
         batch.buffer.pad_to_block();
         self.segments.wrote(batch.lsn);
         self.place = Some(header.end());
-        self.tail = LogTail { highest: batch.lsn, hash, ..self.tail };
+        self.tail = LogTail { highest: batch.lsn, last: batch.lsn, hash, ..self.tail };
         if let Some(mark) = &mut self.mark
             && mark.lsn == batch.lsn
         {
@@ -245,6 +250,13 @@ impl Writer {
         Ok(self.durable)
     }
 
+    /// The last durable write that is in the log. Until the first write of this process is durable, that is where
+    /// the log ended: lsns that were seen behind its end are no writes of it, and nobody may take them for lost.
+    fn durable_write(&self) -> Lsn {
+        let (highest, last) = self.found;
+        if self.durable == highest { last } else { self.durable }
+    }
+
     /// Up to where the log is durable.
     #[must_use]
     pub fn durable(&self) -> Lsn {
@@ -268,7 +280,9 @@ impl Writer {
     /// Whether only the reserve is left: client writes must wait for a checkpoint.
     #[must_use]
     pub fn is_nearly_full(&self) -> bool {
-        self.segments.free() <= SEGMENTS_RESERVED
+        let waiting: usize = self.queue.iter().map(|batch| batch.buffer.len()).sum();
+        let waiting = (waiting as u64).div_ceil(self.segments.segment_bytes()) as usize;
+        self.segments.free() < SEGMENTS_RESERVED + waiting.max(1)
     }
 
     /// Whether nothing waits and nothing is under way.

@@ -213,7 +213,8 @@ impl Faults {
                 if let Some(disk) = &mut world.hosts[host].disk {
                     disk.capacity_blocks = Some(1);
                 }
-                self.full_until.insert(host, world.now + world.prng.below(8 * SECOND));
+                let longest = *world.prng.pick(&[8 * SECOND, 8 * SECOND, 100 * SECOND]);
+                self.full_until.insert(host, world.now + world.prng.below(longest));
             }
             Fault::FlipBit => {
                 let hosts = &cluster.nodes[&self.damaged_node];

@@ -1,0 +1,210 @@
+//! Groups of three with their states: what a new leader knows, and when.
+
+use evenkeel_dataplane::group::Group;
+use evenkeel_dataplane::partition::pending::Asker;
+use evenkeel_dataplane::partition::state::State;
+use evenkeel_dataplane::partition::writes::WriteRequest;
+use evenkeel_dataplane::paxos::log::GroupLog;
+use evenkeel_dataplane::paxos::{Message, Output, Seed};
+use evenkeel_wire::checksum::crc32c;
+use evenkeel_wire::error::ErrorCode;
+use evenkeel_wire::frame::{BodyLimit, Kind, first_frame};
+use evenkeel_wire::ids::{Ballot, CoreId, Epoch, Incarnation, NodeId, PartitionId, RequestId, Slot, TableId};
+use evenkeel_wire::item::{Item, encode as encode_item};
+use evenkeel_wire::message::encode;
+use evenkeel_wire::message::peer::LogPoint;
+use evenkeel_wire::message::request::{Put, ReturnItem, Token};
+use evenkeel_wire::prng::Prng;
+use evenkeel_wire::table::{GroupConfig, Member};
+use evenkeel_wire::turn::{Boot, ConnectionId, Effects, Endpoint, Now};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+
+fn config() -> GroupConfig {
+    let member = |number: u32| Member {
+        node: NodeId(number),
+        core: CoreId(0),
+        incarnation: Incarnation([number as u8; 16]),
+    };
+    GroupConfig {
+        partition: PartitionId(1),
+        table: TableId(1),
+        start: vec![],
+        end: vec![],
+        epoch: Epoch(1),
+        members: (1..=3).map(member).collect(),
+    }
+}
+
+/// A message on its way: from, to, what.
+type Sent = (NodeId, NodeId, Message);
+
+/// Three members, whose disks and links do at once what they are asked to, unless a test holds a message back.
+struct Stage {
+    now: Boot,
+    groups: BTreeMap<NodeId, Group>,
+    /// Records that are not durable yet.
+    unpersisted: BTreeMap<NodeId, usize>,
+    messages: VecDeque<Sent>,
+    out: Effects,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let now = Boot(1_000_000_000);
+        let group = |node: NodeId| {
+            let seed = Seed {
+                config: config(),
+                promised: Ballot::ZERO,
+                log: GroupLog::new(LogPoint::default(), Ballot::ZERO),
+                commit: Slot::ZERO,
+                timestamp: 0,
+                refilling: false,
+            };
+            (node, Group::new(seed, State::default(), node, now, Prng::new(node.0.into())))
+        };
+        Self {
+            now,
+            groups: (1..=3).map(NodeId).map(group).collect(),
+            unpersisted: BTreeMap::new(),
+            messages: VecDeque::new(),
+            out: Effects::new(),
+        }
+    }
+
+    fn group(&mut self, node: NodeId) -> &mut Group {
+        self.groups.get_mut(&node).unwrap()
+    }
+
+    fn act(&mut self, node: NodeId, act: impl FnOnce(&mut Group, Boot, &mut Vec<Output>)) {
+        let (now, mut outputs) = (self.now, Vec::new());
+        act(self.group(node), now, &mut outputs);
+        for output in outputs {
+            match output {
+                Output::Persist(_) => *self.unpersisted.entry(node).or_default() += 1,
+                Output::Send { to, message } => self.messages.push_back((node, to, message)),
+                Output::NeedsSnapshot { .. } | Output::LostLeadership => {}
+            }
+        }
+    }
+
+    fn deliver(&mut self, (from, to, message): Sent) {
+        self.act(to, |group, now, out| group.replica.receive(now, from, message, out));
+    }
+
+    /// Goes on until nothing is left but the messages that `held` names.
+    fn run(&mut self, held: impl Fn(&Sent) -> bool) {
+        let mut idle = false;
+        while !idle {
+            idle = true;
+            for (node, count) in std::mem::take(&mut self.unpersisted) {
+                idle = false;
+                (0..count).for_each(|_| self.act(node, |group, now, out| group.replica.persisted(now, out)));
+            }
+            for sent in std::mem::take(&mut self.messages) {
+                if held(&sent) {
+                    self.messages.push_back(sent);
+                } else {
+                    idle = false;
+                    self.deliver(sent);
+                }
+            }
+            for node in (1..=3).map(NodeId) {
+                self.end_turn(node);
+            }
+        }
+    }
+
+    fn end_turn(&mut self, node: NodeId) {
+        let mut out = std::mem::take(&mut self.out);
+        self.group(node).apply_committed(&mut out);
+        self.out = out;
+        self.act(node, |group, now, out| group.replica.end_turn(now, out));
+    }
+
+    /// The followers grant the leader a lease.
+    fn grant_lease(&mut self, leader: NodeId) {
+        let sent = self.now;
+        let heartbeat = self.groups[&leader].replica.heartbeat(sent).unwrap();
+        for node in (1..=3).map(NodeId).filter(|node| *node != leader) {
+            self.act(node, |group, now, out| {
+                group.replica.on_heartbeat(now, leader, &heartbeat, out).unwrap();
+            });
+            self.group(leader).replica.on_grant(node, heartbeat.ballot, sent);
+        }
+    }
+
+    fn write(&mut self, node: NodeId, body: &[u8]) -> Result<(), ErrorCode> {
+        let now = Now { boot: self.now, wall_ms: WALL_MS };
+        let request = WriteRequest::read(Kind::Put, body).unwrap();
+        let (mut out, mut result) = (std::mem::take(&mut self.out), Ok(()));
+        self.act(node, |group, _, outputs| result = group.write(now, asker(), &request, &mut out, outputs));
+        self.out = out;
+        result.map_err(|problem| problem.code)
+    }
+
+    fn read(&mut self, node: NodeId) -> Result<(), ErrorCode> {
+        let (now, mut out) = (self.now, Effects::new());
+        self.group(node).get(now, asker(), b"key", true, &mut out).map_err(|problem| problem.code)
+    }
+
+    /// The kind of the one answer that clients were given since the last look.
+    fn answer(&mut self) -> Option<Kind> {
+        let (_, bytes) = self.out.take_outboxes().next()?;
+        Some(first_frame(&bytes, BodyLimit::AFTER_HELLO).unwrap().unwrap().0.kind)
+    }
+}
+
+const WALL_MS: u64 = 1_000_000;
+
+fn asker() -> Asker {
+    Asker { endpoint: Endpoint::Incoming(ConnectionId(1)), request: RequestId(1) }
+}
+
+fn put() -> Vec<u8> {
+    let item = encode_item(&Item::new().with("pk", "k")).unwrap();
+    let mut body = Vec::new();
+    let put = Put {
+        table: TableId(1),
+        token: Token { client: [9; 16], sequence: 1, issued_ms: WALL_MS, acknowledged_below: 1 },
+        key: Cow::Borrowed(b"key"),
+        item_checksum: crc32c(&item),
+        item: Cow::Borrowed(&item),
+        condition: Cow::Borrowed(b""),
+        return_item: ReturnItem::None,
+    };
+    encode(&put, &mut body);
+    body
+}
+
+#[test]
+fn a_new_leader_serves_nothing_before_it_has_applied_what_it_inherited() {
+    let mut stage = Stage::new();
+    let first = NodeId(1);
+    stage.act(first, |group, now, out| group.replica.tick(now, out));
+    stage.run(|_| false);
+    stage.grant_lease(first);
+    stage.write(first, &put()).unwrap();
+    stage.run(|_| false);
+    assert_eq!(stage.answer(), Some(Kind::WriteAnswer), "the client has its acknowledgement");
+    // The leader hands over before its followers have heard that the write is committed.
+    stage.act(first, |group, now, out| assert!(group.replica.hand_over(now, out)));
+    let next = stage.messages.front().unwrap().1;
+    stage.run(|(_, to, message)| *to == next && matches!(message, Message::Accepted(_)));
+    assert!(stage.group(next).replica.is_leader());
+    stage.grant_lease(next);
+    // In one turn its first entry commits, and a strong read and a repetition of the write arrive.
+    for sent in std::mem::take(&mut stage.messages) {
+        stage.deliver(sent);
+    }
+    let proposed = stage.group(next).replica.next_slot();
+    assert!(stage.group(next).replica.commit() > stage.group(next).state().slot());
+    assert_eq!(stage.read(next), Err(ErrorCode::LeaderNotReady));
+    assert_eq!(stage.write(next, &put()), Err(ErrorCode::LeaderNotReady));
+    // Afterwards it knows both.
+    stage.end_turn(next);
+    assert_eq!(stage.read(next), Ok(()));
+    stage.write(next, &put()).unwrap();
+    assert_eq!(stage.answer(), Some(Kind::WriteAnswer), "the first outcome");
+    assert_eq!(stage.group(next).replica.next_slot(), proposed, "nothing is executed again");
+}
