@@ -4,22 +4,20 @@
 //! everything else once the table is known: the item's canonical form, size and depth, that its key is the
 //! key that the envelope names, expressions. Behind the edge, cores verify checksums and envelopes only.
 
+use crate::limits::BOUND_BYTES_MAX;
 use evenkeel_wire::checksum::crc32c;
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::expression::{access_condition, access_update, validate_condition, validate_update};
 use evenkeel_wire::frame::Kind;
 use evenkeel_wire::ids::TableId;
 use evenkeel_wire::item::access_validated;
-use evenkeel_wire::limits::{PARTITION_KEY_BYTES_MAX, SORT_KEY_BYTES_MAX, TABLE_NAME_BYTES_MAX};
+use evenkeel_wire::limits::TABLE_NAME_BYTES_MAX;
 use evenkeel_wire::message::access;
 use evenkeel_wire::message::catalog::{CreateTable, DeleteTable, DescribeTable};
 use evenkeel_wire::message::request::{ArchivedRange, Delete, Get, Put, Query, Scan, Update};
 use evenkeel_wire::message::routing::{LookupKey, TableKey};
 use evenkeel_wire::table::{TableDescriptor, TableStatus};
 use std::borrow::Cow;
-
-/// Longest bound of a range, bytes: a storage key with every byte escaped, and the byte that follows it.
-const BOUND_BYTES_MAX: usize = 2 * (PARTITION_KEY_BYTES_MAX + SORT_KEY_BYTES_MAX) + 64;
 
 /// What a request needs before it can go on.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,42 +31,42 @@ pub struct Wanted {
 /// Reads which route a request needs.
 ///
 /// # Errors
-/// When the body is not one of its kind, or the kind is not a client's.
+/// When the body is not one of its kind, its key is longer than any can be, or the kind is not a client's.
 pub fn lookup_key(kind: Kind, body: &[u8]) -> Result<Wanted, Problem> {
-    let at = |table: TableId, key: &[u8]| LookupKey::At(TableKey { table, key: Cow::Owned(key.to_vec()) });
+    let at = |table: TableId, key: &[u8]| Ok::<_, Problem>(LookupKey::At(table_key(table, key)?));
     let strong = |key| Ok(Wanted { key, strong: true });
     match kind {
         Kind::Put => {
             let put = access::<Put<'static>>(body)?;
-            strong(at((&put.table).into(), &put.key))
+            strong(at((&put.table).into(), &put.key)?)
         }
         Kind::Delete => {
             let delete = access::<Delete<'static>>(body)?;
-            strong(at((&delete.table).into(), &delete.key))
+            strong(at((&delete.table).into(), &delete.key)?)
         }
         Kind::Update => {
             let update = access::<Update<'static>>(body)?;
-            strong(at((&update.table).into(), &update.key))
+            strong(at((&update.table).into(), &update.key)?)
         }
         Kind::Get => {
             let get = access::<Get<'static>>(body)?;
-            Ok(Wanted { key: at((&get.table).into(), &get.key), strong: get.strong })
+            Ok(Wanted { key: at((&get.table).into(), &get.key)?, strong: get.strong })
         }
-        Kind::Query => Ok(range_key(&access::<Query<'static>>(body)?.0)),
-        Kind::Scan => Ok(range_key(&access::<Scan<'static>>(body)?.0)),
+        Kind::Query => range_key(&access::<Query<'static>>(body)?.0),
+        Kind::Scan => range_key(&access::<Scan<'static>>(body)?.0),
         Kind::DescribeTable => {
             let name = name_of(&access::<DescribeTable>(body)?.name)?;
             strong(LookupKey::Name(name.to_owned()))
         }
         Kind::CreateTable => {
             name_of(&access::<CreateTable>(body)?.name)?;
-            strong(at(TableId::SYSTEM, b""))
+            strong(at(TableId::SYSTEM, b"")?)
         }
         Kind::DeleteTable => {
             name_of(&access::<DeleteTable>(body)?.name)?;
-            strong(at(TableId::SYSTEM, b""))
+            strong(at(TableId::SYSTEM, b"")?)
         }
-        Kind::ListTables => strong(at(TableId::SYSTEM, b"")),
+        Kind::ListTables => strong(at(TableId::SYSTEM, b"")?),
         kind => {
             let message = format!("a router does not serve {kind:?}");
             Err(Problem::new(ErrorCode::UnknownKind, message))
@@ -83,12 +81,28 @@ fn name_of(name: &str) -> Result<&str, Problem> {
     Ok(name)
 }
 
-fn range_key(range: &ArchivedRange<'static>) -> Wanted {
+fn range_key(range: &ArchivedRange<'static>) -> Result<Wanted, Problem> {
     let table = TableId::from(&range.table);
-    let key = |key: &[u8]| TableKey { table, key: Cow::Owned(key.to_vec()) };
-    let key =
-        if range.forward { LookupKey::At(key(&range.lower)) } else { LookupKey::Below(key(&range.upper)) };
-    Wanted { key, strong: range.strong }
+    let key = if range.forward {
+        LookupKey::At(table_key(table, &range.lower)?)
+    } else {
+        LookupKey::Below(table_key(table, &range.upper)?)
+    };
+    Ok(Wanted { key, strong: range.strong })
+}
+
+/// A key to look up, unless it is longer than any can be: what goes to MemDS is bounded before the table is
+/// known.
+fn table_key(table: TableId, key: &[u8]) -> Result<TableKey<'static>, Problem> {
+    check_bound(key)?;
+    Ok(TableKey { table, key: Cow::Owned(key.to_vec()) })
+}
+
+fn check_bound(key: &[u8]) -> Result<(), Problem> {
+    if key.len() <= BOUND_BYTES_MAX {
+        return Ok(());
+    }
+    Err(invalid(format!("a key of {} bytes; keys have at most {BOUND_BYTES_MAX}", key.len())))
 }
 
 /// Checks everything that can be checked without the data.
@@ -183,10 +197,7 @@ fn check_condition(condition: &[u8]) -> Result<(), Problem> {
 fn check_range(table: &TableDescriptor, range: &ArchivedRange<'static>) -> Result<(), Problem> {
     check_active(table)?;
     for bound in [&range.lower, &range.upper] {
-        if bound.len() > BOUND_BYTES_MAX {
-            let message = format!("a bound of {} bytes, at most {BOUND_BYTES_MAX} are keys", bound.len());
-            return Err(invalid(message));
-        }
+        check_bound(bound)?;
     }
     check_condition(&range.filter)
 }

@@ -1,5 +1,11 @@
 //! Physics of routers and MemDS servers.
 
+use evenkeel_wire::key::KEY_NAME_BYTES_MAX;
+use evenkeel_wire::limits::{
+    FRAME_BODY_BYTES_MAX, PARTITION_KEY_BYTES_MAX, SORT_KEY_BYTES_MAX, TABLE_NAME_BYTES_MAX,
+};
+use evenkeel_wire::message::routing::{ArchivedLookupKey, ArchivedLookupOutcome};
+use evenkeel_wire::table::ArchivedRouteMember;
 use std::time::Duration;
 
 /// Requests under way in one router core; a batch counts each of its keys.
@@ -20,6 +26,36 @@ pub const LOOKUP_PATIENCE: Duration = Duration::from_millis(1000);
 
 /// How many times a request is sent to a storage core: a wrongly contacted one is forgiven once.
 pub const ATTEMPTS_MAX: u8 = 2;
+
+/// Longest key or bound of a range that is looked up, bytes: a storage key with every byte escaped, and the
+/// byte that follows it.
+pub const BOUND_BYTES_MAX: usize = 2 * (PARTITION_KEY_BYTES_MAX + SORT_KEY_BYTES_MAX) + 64;
+
+/// Most keys in one frame of look-ups: neither it nor its answer can be longer than a frame may be.
+pub const LOOKUP_KEYS_MAX: usize = 1024;
+
+/// Most members of a route that a MemDS server takes. Groups have far fewer.
+pub const ROUTE_MEMBERS_MAX: usize = 16;
+
+/// Longest look-up with what it refers to, bytes.
+const LOOKUP_BYTES_MAX: usize = size_of::<ArchivedLookupKey<'static>>() + BOUND_BYTES_MAX;
+
+/// Longest outcome of a look-up with what it refers to, bytes: a route's ends and members, the names of a
+/// table and of its two key attributes, and what aligns them.
+const LOOKUP_OUTCOME_BYTES_MAX: usize = size_of::<ArchivedLookupOutcome>()
+    + 2 * BOUND_BYTES_MAX
+    + ROUTE_MEMBERS_MAX * size_of::<ArchivedRouteMember>()
+    + TABLE_NAME_BYTES_MAX
+    + 2 * KEY_NAME_BYTES_MAX
+    + 64;
+
+/// What a frame's body has besides.
+const LOOKUP_FRAME_BYTES: usize = 64;
+
+const _: () = assert!(LOOKUP_FRAME_BYTES + LOOKUP_KEYS_MAX * LOOKUP_BYTES_MAX <= FRAME_BODY_BYTES_MAX);
+const _: () =
+    assert!(LOOKUP_FRAME_BYTES + LOOKUP_KEYS_MAX * LOOKUP_OUTCOME_BYTES_MAX <= FRAME_BODY_BYTES_MAX);
+const _: () = assert!(TABLE_NAME_BYTES_MAX <= BOUND_BYTES_MAX);
 
 /// Unanswered look-up frames that are remembered per MemDS server.
 pub const LOOKUP_FRAMES_MAX: usize = 1024;

@@ -4,12 +4,14 @@
 //! publishes the tables; routers ask. A restarted server says "warming" until it has heard from the
 //! catalogue, and has everything a second later. Older never overwrites newer.
 
-use crate::limits::MEMDS_ROUTES_MAX;
+use crate::limits::{BOUND_BYTES_MAX, LOOKUP_KEYS_MAX, MEMDS_ROUTES_MAX, ROUTE_MEMBERS_MAX};
 use ahash::AHashMap;
 use evenkeel_wire::error::{ErrorAnswer, ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::handshake::{Peer, PeerRole};
 use evenkeel_wire::ids::{Slot, TableId};
+use evenkeel_wire::key::KEY_NAME_BYTES_MAX;
+use evenkeel_wire::limits::TABLE_NAME_BYTES_MAX;
 use evenkeel_wire::message::routing::{
     ArchivedLookupKey, ArchivedTableKey, Lookup, LookupAnswer, LookupOutcome, PublishAnswer, PublishRoutes,
     PublishTables,
@@ -41,13 +43,20 @@ impl RoutingMap {
     }
 
     /// Takes a route, unless a newer one of its partition is known. Ranges that it overlaps belong to older
-    /// memberships of the same keys and give way.
+    /// memberships of the same keys and give way. A full map takes only what replaces something.
     pub fn take_route(&mut self, route: Route) {
+        self.take_route_below(route, MEMDS_ROUTES_MAX);
+    }
+
+    fn take_route_below(&mut self, route: Route, routes_max: usize) {
         let newer_known = self.overlapping(&route).any(|known| known.generation > route.generation);
-        if newer_known || self.routes.len() >= MEMDS_ROUTES_MAX {
+        if newer_known {
             return;
         }
         let older: Vec<Vec<u8>> = self.overlapping(&route).map(|known| known.start.clone()).collect();
+        if older.is_empty() && self.routes.len() >= routes_max {
+            return;
+        }
         for start in older {
             self.routes.remove(&(route.table, start));
         }
@@ -184,7 +193,13 @@ impl Memds {
         let answer = |kind| Header::new(kind, header.request);
         match header.kind {
             Kind::Lookup => {
+                self.check_router(from)?;
                 let lookup = access::<Lookup<'static>>(body)?;
+                if lookup.keys.len() > LOOKUP_KEYS_MAX {
+                    let message =
+                        format!("{} look-ups in one frame, at most {LOOKUP_KEYS_MAX}", lookup.keys.len());
+                    return Err(Problem::new(ErrorCode::Validation, message));
+                }
                 let outcomes: Vec<LookupOutcome> =
                     lookup.keys.iter().map(|key| self.map.look_up(key)).collect();
                 self.keys_looked_up += outcomes.len() as u64;
@@ -192,7 +207,12 @@ impl Memds {
             }
             Kind::PublishRoutes => {
                 self.check_storage(from)?;
-                for route in to_owned::<PublishRoutes>(access::<PublishRoutes>(body)?).routes {
+                let routes = to_owned::<PublishRoutes>(access::<PublishRoutes>(body)?).routes;
+                if let Some(route) = routes.iter().find(|route| !is_bounded_route(route)) {
+                    let message = format!("the route of {} is longer than any can be", route.partition);
+                    return Err(Problem::new(ErrorCode::Validation, message));
+                }
+                for route in routes {
                     self.map.take_route(route);
                 }
             }
@@ -200,6 +220,10 @@ impl Memds {
                 self.check_storage(from)?;
                 let publish = to_owned::<PublishTables>(access::<PublishTables>(body)?);
                 if let Some(tables) = publish.tables {
+                    if let Some(table) = tables.iter().find(|table| !is_bounded_table(table)) {
+                        let message = format!("{} has longer names than any table can have", table.id);
+                        return Err(Problem::new(ErrorCode::Validation, message));
+                    }
                     self.map.take_tables(publish.version, tables);
                 }
                 out.send(from, answer(Kind::PublishAnswer), &PublishAnswer { version: self.map.version });
@@ -216,6 +240,17 @@ impl Memds {
         Ok(())
     }
 
+    /// Look-ups are bounded by the requests that routers admit; others have no use for them.
+    fn check_router(&self, from: Endpoint) -> Result<(), Problem> {
+        match self.peers.get(&from).map(|peer| peer.role) {
+            Some(PeerRole::Router) => Ok(()),
+            Some(PeerRole::Client | PeerRole::Memds | PeerRole::Storage) | None => {
+                let message = "a MemDS server answers look-ups of routers only; ask a router";
+                Err(Problem::new(ErrorCode::UnknownKind, message))
+            }
+        }
+    }
+
     /// Only storage cores are an authority on what they hold.
     fn check_storage(&self, from: Endpoint) -> Result<(), Problem> {
         match self.peers.get(&from).map(|peer| peer.role) {
@@ -225,6 +260,21 @@ impl Memds {
             }
         }
     }
+}
+
+/// Whether an answer of [`LOOKUP_KEYS_MAX`] such routes fits into a frame.
+fn is_bounded_route(route: &Route) -> bool {
+    route.start.len() <= BOUND_BYTES_MAX
+        && route.end.len() <= BOUND_BYTES_MAX
+        && route.members.len() <= ROUTE_MEMBERS_MAX
+}
+
+/// Whether an answer of [`LOOKUP_KEYS_MAX`] such tables fits into a frame.
+fn is_bounded_table(table: &TableDescriptor) -> bool {
+    let sort = table.schema.sort.as_ref().map_or(0, |sort| sort.name.len());
+    table.name.len() <= TABLE_NAME_BYTES_MAX
+        && table.schema.partition.name.len() <= KEY_NAME_BYTES_MAX
+        && sort <= KEY_NAME_BYTES_MAX
 }
 
 impl Machine for Memds {
@@ -336,6 +386,18 @@ mod tests {
         map.take_route(route(2, "g", "p", 1, 9));
         assert_eq!((partition(&map, false, "g"), partition(&map, false, "k")), (Some(4), Some(5)));
         assert_eq!((partition(&map, false, "a"), partition(&map, false, "p")), (Some(1), Some(3)));
+    }
+
+    #[test]
+    fn a_full_map_still_takes_what_replaces_a_route_and_nothing_else() {
+        let mut map = map();
+        map.take_route_below(route(22, "g", "p", 1, 2), 3);
+        assert_eq!(partition(&map, false, "g"), Some(22));
+        let mut short = RoutingMap::new();
+        short.take_tables(Slot(1), vec![table()]);
+        short.take_route_below(route(1, "", "g", 1, 1), 1);
+        short.take_route_below(route(2, "g", "", 1, 1), 1);
+        assert_eq!((partition(&short, false, "a"), partition(&short, false, "g")), (Some(1), None));
     }
 
     #[test]
