@@ -64,19 +64,21 @@ pub struct Flight {
     pub look_at: Boot,
     /// How often it was sent to a storage core.
     pub attempts: u8,
+    /// Whether an earlier attempt of a write was never answered: it may have taken effect, or yet may.
+    pub outcome_unknown: bool,
     /// How far it is.
     pub stage: Stage,
 }
 
 impl Flight {
-    /// Whether it may have taken effect although no answer came.
+    /// Whether an attempt that was never answered, or not yet, may have taken effect.
     #[must_use]
     pub fn may_have_executed(&self) -> bool {
         let writes = matches!(
             self.kind,
             Kind::Put | Kind::Delete | Kind::Update | Kind::CreateTable | Kind::DeleteTable
         );
-        writes && self.attempts > 0
+        self.outcome_unknown || (writes && matches!(self.stage, Stage::Forwarded { .. }))
     }
 }
 

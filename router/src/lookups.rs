@@ -1,11 +1,11 @@
 //! Questions to MemDS: constant work.
 //!
 //! Every key that a client names becomes one look-up at each of two servers, whether the cache knows its
-//! route or not: so what MemDS has to do depends on the traffic and on nothing else. All look-ups of a turn
-//! travel in one frame per server.
+//! route or not: so what MemDS has to do depends on the traffic and on nothing else. The look-ups of a turn
+//! travel together: one frame per server, or a few when there are very many.
 
 use crate::flight::FlightId;
-use crate::limits::LOOKUP_FRAMES_MAX;
+use crate::limits::{LOOKUP_FRAMES_MAX, LOOKUP_KEYS_MAX};
 use evenkeel_wire::ids::RequestId;
 use evenkeel_wire::message::routing::{Lookup, LookupKey};
 use evenkeel_wire::turn::{Effects, Endpoint};
@@ -18,14 +18,23 @@ pub struct Lookups {
     servers: Vec<SocketAddr>,
     keys: Vec<LookupKey<'static>>,
     /// Who waits for each key; none: the answer only refreshes the cache.
-    waiting: Vec<Option<FlightId>>,
+    waiting: Vec<Option<Waiting>>,
     unanswered: BTreeMap<SocketAddr, VecDeque<Asked>>,
     next_request: u64,
     sent: u64,
 }
 
+/// A request that waits for a look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The request.
+    pub flight: FlightId,
+    /// How often it had been sent when it asked: tells its look-ups apart.
+    pub attempts: u8,
+}
+
 /// A request to a server, and who waits for each of its keys.
-type Asked = (RequestId, Vec<Option<FlightId>>);
+type Asked = (RequestId, Vec<Option<Waiting>>);
 
 /// How many servers are asked about each key.
 pub const SERVERS_ASKED: usize = 2;
@@ -63,17 +72,27 @@ impl Lookups {
     }
 
     /// Asks for a key at the end of this turn.
-    pub fn ask(&mut self, key: LookupKey<'static>, waiting: Option<FlightId>) {
+    pub fn ask(&mut self, key: LookupKey<'static>, waiting: Option<Waiting>) {
         self.keys.push(key);
         self.waiting.push(waiting);
     }
 
     /// Sends what was gathered. Returns who was forgotten by a server that answers too slowly.
-    pub fn end_turn(&mut self, out: &mut Effects) -> Vec<FlightId> {
+    pub fn end_turn(&mut self, out: &mut Effects) -> Vec<Waiting> {
         let mut forgotten = Vec::new();
-        if self.keys.is_empty() {
-            return forgotten;
+        while self.keys.len() > LOOKUP_KEYS_MAX {
+            let later = (self.keys.split_off(LOOKUP_KEYS_MAX), self.waiting.split_off(LOOKUP_KEYS_MAX));
+            self.send(&mut forgotten, out);
+            (self.keys, self.waiting) = later;
         }
+        if !self.keys.is_empty() {
+            self.send(&mut forgotten, out);
+        }
+        forgotten
+    }
+
+    /// Sends what was gathered in one frame per server.
+    fn send(&mut self, forgotten: &mut Vec<Waiting>, out: &mut Effects) {
         let lookup = Lookup { keys: std::mem::take(&mut self.keys) };
         self.next_request += 1;
         let request = RequestId(self.next_request);
@@ -90,18 +109,17 @@ impl Lookups {
         self.waiting.clear();
         self.keys = lookup.keys;
         self.keys.clear();
-        forgotten
     }
 
     /// Who waits for the keys of an answered frame, in their order.
-    pub fn answered(&mut self, server: SocketAddr, request: RequestId) -> Option<Vec<Option<FlightId>>> {
+    pub fn answered(&mut self, server: SocketAddr, request: RequestId) -> Option<Vec<Option<Waiting>>> {
         let unanswered = self.unanswered.get_mut(&server)?;
         let place = unanswered.iter().position(|(other, _)| *other == request)?;
         unanswered.remove(place).map(|(_, waiting)| waiting)
     }
 
     /// A server's link is down. Returns who waited for it.
-    pub fn lost(&mut self, server: SocketAddr) -> Vec<FlightId> {
+    pub fn lost(&mut self, server: SocketAddr) -> Vec<Waiting> {
         let unanswered = self.unanswered.remove(&server).unwrap_or_default();
         unanswered.into_iter().flat_map(|(_, waiting)| waiting).flatten().collect()
     }

@@ -4,13 +4,19 @@
 //! Everything behind it is about what happens when that does not suffice: a miss waits for the first of two
 //! answers; a wrongly contacted core answers with what it knows, and the request goes out once more; a link
 //! that breaks counts like a wrong contact, because the token in a write makes a second attempt safe.
+//!
+//! # Invariant
+//!
+//! Once an attempt of a write went unanswered, the request ends with its answer, with an error that the
+//! partition decided on the write's token, or with an error that says that the outcome is unknown: never with
+//! one that claims that the write had no effect.
 
 use crate::batch::{Batches, PartAnswer, take_apart};
 use crate::cache::{Cache, CacheMode, Routed};
 use crate::edge::{self, Wanted};
 use crate::flight::{Asker, Flight, FlightId, Flights, Stage};
 use crate::limits::{ATTEMPTS_MAX, LOOKUP_PATIENCE, PATIENCE};
-use crate::lookups::Lookups;
+use crate::lookups::{Lookups, Waiting};
 use bytes::Bytes;
 use evenkeel_wire::checksum::crc32c;
 use evenkeel_wire::error::{ErrorAnswer, ErrorCode, Problem};
@@ -92,7 +98,7 @@ impl Router {
         let id = self.take_off(now, request, wanted.clone());
 
         // The same look-up goes to MemDS, hit or miss.
-        let waiting = cached.is_none().then_some(id);
+        let waiting = cached.is_none().then_some(Waiting { flight: id, attempts: 0 });
         self.lookups.ask(wanted.key, waiting);
 
         // Forward.
@@ -127,6 +133,7 @@ impl Router {
             deadline: request.deadline,
             look_at: request.deadline.min(now.after(LOOKUP_PATIENCE)),
             attempts: 0,
+            outcome_unknown: false,
             stage: Stage::Lookup { unanswered, worst: None, wrong: None },
         })
     }
@@ -177,7 +184,8 @@ impl Router {
         let unanswered = self.lookups.servers();
         flight.stage = Stage::Lookup { unanswered, worst: Some(problem.code), wrong: Some(routed) };
         let (key, deadline) = (flight.wanted.key.clone(), flight.deadline);
-        self.lookups.ask(key, Some(id));
+        let waiting = Waiting { flight: id, attempts: flight.attempts };
+        self.lookups.ask(key, Some(waiting));
         self.flights.look_at(id, deadline.min(now.after(LOOKUP_PATIENCE)));
     }
 
@@ -204,19 +212,37 @@ impl Router {
                 LookupOutcome::RouteNotKnown(_) => Err(ErrorCode::NotLeader),
                 LookupOutcome::Warming => Err(ErrorCode::MetadataWarming),
             };
-            if let Some(id) = waiting {
-                self.take_outcome(now, id, found, out);
+            if let Some(waiting) = waiting {
+                self.take_outcome(now, waiting, found, out);
             }
         }
     }
 
+    /// A server has refused a frame of look-ups: it will say nothing about their keys.
+    fn on_lookup_error(&mut self, now: Boot, waiting: Vec<Option<Waiting>>, out: &mut Effects) {
+        for waiting in waiting.into_iter().flatten() {
+            self.take_outcome(now, waiting, Err(ErrorCode::Unavailable), out);
+        }
+    }
+
     /// One server has said what it knows about a key for which a request waits.
-    fn take_outcome(&mut self, now: Boot, id: FlightId, found: Result<Found, ErrorCode>, out: &mut Effects) {
-        let Some(Flight { stage: Stage::Lookup { unanswered, worst, wrong }, wanted, .. }) =
+    fn take_outcome(
+        &mut self,
+        now: Boot,
+        waiting: Waiting,
+        found: Result<Found, ErrorCode>,
+        out: &mut Effects,
+    ) {
+        let id = waiting.flight;
+        let Some(Flight { stage: Stage::Lookup { unanswered, worst, wrong }, wanted, attempts, .. }) =
             self.flights.get(id)
         else {
             return;
         };
+        // A late answer to the look-up before an attempt says nothing about the one after it.
+        if *attempts != waiting.attempts {
+            return;
+        }
         *unanswered = unanswered.saturating_sub(1);
         match found {
             Ok(Found::Route(routed)) if is_better(&routed, wrong.as_ref()) => {
@@ -273,6 +299,7 @@ impl Router {
         if let Err(problem) = &landing {
             self.note_error(problem, &flight);
         }
+        let landing = landing.map_err(|problem| keep_unknown(&flight, problem));
         match (flight.asker, landing) {
             (Asker::Client(client, request), Ok(Landing::Answer(header, body))) => {
                 let header = Header { request, deadline_us: 0, ..header };
@@ -315,7 +342,10 @@ impl Router {
                         self.on_lookup_answer(now.boot, server, header.request, answer, out);
                     }
                 }
-                _ => self.on_storage_answer(now.boot, from, header, body, out),
+                _ => match self.lookups.answered(server, header.request) {
+                    Some(waiting) => self.on_lookup_error(now.boot, waiting, out),
+                    None => self.on_storage_answer(now.boot, from, header, body, out),
+                },
             };
         }
         let outcome = match header.kind {
@@ -400,14 +430,16 @@ impl Router {
         let Endpoint::Outgoing(address) = endpoint else {
             return;
         };
-        for id in self.lookups.lost(address) {
-            self.take_outcome(now, id, Err(ErrorCode::Unavailable), out);
+        for waiting in self.lookups.lost(address) {
+            self.take_outcome(now, waiting, Err(ErrorCode::Unavailable), out);
         }
         for id in self.flights.sent_to(endpoint) {
-            let problem = self.flights.get(id).map(|flight| link_lost(flight, address));
-            if let Some(problem) = problem {
-                self.retry(now, id, problem, out);
-            }
+            let Some(flight) = self.flights.get(id) else {
+                continue;
+            };
+            flight.outcome_unknown = flight.may_have_executed();
+            let problem = link_lost(flight, address);
+            self.retry(now, id, problem, out);
         }
     }
 
@@ -477,10 +509,45 @@ fn lookup_failed(code: ErrorCode, key: &LookupKey<'_>) -> Problem {
         }
         (ErrorCode::TableNotFound, _) => "the table is not there any more",
         (ErrorCode::MetadataWarming, _) => "the metadata service has just started; try again in a moment",
+        (ErrorCode::OutcomeUnknown, _) => {
+            "the connection broke while the write was under way; repeat it with the same token"
+        }
         (ErrorCode::NotLeader, _) => "nobody is known to lead this partition; try again in a moment",
         _ => "no metadata server answers; try again in a moment",
     };
     Problem::new(code, message)
+}
+
+/// What a request ends with instead of `problem` when an earlier attempt may have taken effect and `problem`
+/// proves nothing about it.
+fn keep_unknown(flight: &Flight, problem: Problem) -> Problem {
+    if !flight.outcome_unknown
+        || problem.code.may_have_executed()
+        || is_decided_on_token(flight.kind, problem.code)
+    {
+        return problem;
+    }
+    let message = format!(
+        "the connection broke while the write was under way, and a second attempt was refused \
+         ({problem}); repeat it with the same token to learn its fate"
+    );
+    Problem::new(ErrorCode::OutcomeUnknown, message)
+}
+
+/// Whether a partition gives this error only after it has looked for the write's token: then no earlier
+/// attempt took effect, or this is what it led to.
+fn is_decided_on_token(kind: Kind, code: ErrorCode) -> bool {
+    let has_token = matches!(kind, Kind::Put | Kind::Delete | Kind::Update);
+    let decided = matches!(
+        code,
+        ErrorCode::ConditionFailed
+            | ErrorCode::Expression
+            | ErrorCode::ItemTooLarge
+            | ErrorCode::NestingTooDeep
+            | ErrorCode::Validation
+            | ErrorCode::TokenReused
+    );
+    has_token && decided
 }
 
 fn link_lost(flight: &Flight, address: SocketAddr) -> Problem {
@@ -506,8 +573,8 @@ impl Machine for Router {
     fn end_turn(&mut self, now: Now, out: &mut Effects) {
         self.cache.tick(now.boot);
         self.look_at_flights(now.boot, out);
-        for id in self.lookups.end_turn(out) {
-            self.take_outcome(now.boot, id, Err(ErrorCode::Unavailable), out);
+        for waiting in self.lookups.end_turn(out) {
+            self.take_outcome(now.boot, waiting, Err(ErrorCode::Unavailable), out);
         }
         out.drained = self.draining && self.flights.is_empty();
     }
