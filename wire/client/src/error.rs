@@ -48,7 +48,8 @@ pub enum Error {
         last: Option<Box<Error>>,
     },
     /// The call was given up while nobody could say whether the write took effect. It may, even later: read
-    /// the item before writing it again.
+    /// the item before writing it again. Creating and deleting a table end with this, too, when the table is
+    /// not active or not gone by the deadline: `last` says so, and describing the table says how it is now.
     #[error(
         "given up after {attempts} attempts without knowing whether the write took effect; read the item \
          before writing it again; {}",

@@ -3,6 +3,8 @@
 
 mod harness;
 
+use evenkeel_client::Error;
+use evenkeel_client::protocol::operation::Operation;
 use evenkeel_client::protocol::operation::status::{Status, Topology};
 use evenkeel_client::protocol::operation::table::{CreateTable, DeleteTable, DescribeTable, ListTables};
 use evenkeel_wire::error::ErrorCode;
@@ -14,6 +16,7 @@ use evenkeel_wire::message::{access, to_owned};
 use evenkeel_wire::table::{Address, Billing, TableDescriptor, TableStatus};
 use harness::{Reply, Seen, Server, TestShell, table};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 on_both_clients! {
     a_table_is_created_and_waited_for
@@ -22,6 +25,10 @@ on_both_clients! {
     a_table_that_exists_is_told
     a_table_is_deleted_and_waited_for
     a_lost_deletion_that_took_place_is_recognised
+    a_lost_creation_that_cannot_be_compared_in_time_is_not_called_without_effect
+    a_lost_creation_whose_description_is_refused_is_not_called_without_effect
+    a_table_that_is_not_active_in_time_is_not_called_without_effect
+    a_table_that_is_not_gone_in_time_is_not_called_without_effect
     all_names_are_listed
     processes_are_asked_about_themselves
 }
@@ -137,6 +144,58 @@ fn a_lost_deletion_that_took_place_is_recognised<S: TestShell>() {
     client.run(DeleteTable::new("t", true)).expect("deleted");
     let error = client.run(DeleteTable::new("t", true)).expect_err("there was none");
     assert!(error.is_table_not_found());
+}
+
+/// What a call with a short deadline ends with must not claim that nothing changed, and its last answer has
+/// this code. The script goes through these steps, and answers every description like `describe`.
+fn check_may_have_changed<S: TestShell, O: Operation>(
+    operation: O,
+    steps: Vec<Step>,
+    describe: impl Fn(&Seen) -> Reply + Send + 'static,
+    code: ErrorCode,
+) {
+    let mut steps = steps.into_iter();
+    let server = Server::start(vec![], move |seen| {
+        if seen.header.kind == Kind::DescribeTable {
+            return Some(vec![describe(seen)]);
+        }
+        let (kind, answer) = steps.next()?;
+        assert_eq!(seen.header.kind, kind);
+        Some(vec![answer(seen)])
+    });
+    let client = S::connect(server.builder().deadline(Duration::from_millis(300))).expect("a connection");
+    let error = client.run(operation).err().expect("it is not done in time");
+    assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error:?}");
+    assert_eq!((error.code(), error.may_have_executed()), (Some(code), true), "{error}");
+}
+
+fn lost_creation() -> Vec<Step> {
+    vec![
+        (Kind::CreateTable, Box::new(|_| Reply::Close)),
+        (Kind::CreateTable, Box::new(|seen| seen.refuse(ErrorCode::TableExists))),
+    ]
+}
+
+fn a_lost_creation_that_cannot_be_compared_in_time_is_not_called_without_effect<S: TestShell>() {
+    let code = ErrorCode::MetadataWarming;
+    check_may_have_changed::<S, _>(create(false), lost_creation(), move |seen| seen.refuse(code), code);
+}
+
+fn a_lost_creation_whose_description_is_refused_is_not_called_without_effect<S: TestShell>() {
+    let code = ErrorCode::Validation;
+    check_may_have_changed::<S, _>(create(false), lost_creation(), move |seen| seen.refuse(code), code);
+}
+
+fn a_table_that_is_not_active_in_time_is_not_called_without_effect<S: TestShell>() {
+    let creating = |seen: &Seen| seen.answer(&with_status(TableStatus::Creating));
+    let steps: Vec<Step> = vec![(Kind::CreateTable, Box::new(creating))];
+    check_may_have_changed::<S, _>(create(true), steps, creating, ErrorCode::TableNotReady);
+}
+
+fn a_table_that_is_not_gone_in_time_is_not_called_without_effect<S: TestShell>() {
+    let deleting = |seen: &Seen| seen.answer(&with_status(TableStatus::Deleting));
+    let steps: Vec<Step> = vec![(Kind::DeleteTable, Box::new(deleting))];
+    check_may_have_changed::<S, _>(DeleteTable::new("t", true), steps, deleting, ErrorCode::TableNotReady);
 }
 
 fn all_names_are_listed<S: TestShell>() {

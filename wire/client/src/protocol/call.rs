@@ -250,6 +250,10 @@ impl<O: Operation> Call<O> {
                 self.attempts.settled();
                 self.ask_anew();
             }
+            Progress::Follow => {
+                self.attempts.changed();
+                self.ask_anew();
+            }
             Progress::Refused(refusal) => {
                 // What is left of the request is another body than before.
                 self.question = Question::Nothing;
@@ -286,7 +290,7 @@ impl<O: Operation> Call<O> {
             error: refusal.problem.into(),
             retryable: refusal.retryable,
             may_have_executed: refusal.may_have_executed && of_operation && self.operation.is_write(),
-            answers_request: of_operation,
+            answers_request: of_operation && self.operation.is_write(),
         };
         self.judge(now, setback);
     }

@@ -88,8 +88,11 @@ pub trait Operation: Send + 'static {
 pub enum Progress<T> {
     /// The call has its output.
     Done(T),
-    /// Another request follows at once.
+    /// Another request follows at once, and nothing about the one before it is open.
     Next,
+    /// Questions follow about a change that the call has made, or may have made: from now on no error claims
+    /// that the call had no effect.
+    Follow,
     /// As if what is left of the request had been refused.
     Refused(Refusal),
 }

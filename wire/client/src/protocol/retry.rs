@@ -52,7 +52,7 @@ pub struct Setback {
     pub retryable: bool,
     /// Whether the attempt may have been executed, or may yet be.
     pub may_have_executed: bool,
-    /// Whether this is the answer to the request itself, and not to a question on the way to it.
+    /// Whether this is the answer to the write itself, and not to a question before or after it.
     pub answers_request: bool,
 }
 
@@ -92,6 +92,14 @@ impl Attempts {
     pub fn settled(&mut self) {
         self.answered();
         self.outcome_unknown = false;
+        self.last = None;
+    }
+
+    /// The change was made, or may have been; what follows are questions about it, and whatever becomes of
+    /// them, the call is not without effect.
+    pub fn changed(&mut self) {
+        self.answered();
+        self.outcome_unknown = true;
         self.last = None;
     }
 

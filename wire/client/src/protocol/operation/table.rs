@@ -1,7 +1,9 @@
 //! Tables: create, describe, delete, list.
 //!
 //! A request about a table has no token. When an answer is lost and the repetition is told that the table
-//! exists (or is gone), the operation finds out whether that was its own doing.
+//! exists (or is gone), the operation finds out whether that was its own doing. A call that is given up while
+//! it finds out, or while it waits for the table to be active or gone, ends with
+//! [`OutcomeUnknown`](Error::OutcomeUnknown): it may have changed something, or has.
 
 use super::{Context, Operation, Progress, Unready, expect};
 use crate::error::Error;
@@ -103,14 +105,14 @@ impl Operation for CreateTable {
             }
             CreateStage::Create | CreateStage::Compare(_) => {}
             CreateStage::Wait if table.status != TableStatus::Active => {
-                return Ok(Progress::Refused(not_yet(&self.table.name, "active")));
+                return Ok(Progress::Refused(not_yet(&self.table.name, "exists and is not active")));
             }
             CreateStage::Wait => {}
         }
         session.remember_table(table.clone());
         if self.wait && table.status != TableStatus::Active {
             self.stage = CreateStage::Wait;
-            return Ok(Progress::Next);
+            return Ok(Progress::Follow);
         }
         Ok(Progress::Done(table))
     }
@@ -125,11 +127,11 @@ impl Operation for CreateTable {
         match self.stage {
             CreateStage::Create if code == ErrorCode::TableExists && outcome_unknown => {
                 self.stage = CreateStage::Compare(refusal.problem.clone());
-                Some(Progress::Next)
+                Some(Progress::Follow)
             }
             // The catalogue has it; the servers that describe tables hear of it in a moment.
             CreateStage::Compare(_) | CreateStage::Wait if code == ErrorCode::TableNotFound => {
-                Some(Progress::Refused(not_yet(&self.table.name, "known everywhere")))
+                Some(Progress::Refused(not_yet(&self.table.name, "exists and is not known everywhere")))
             }
             CreateStage::Create | CreateStage::Compare(_) | CreateStage::Wait => None,
         }
@@ -183,9 +185,11 @@ impl Operation for DeleteTable {
             None => {
                 session.forget_table(&self.name);
                 self.deleting = Some(table.id);
-                Ok(if self.wait { Progress::Next } else { Progress::Done(()) })
+                Ok(if self.wait { Progress::Follow } else { Progress::Done(()) })
             }
-            Some(deleting) if table.id == deleting => Ok(Progress::Refused(not_yet(&self.name, "gone"))),
+            Some(deleting) if table.id == deleting => {
+                Ok(Progress::Refused(not_yet(&self.name, "is being deleted and is not gone")))
+            }
             Some(_) => Ok(Progress::Done(())),
         }
     }
@@ -240,5 +244,5 @@ pub(crate) fn descriptor(answer: &Answer<'_>) -> Result<TableDescriptor, Error> 
 }
 
 fn not_yet(name: &str, what: &str) -> Refusal {
-    Problem::new(ErrorCode::TableNotReady, format!("the table {name} is not {what} yet")).into()
+    Problem::new(ErrorCode::TableNotReady, format!("the table {name} {what} yet")).into()
 }
