@@ -134,9 +134,10 @@ impl Replica {
             return;
         }
         let goal = *goal;
-        // Without entries the source has trimmed its log: it is better placed to lead, and will stand itself.
+        // Without entries the source has trimmed its log: it is better placed to lead.
         if entries.is_empty() || self.adopt(&entries, out).is_err() {
-            return self.become_follower(now, None, out);
+            self.become_follower(now, None, out);
+            return self.let_others_stand_first();
         }
         if self.log.end() >= goal {
             return self.lead(now, out);
