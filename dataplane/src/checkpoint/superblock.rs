@@ -191,7 +191,12 @@ impl Superblock {
         let checkpoint =
             (file != NONE).then_some(CheckpointName { file: file.min(1) as u8, chunks, last_hash });
         let log_start = LogStart { lsn: Lsn(lsn), place };
-        Ok(Self { sequence, segments, segment_bytes, log_start, checkpoint, memory_lost })
+        let superblock = Self { sequence, segments, segment_bytes, log_start, checkpoint, memory_lost };
+        // What this version would have written otherwise, another has: reserved bytes that are not zero.
+        if superblock.encode(identity)[..] != *block {
+            return Err(SuperblockError::NewerFormat { format });
+        }
+        Ok(superblock)
     }
 }
 

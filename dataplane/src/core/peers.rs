@@ -180,6 +180,7 @@ impl Serving {
         let mut remove = ensure.remove.clone();
         if let Some(lost) = &mut self.lost_memory
             && ensure.everything == Some(lost.number)
+            && !lost.told_everything
         {
             lost.told_everything = true;
             // A group that is not named was removed, and this core lost the record of that.

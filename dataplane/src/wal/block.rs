@@ -216,7 +216,12 @@ impl WriteHeader {
             payload_hash,
             came_from,
         };
-        Ok((header, Hash128::of(bytes)))
+        // What this version would have written otherwise, another has: reserved bytes that are not zero.
+        let (ours, hash) = header.encode(identity);
+        if ours != *bytes {
+            return Err(NotAHeader::Format(format));
+        }
+        Ok((header, hash))
     }
 }
 

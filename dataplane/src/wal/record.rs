@@ -171,10 +171,13 @@ impl Record {
             2 => RecordBody::Promise,
             3 if payload.len() == 8 => RecordBody::Supersede(Slot(payload.get_u64_le())),
             3 => return truncated(8, payload.len()),
-            4 => RecordBody::State(Box::new(GroupState::decode(payload)?)),
+            4 => RecordBody::State(Box::new(GroupState::decode(std::mem::take(&mut payload))?)),
             5 => RecordBody::Removed,
             got => return Err(RecordError::Unknown { field: "kind", got: got.into() }),
         };
+        if !payload.is_empty() {
+            return Err(RecordError::Payload(format!("{} bytes behind a record's end", payload.len())));
+        }
         Ok(Self { partition, promised, commit, body })
     }
 }
@@ -228,7 +231,10 @@ impl GroupState {
             return Err(RecordError::Unknown { field: "state flags", got: flags.into() });
         }
         let base_timestamp = bytes.get_u64_le();
-        bytes.advance(8);
+        let reserved = bytes.get_u64_le();
+        if reserved != 0 {
+            return Err(RecordError::Unknown { field: "state", got: reserved });
+        }
         let archived =
             access::<GroupConfig>(&bytes).map_err(|problem| RecordError::Payload(problem.message))?;
         let base = LogPoint { slot, hash };
