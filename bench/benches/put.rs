@@ -1,5 +1,5 @@
-//! What a PutItem costs a CPU in the wire's code, beside one pass over its bytes (CRC-32C), which nothing can do
-//! without. Read the ratios of one run: `cargo bench -p evenkeel-bench`.
+//! What a PutItem costs a CPU in the wire's code, beside one pass over its bytes (CRC-32C), which nothing can
+//! do without. Read the ratios of one run: `cargo bench -p evenkeel-bench`.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use evenkeel_wire::checksum::crc32c;

@@ -39,7 +39,8 @@ fn config() -> GroupConfig {
 /// A message on its way: from, to, what.
 type Sent = (NodeId, NodeId, Message);
 
-/// Three members, whose disks and links do at once what they are asked to, unless a test holds a message back.
+/// Three members, whose disks and links do at once what they are asked to, unless a test holds a message
+/// back.
 struct Stage {
     now: Boot,
     groups: BTreeMap<NodeId, Group>,

@@ -337,8 +337,8 @@ fn two_torn_tails_in_a_row_are_no_damage() {
     log.put(fourth);
     let (found, recovered) = log.restart();
     assert_eq!((found, recovered.damage.len()), (rounds(2), 0));
-    // The first write of the next process is torn too. The one behind it must not name as durable what it had only
-    // seen behind the end.
+    // The first write of the next process is torn too. The one behind it must not name as durable what it had
+    // only seen behind the end.
     let _fifth_is_torn = log.issue();
     let sixth = log.issue();
     log.put(sixth);

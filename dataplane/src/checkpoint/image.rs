@@ -293,8 +293,8 @@ impl ImageSource {
         matches!(self.stage, Stage::Done)
     }
 
-    /// Appends sessions until the chunk is full. Returns where to go on; a session with many outcomes goes on in
-    /// the next chunk.
+    /// Appends sessions until the chunk is full. Returns where to go on; a session with many outcomes goes on
+    /// in the next chunk.
     fn fill_sessions(&mut self, out: &mut Vec<u8>) -> Stage {
         let mut after = None;
         match self.stage {
@@ -328,7 +328,8 @@ impl ImageSource {
     }
 }
 
-/// Appends a session's outcomes from a sequence on; the one to go on from, if the chunk is full before all are done.
+/// Appends a session's outcomes from a sequence on; the one to go on from, if the chunk is full before all
+/// are done.
 fn fill_outcomes(session: &Session, from: u64, out: &mut Vec<u8>) -> Option<u64> {
     for outcome in session.outcomes.iter().filter(|outcome| outcome.sequence >= from) {
         if out.len() >= CHUNK_BYTES {

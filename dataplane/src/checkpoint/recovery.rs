@@ -242,7 +242,8 @@ impl Recovery {
         match next {
             Next::Read { segment, offset, bytes } => Ok(self.read(File::Segment(segment), offset, bytes)),
             Next::Done(log) => {
-                // What a process that was killed had under way may be live and not durable: what was read must be.
+                // What a process that was killed had under way may be live and not durable: what was read
+                // must be.
                 let mut left: VecDeque<File> = [File::Superblock].into();
                 let superblock = self.superblock.expect("the superblock was read first");
                 left.extend(superblock.checkpoint.map(|name| File::Checkpoint(name.file)));

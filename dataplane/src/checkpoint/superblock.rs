@@ -148,8 +148,9 @@ impl Superblock {
         }
     }
 
-    /// Whether a block in `file` was written once and cannot be read now. A torn write leaves the old block or the
-    /// new one, because what is checked lies in one sector: this is damage, and what the block said is not known.
+    /// Whether a block in `file` was written once and cannot be read now. A torn write leaves the old block
+    /// or the new one, because what is checked lies in one sector: this is damage, and what the block said is
+    /// not known.
     #[must_use]
     pub fn is_damaged(file: &[u8], identity: &LogIdentity) -> bool {
         let is_lost = |block: &[u8]| {

@@ -3,8 +3,8 @@
 //!
 //! The order of what becomes durable: the copies in the log and all chunks, then the superblock, then
 //! segments are recycled. A checkpoint that finds no space waits and writes its chunks again, from the same
-//! states and behind the same copies in the log: waiting uses up no log. Until there is space the log fills, and
-//! the core refuses writes. Any other failure halts the core.
+//! states and behind the same copies in the log: waiting uses up no log. Until there is space the log fills,
+//! and the core refuses writes. Any other failure halts the core.
 
 use super::chunk::{ChunkPlace, lay_out};
 use super::image::ImageSource;

@@ -22,8 +22,8 @@ use evenkeel_wire::message::{access, to_owned};
 use evenkeel_wire::table::GroupConfig;
 use evenkeel_wire::turn::{Effects, Endpoint, Now};
 
-/// Whether an Accept is taken even when the log has no room for client writes: a new leader's no-op must find a
-/// quorum, or reads would not go on.
+/// Whether an Accept is taken even when the log has no room for client writes: a new leader's no-op must find
+/// a quorum, or reads would not go on.
 fn is_always_accepted(entries: &[Bytes]) -> bool {
     let is_noop = |bytes: &Bytes| {
         Entry::take(&mut bytes.clone()).is_ok_and(|entry| entry.header.kind == EntryKind::Noop)

@@ -72,8 +72,8 @@ impl Replica {
         }
     }
 
-    /// Waits longer than any other member would: this one has stood and cannot lead. Otherwise the one of the lowest
-    /// rank would stand again and again, and keep the others from it.
+    /// Waits longer than any other member would: this one has stood and cannot lead. Otherwise the one of the
+    /// lowest rank would stand again and again, and keep the others from it.
     pub(super) fn let_others_stand_first(&mut self) {
         if let Role::Follower(follower) = &mut self.role {
             follower.deadline = follower.deadline.after(SUSPECT_AFTER);

@@ -169,8 +169,8 @@ impl Replica {
         }
     }
 
-    /// Whether the protocol lets this replica serve writes and strong reads now: it leads, its first entry is committed,
-    /// every older lease has run out, and its own holds.
+    /// Whether the protocol lets this replica serve writes and strong reads now: it leads, its first entry is
+    /// committed, every older lease has run out, and its own holds.
     #[must_use]
     pub fn is_ready(&self, now: Boot) -> bool {
         let Role::Leader(leader) = &self.role else {

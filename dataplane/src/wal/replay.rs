@@ -109,8 +109,8 @@ impl Replay {
             };
         };
         group.promised = group.promised.max(record.promised);
-        // Behind damage this log may hold an entry that was superseded by one that was lost: what is committed
-        // there, the peers say.
+        // Behind damage this log may hold an entry that was superseded by one that was lost: what is
+        // committed there, the peers say.
         if !excused {
             group.commit = group.commit.max(record.commit);
         }
@@ -261,8 +261,8 @@ mod tests {
         let point = |slot| log.point(Slot(slot)).unwrap();
         let image = State { applied: point(50), ..State::default() };
         let mut replay = Replay::new(vec![(record(50, state(point(50))), image)]);
-        // A snapshot at 100 was installed by a checkpoint of which nothing is left, and entries behind it were
-        // accepted.
+        // A snapshot at 100 was installed by a checkpoint of which nothing is left, and entries behind it
+        // were accepted.
         replay.take(record(50, state(point(100))), false).unwrap();
         for entry in &entries[100..] {
             replay.take(record(100, RecordBody::Entry(entry.clone())), false).unwrap();

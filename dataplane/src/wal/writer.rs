@@ -250,8 +250,9 @@ impl Writer {
         Ok(self.durable)
     }
 
-    /// The last durable write that is in the log. Until the first write of this process is durable, that is where
-    /// the log ended: lsns that were seen behind its end are no writes of it, and nobody may take them for lost.
+    /// The last durable write that is in the log. Until the first write of this process is durable, that is
+    /// where the log ended: lsns that were seen behind its end are no writes of it, and nobody may take them
+    /// for lost.
     fn durable_write(&self) -> Lsn {
         let (highest, last) = self.found;
         if self.durable == highest { last } else { self.durable }

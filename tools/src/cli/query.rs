@@ -44,7 +44,8 @@ pub(super) struct Scan {
     selection: Selection,
 }
 
-/// Items to read at once, where fewer are wanted than a page holds. How many a filter lets through, nobody knows.
+/// Items to read at once, where fewer are wanted than a page holds. How many a filter lets through, nobody
+/// knows.
 fn page(limit: Option<usize>, filter: Option<&String>) -> Option<u32> {
     limit.filter(|limit| *limit > 0 && filter.is_none()).and_then(|limit| u32::try_from(limit).ok())
 }
