@@ -184,7 +184,8 @@ fn nesting_100_000_deep() {
     assert!(error.to_string().contains("nested more than"), "{error}");
     let parentheses = format!("{}id = :a{}", "(".repeat(100_000), ")".repeat(100_000));
     Target::attacked(|target, _| {
-        let put = target.beside.put("users", user("a")).condition(parentheses.clone()).value("a", "a").send();
+        let put =
+            target.beside.put("users", user("a")).condition(parentheses.clone()).value(":a", "a").send();
         let error = put.unwrap_err();
         assert!(matches!(error, Error::Invalid(Invalid::Text { .. })), "{error}");
         assert!(error.to_string().len() < 1000, "an error is for reading: {} bytes", error.to_string().len());
@@ -248,7 +249,7 @@ fn an_unknown_table() {
 #[test]
 fn a_malformed_expression() {
     Target::attacked(|target, _| {
-        let put = target.beside.put("users", user("a")).condition("id = = :a").value("a", "a");
+        let put = target.beside.put("users", user("a")).condition("id = = :a").value(":a", "a");
         let error = put.send().unwrap_err();
         assert!(matches!(error, Error::Invalid(Invalid::Text { .. })), "{error}");
         assert!(error.to_string().contains('^'), "it shows the place: {error}");
@@ -438,7 +439,7 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers_when_there_is_room() {
 fn unused_placeholders_are_named() {
     let target = Target::new();
     let put =
-        target.beside.put("users", user("a")).condition("attribute_not_exists(id)").value("unused", "a");
+        target.beside.put("users", user("a")).condition("attribute_not_exists(id)").value(":unused", "a");
     let error = put.send().unwrap_err();
     assert!(error.to_string().contains("unused"), "{error}");
 }

@@ -33,12 +33,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(put.unwrap_err().code(), Some(ErrorCode::ConditionFailed));
 
     let key = Item::new().with("player", "ada").with("round", 5);
-    client.update("scores", key.clone()).expression("ADD points :more").value("more", 1).send()?;
+    client.update("scores", key.clone()).expression("ADD points :more").value(":more", 1).send()?;
     let item = client.get("scores", key).send()?.item.ok_or("the item is there")?;
     assert_eq!(item.get("points"), Some(&51.into()));
 
     let query = client.query("scores").key_condition("player = :player AND #round >= :first");
-    let best = query.name("round", "round").value("player", "ada").value("first", 3).backward();
+    let best = query.name("#round", "round").value(":player", "ada").value(":first", 3).backward();
     let rounds: Vec<Item> = best.items().collect::<Result<_, Error>>()?;
     assert_eq!(rounds.len(), 3);
     assert_eq!(rounds[0].get("round"), Some(&5.into()));
