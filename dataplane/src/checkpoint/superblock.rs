@@ -194,8 +194,13 @@ impl Superblock {
         let log_start = LogStart { lsn: Lsn(lsn), place };
         let superblock = Self { sequence, segments, segment_bytes, log_start, checkpoint, memory_lost };
         // What this version would have written otherwise, another has: reserved bytes that are not zero.
-        if superblock.encode(identity)[..] != *block {
+        let ours = superblock.encode(identity);
+        if ours[..CHECKED_BYTES] != block[..CHECKED_BYTES] {
             return Err(SuperblockError::NewerFormat { format });
+        }
+        // What no checksum covers is zero, or damaged.
+        if ours[..] != *block {
+            return Err(SuperblockError::Invalid);
         }
         Ok(superblock)
     }

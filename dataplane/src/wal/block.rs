@@ -218,8 +218,12 @@ impl WriteHeader {
         };
         // What this version would have written otherwise, another has: reserved bytes that are not zero.
         let (ours, hash) = header.encode(identity);
-        if ours != *bytes {
+        if ours[..CHECKED_BYTES] != bytes[..CHECKED_BYTES] {
             return Err(NotAHeader::Format(format));
+        }
+        // What no checksum covers is zero, or damaged.
+        if ours != *bytes {
+            return Err(NotAHeader::Invalid);
         }
         Ok((header, hash))
     }
