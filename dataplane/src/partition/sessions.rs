@@ -124,11 +124,7 @@ impl Sessions {
 
     /// Whether recording an outcome at `now_ms` forgets anything by its age.
     fn would_sweep(&self, now_ms: u64) -> bool {
-        let has_expired = |session: &Session| {
-            is_expired(session.latest_issued_ms, now_ms)
-                || session.outcomes.iter().any(|outcome| is_expired(outcome.issued_ms, now_ms))
-        };
-        now_ms >= self.swept_ms + SWEEP_MS && self.clients.values().any(has_expired)
+        now_ms >= self.swept_ms + SWEEP_MS && self.clients.values().any(|session| session.has_expired(now_ms))
     }
 
     /// The outcome of a token, if it is remembered.
@@ -163,11 +159,7 @@ impl Sessions {
     /// Forgets what is too old: its tokens would be refused for their age.
     fn sweep(&mut self, now_ms: u64) {
         self.swept_ms = now_ms;
-        let has_expired = |session: &Session| {
-            is_expired(session.latest_issued_ms, now_ms)
-                || session.outcomes.iter().any(|outcome| is_expired(outcome.issued_ms, now_ms))
-        };
-        let stale = self.clients.iter().filter(|(_, session)| has_expired(session));
+        let stale = self.clients.iter().filter(|(_, session)| session.has_expired(now_ms));
         let stale: Vec<[u8; 16]> = stale.map(|(client, _)| *client).collect();
         for client in stale {
             let mut session = self.clients.remove(&client).expect("it was just seen");
@@ -218,6 +210,13 @@ impl Sessions {
 }
 
 impl Session {
+    /// Whether anything of it is too old. A client issues its tokens in order: its first outcome is its
+    /// oldest.
+    fn has_expired(&self, now_ms: u64) -> bool {
+        let oldest = self.outcomes.front().map_or(self.latest_issued_ms, |outcome| outcome.issued_ms);
+        is_expired(oldest.min(self.latest_issued_ms), now_ms)
+    }
+
     fn find(&self, sequence: u64) -> Result<usize, usize> {
         self.outcomes.binary_search_by_key(&sequence, |outcome| outcome.sequence)
     }

@@ -41,20 +41,27 @@ impl Placeholders {
     }
 }
 
+/// On what a write depends.
+#[derive(Debug, Args)]
+struct Guard {
+    /// Only if this condition holds for the item that is there, or for its absence.
+    #[arg(long = "if", value_name = "EXPR")]
+    condition: Option<String>,
+    #[command(flatten)]
+    placeholders: Placeholders,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Put {
     /// The table.
     table: String,
     /// The item in DynamoDB JSON; "-": read it from stdin.
     item: String,
-    /// Only if this condition holds for the item that is there, or for its absence.
-    #[arg(long = "if", value_name = "EXPR")]
-    condition: Option<String>,
     /// Print the item that was there before.
     #[arg(long)]
     old: bool,
     #[command(flatten)]
-    placeholders: Placeholders,
+    guard: Guard,
 }
 
 #[derive(Debug, Args)]
@@ -86,14 +93,11 @@ pub(super) struct Update {
     /// What to take out of sets: "tags :old".
     #[arg(long, value_name = "EXPR")]
     delete: Option<String>,
-    /// Only if this condition holds for the item that is there, or for its absence.
-    #[arg(long = "if", value_name = "EXPR")]
-    condition: Option<String>,
     /// Print the item as it was before, in place of the new one.
     #[arg(long)]
     old: bool,
     #[command(flatten)]
-    placeholders: Placeholders,
+    guard: Guard,
 }
 
 #[derive(Debug, Args)]
@@ -102,14 +106,11 @@ pub(super) struct Delete {
     table: String,
     /// The key in DynamoDB JSON.
     key: String,
-    /// Only if this condition holds for the item that is there, or for its absence.
-    #[arg(long = "if", value_name = "EXPR")]
-    condition: Option<String>,
     /// Print the item that was there before.
     #[arg(long)]
     old: bool,
     #[command(flatten)]
-    placeholders: Placeholders,
+    guard: Guard,
 }
 
 fn read(what: &str, text: &str) -> Result<Item, Failed> {
@@ -131,8 +132,8 @@ impl Put {
     pub(super) fn run(self, global: &Global) -> Outcome {
         let item = read("the item", &self.item)?;
         let client = global.connect()?;
-        let mut request = client.put(&self.table, item).bindings(self.placeholders.bindings()?);
-        if let Some(condition) = self.condition {
+        let mut request = client.put(&self.table, item).bindings(self.guard.placeholders.bindings()?);
+        if let Some(condition) = self.guard.condition {
             request = request.condition(condition);
         }
         if self.old {
@@ -172,9 +173,9 @@ impl Update {
             return Err(failed("nothing to change; give --set, --remove, --add or --delete"));
         }
         let client = global.connect()?;
-        let bindings = self.placeholders.bindings()?;
+        let bindings = self.guard.placeholders.bindings()?;
         let mut request = client.update(&self.table, key).expression(expression).bindings(bindings);
-        if let Some(condition) = self.condition {
+        if let Some(condition) = self.guard.condition {
             request = request.condition(condition);
         }
         request = if self.old { request.return_old() } else { request.return_new() };
@@ -187,8 +188,8 @@ impl Delete {
     pub(super) fn run(self, global: &Global) -> Outcome {
         let key = read("the key", &self.key)?;
         let client = global.connect()?;
-        let mut request = client.delete(&self.table, key).bindings(self.placeholders.bindings()?);
-        if let Some(condition) = self.condition {
+        let mut request = client.delete(&self.table, key).bindings(self.guard.placeholders.bindings()?);
+        if let Some(condition) = self.guard.condition {
             request = request.condition(condition);
         }
         if self.old {
