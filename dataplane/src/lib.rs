@@ -2,6 +2,7 @@
 //!
 //! * [`wal`]: the core's write-ahead log.
 //! * [`paxos`]: one replication group.
+//! * [`btree`]: the tree on disk.
 //! * [`tree`] and [`partition`]: items, tokens, and the requests on them.
 //! * [`checkpoint`]: committed state in a file, and recovery from it.
 //! * [`evaluate`]: conditions and updates.
@@ -9,6 +10,7 @@
 //! * [`core`]: the machine that joins all of these.
 #![forbid(unsafe_code)]
 
+pub mod btree;
 pub mod catalog;
 pub mod checkpoint;
 pub mod config;
