@@ -19,17 +19,20 @@ pub enum Planted {
     ReplayToken,
     /// A replica takes part under another epoch than its own.
     AcceptStaleEpoch,
+    /// A page of the tree is taken although its checksum does not hold.
+    ForgetChecksum,
 }
 
 impl Planted {
     /// Every bug, by the name that the command line and the environment use.
-    pub const ALL: [(&'static str, Self); 6] = [
+    pub const ALL: [(&'static str, Self); 7] = [
         ("acknowledge-before-durable", Self::AcknowledgeBeforeDurable),
         ("skip-flush", Self::SkipFlush),
         ("acknowledge-before-quorum", Self::AcknowledgeBeforeQuorum),
         ("read-after-lease", Self::ReadAfterLease),
         ("replay-token", Self::ReplayToken),
         ("accept-stale-epoch", Self::AcceptStaleEpoch),
+        ("forget-checksum", Self::ForgetChecksum),
     ];
 
     /// The bug of that name.

@@ -2,7 +2,11 @@
 //! version of it, copy-on-write (docs/decisions/0010-btree.md).
 //!
 //! * [`pointer`]: how pages point to each other.
+//! * [`page`]: what every page begins with. [`leaf`] and [`node`]: what stands in them.
 
+pub mod leaf;
+pub mod node;
+pub mod page;
 pub mod pointer;
 
 use evenkeel_wire::limits::BLOCK_BYTES;
