@@ -31,6 +31,8 @@ pub struct CoreConfig {
     pub memds: Vec<SocketAddr>,
     /// Members of the system partition, in the order in which they stand for leadership.
     pub system: Vec<Member>,
+    /// Bytes of the page cache.
+    pub cache_bytes: usize,
     /// Seeds the core's generator.
     pub seed: u64,
 }

@@ -3,7 +3,10 @@
 //! The replica says what is committed; the partition applies it and knows who waits for it. Requests come in
 //! here, and answers leave from here; records and messages go through [`Output`]s to the core.
 
+use crate::btree::lookup::{Miss, Pages};
+use crate::btree::version::Version;
 use crate::limits::GROUP_LOG_BYTES_KEPT;
+use crate::partition::Stop;
 use crate::partition::pending::{Asker, Pending};
 use crate::partition::reads;
 use crate::partition::sessions::{Outcome, Returned};
@@ -16,7 +19,7 @@ use evenkeel_wire::error::{ErrorAnswer, ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::ids::{Ballot, NodeId, Slot};
 use evenkeel_wire::message::peer::LogPoint;
-use evenkeel_wire::message::request::{ArchivedRange, Position, Row, WriteAnswer};
+use evenkeel_wire::message::request::{ArchivedGet, ArchivedRange, Position, Row, WriteAnswer};
 use evenkeel_wire::message::status::{GroupStatus, Role};
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::turn::{Boot, Effects, Now};
@@ -112,13 +115,14 @@ impl Group {
         now: Now,
         asker: Asker,
         request: &WriteRequest<'_>,
+        pages: &Pages<'_>,
         out: &mut Effects,
         outputs: &mut Vec<Output>,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Stop> {
         self.check_ready(now.boot)?;
         self.check_key(request.key)?;
         let timestamp = self.replica.next_timestamp(now.wall_ms);
-        match request.decide(&self.state, &self.pending, timestamp)? {
+        match request.decide(&self.state, pages, &self.pending, timestamp)? {
             Decision::Propose(write) => {
                 self.propose(timestamp, Some(asker), &write, outputs);
             }
@@ -151,18 +155,18 @@ impl Group {
         &self,
         now: Boot,
         asker: Asker,
-        key: &[u8],
-        strong: bool,
+        get: &ArchivedGet<'static>,
+        pages: &Pages<'_>,
         out: &mut Effects,
-    ) -> Result<(), Problem> {
-        self.check_readable(now, strong)?;
-        self.check_key(key)?;
-        let answer = reads::get(&self.state, self.replica.config(), key);
+    ) -> Result<(), Stop> {
+        self.check_readable(now, get.strong)?;
+        self.check_key(&get.key)?;
+        let answer = reads::get(&self.state, pages, self.replica.config(), &get.key)?;
         out.send(asker.endpoint, self.answer_header(Kind::GetAnswer, asker), &answer);
         Ok(())
     }
 
-    /// A client's query or scan.
+    /// A client's query or scan. Returns the pages that the next one will want.
     ///
     /// # Errors
     /// When it cannot be answered here.
@@ -171,12 +175,13 @@ impl Group {
         now: Boot,
         asker: Asker,
         range: &ArchivedRange<'static>,
+        pages: &Pages<'_>,
         out: &mut Effects,
-    ) -> Result<(), Problem> {
+    ) -> Result<Option<Miss>, Stop> {
         self.check_readable(now, range.strong)?;
-        let answer = reads::page(&self.state, self.replica.config(), range)?;
+        let (answer, ahead) = reads::page(&self.state, pages, self.replica.config(), range)?;
         out.send(asker.endpoint, self.answer_header(Kind::PageAnswer, asker), &answer);
-        Ok(())
+        Ok(ahead)
     }
 
     fn check_readable(&self, now: Boot, strong: bool) -> Result<(), Problem> {
@@ -242,8 +247,9 @@ impl Group {
     #[must_use]
     pub fn image(&mut self) -> (Record, Vec<Record>, State) {
         let staged = self.staged.take();
-        if let Some(Staged { state, .. }) = staged {
+        if let Some(Staged { mut state, .. }) = staged {
             if self.needs(&state) {
+                freeze(&mut state);
                 let record = self.state_record(&state);
                 self.staged = Some(Staged { state: state.clone(), in_checkpoint: true });
                 return (record, Vec::new(), state);
@@ -252,6 +258,7 @@ impl Group {
         }
         let open = self.replica.log().after(self.state.slot());
         let open = open.map(|entry| self.replica.record(RecordBody::Entry(entry.clone()))).collect();
+        freeze(&mut self.state);
         (self.state_record(&self.state), open, self.state.clone())
     }
 
@@ -285,12 +292,15 @@ impl Group {
         (self.state_record(&self.state), self.state.clone())
     }
 
-    /// A checkpoint is durable: installs the staged state if it is in there and still needed.
-    pub fn checkpointed(&mut self) {
+    /// A checkpoint is durable, and holds the tree as `version`: installs the staged state if it is in there
+    /// and still needed.
+    pub fn checkpointed(&mut self, version: Version) {
         if !self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint) {
+            self.state.tree.adopt(version);
             return;
         }
-        let Staged { state, .. } = self.staged.take().expect("it was just seen");
+        let Staged { mut state, .. } = self.staged.take().expect("it was just seen");
+        state.tree.adopt(version);
         if self.needs(&state) {
             self.replica.install(state.applied, state.applied_ballot, state.timestamp);
             self.state = state;
@@ -332,6 +342,13 @@ impl Group {
             bytes: self.state.tree.bytes(),
             followers: replica.followers(now),
         }
+    }
+}
+
+/// Hands what was written over to the checkpoint that begins.
+fn freeze(state: &mut State) {
+    if !state.tree.is_resident() {
+        state.tree.freeze();
     }
 }
 

@@ -91,8 +91,39 @@ pub const SNAPSHOT_WINDOW_CHUNKS: u32 = 4;
 /// chunk before it forgets the transfer.
 pub const SNAPSHOT_PATIENCE: Duration = Duration::from_millis(1000);
 
+/// Bytes of pages in one write of the tree's file, where they lie side by side.
+pub const TREE_WRITE_BYTES: usize = 256 * 1024;
+
+/// Writes of the tree's file under way. Few: they share the device with the log.
+pub const TREE_WRITES_IN_FLIGHT_MAX: usize = 2;
+
+/// Reads of pages under way, of requests and background work together.
+pub const PAGE_READS_IN_FLIGHT_MAX: usize = 128;
+
+/// Reads of pages under way for one piece of background work.
+pub const FEED_READS_IN_FLIGHT_MAX: usize = 8;
+
+/// Operations of a core that may wait for pages.
+pub const PARKED_OPERATIONS_MAX: usize = 4096;
+
+/// Leaves that a checkpoint merges in one turn.
+pub const CHECKPOINT_LEAVES_PER_TURN: usize = 8;
+
+/// Changes that a checkpoint merges in a second even when the log hardly grows.
+pub const CHECKPOINT_CHANGES_PER_SECOND: u64 = 4000;
+
+/// How much further a checkpoint goes than the log's filling up asks for, as a factor.
+pub const CHECKPOINT_ADVANCE: f64 = 1.5;
+
+/// Pages that a merge reads ahead.
+pub const MERGE_READ_AHEAD: usize = 32;
+
 /// Bytes read at once during recovery.
 pub const RECOVERY_READ_BYTES: usize = 1024 * 1024;
+
+/// Pages that one eviction may pass over because they were used, before it takes the next one whatever it is:
+/// a cache of which everything is hot would otherwise be gone through three times on one request's way.
+pub const CACHE_CHANCES_MAX: u32 = 256;
 
 /// A token older than this is refused: what it did may have been forgotten.
 pub const TOKEN_RETENTION_MS: u64 = 60_000;

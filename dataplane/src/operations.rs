@@ -3,6 +3,8 @@
 use evenkeel_wire::ids::Lsn;
 use evenkeel_wire::turn::OperationId;
 
+const PAGE: u64 = 1 << 60;
+const TREE: u64 = 1 << 61;
 const CHECKPOINT: u64 = 1 << 62;
 const RECOVERY: u64 = 1 << 63;
 
@@ -13,6 +15,10 @@ pub enum Owner {
     Log(Lsn),
     /// The checkpoint writer: its counter.
     Checkpoint(u64),
+    /// A write of the tree's pages: its counter.
+    Tree(u64),
+    /// A read of a page: its counter.
+    Page(u64),
     /// Recovery, which has one operation at a time.
     Recovery,
 }
@@ -24,6 +30,8 @@ impl Owner {
         match self {
             Self::Log(lsn) => OperationId(lsn.0),
             Self::Checkpoint(count) => OperationId(CHECKPOINT | count),
+            Self::Tree(count) => OperationId(TREE | count),
+            Self::Page(count) => OperationId(PAGE | count),
             Self::Recovery => OperationId(RECOVERY),
         }
     }
@@ -35,6 +43,10 @@ impl Owner {
             Self::Recovery
         } else if id.0 & CHECKPOINT != 0 {
             Self::Checkpoint(id.0 & !CHECKPOINT)
+        } else if id.0 & TREE != 0 {
+            Self::Tree(id.0 & !TREE)
+        } else if id.0 & PAGE != 0 {
+            Self::Page(id.0 & !PAGE)
         } else {
             Self::Log(Lsn(id.0))
         }
@@ -47,7 +59,9 @@ mod tests {
 
     #[test]
     fn ids_name_their_owner() {
-        for owner in [Owner::Log(Lsn(7)), Owner::Checkpoint(7), Owner::Recovery] {
+        for owner in
+            [Owner::Log(Lsn(7)), Owner::Checkpoint(7), Owner::Tree(7), Owner::Page(7), Owner::Recovery]
+        {
             assert_eq!(Owner::of(owner.id()), owner);
         }
     }

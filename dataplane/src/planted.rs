@@ -21,11 +21,17 @@ pub enum Planted {
     AcceptStaleEpoch,
     /// A page of the tree is taken although its checksum does not hold.
     ForgetChecksum,
+    /// The superblock of a checkpoint is written before the tree's pages are durable.
+    SuperblockBeforePages,
+    /// A page is served from the cache although its block holds another one by now.
+    StaleCachePage,
+    /// What a checkpoint frees is used again before its superblock is durable.
+    ReuseTooEarly,
 }
 
 impl Planted {
     /// Every bug, by the name that the command line and the environment use.
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 10] = [
         ("acknowledge-before-durable", Self::AcknowledgeBeforeDurable),
         ("skip-flush", Self::SkipFlush),
         ("acknowledge-before-quorum", Self::AcknowledgeBeforeQuorum),
@@ -33,6 +39,9 @@ impl Planted {
         ("replay-token", Self::ReplayToken),
         ("accept-stale-epoch", Self::AcceptStaleEpoch),
         ("forget-checksum", Self::ForgetChecksum),
+        ("superblock-before-pages", Self::SuperblockBeforePages),
+        ("stale-cache-page", Self::StaleCachePage),
+        ("reuse-too-early", Self::ReuseTooEarly),
     ];
 
     /// The bug of that name.

@@ -1,136 +1,288 @@
-//! The ordered tree that holds a partition's items: the only place that knows how they are kept.
+//! A partition's items by storage key: a version of the on-disk tree, and what was written since
+//! (docs/decisions/0010-btree.md).
 //!
-//! It is a persistent ordered map in memory (docs/decisions/0006-tree.md): [`Tree::snapshot`] costs a
-//! pointer, and the snapshot stays as it was while the tree changes. The on-disk tree will stand here; what
-//! uses this one asks for one key, for a range in steps, or for a snapshot, and keeps no reference between
-//! turns.
+//! ```text
+//!  active    applied since the last checkpoint began
+//!  frozen    being merged by the checkpoint that runs
+//!  version   the tree of the last durable checkpoint
+//! ```
+//!
+//! The first layer that knows a key says what it is. Writing touches `active` alone. A clone is a snapshot: it
+//! costs a pointer, and stays as it was while the tree changes.
+//!
+//! A *resident* tree has no version: all its items stay in `active`, and checkpoints carry them.
 
+pub use crate::btree::delta::Cell;
+
+use crate::btree::delta::{Delta, bounds};
+use crate::btree::leaf::CellMeta;
+use crate::btree::lookup::{self, Cursor, Found, Miss, Pages};
+use crate::btree::version::Version;
 use bytes::Bytes;
-use evenkeel_wire::ids::Slot;
-use imbl::OrdMap;
-use std::ops::Bound;
+use std::cmp::Ordering;
 
-/// An item with what stands beside it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cell {
-    /// The last write: its slot.
-    pub slot: Slot,
-    /// Its hybrid logical timestamp.
-    pub timestamp: u64,
-    /// CRC-32C of the archive, as the client computed it.
-    pub checksum: u32,
-    /// The item's archive.
-    pub archive: Bytes,
+/// A partition's items.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    resident: bool,
+    active: Delta,
+    frozen: Option<Delta>,
+    version: Version,
 }
 
-/// A partition's items by storage key.
-#[derive(Clone, Debug, Default)]
-pub struct Tree {
-    cells: OrdMap<Bytes, Cell>,
-    bytes: u64,
+impl Default for Tree {
+    fn default() -> Self {
+        Self::resident()
+    }
 }
 
 impl Tree {
-    /// An empty tree.
+    /// An empty tree whose items all stay in memory.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn resident() -> Self {
+        let (active, version) = (Delta::default(), Version::default());
+        Self { resident: true, active, frozen: None, version }
     }
 
-    /// The cell under `key`.
+    /// A tree that begins with a version on disk.
     #[must_use]
-    pub fn get(&self, key: &[u8]) -> Option<&Cell> {
-        self.cells.get(key)
+    pub fn paged(version: Version) -> Self {
+        Self { resident: false, version, ..Self::resident() }
     }
 
-    /// Puts a cell, and returns the one that was there.
-    pub fn insert(&mut self, key: Bytes, cell: Cell) -> Option<Cell> {
-        let key_bytes = key.len() as u64;
-        self.bytes += key_bytes + cell.archive.len() as u64;
-        let old = self.cells.insert(key, cell);
-        if let Some(old) = &old {
-            self.bytes -= key_bytes + old.archive.len() as u64;
+    /// Whether all items stay in memory.
+    #[must_use]
+    pub fn is_resident(&self) -> bool {
+        self.resident
+    }
+
+    /// The version on disk.
+    #[must_use]
+    pub fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// What the checkpoint that runs is to merge.
+    #[must_use]
+    pub fn frozen(&self) -> Option<&Delta> {
+        self.frozen.as_ref()
+    }
+
+    /// Puts an item.
+    pub fn put(&mut self, key: Bytes, cell: Cell) {
+        self.active.set(key, Some(cell));
+    }
+
+    /// Deletes an item, whether there is one or not.
+    pub fn delete(&mut self, key: Bytes) {
+        if self.resident {
+            self.active.forget(&key);
+        } else {
+            self.active.set(key, None);
         }
-        old
     }
 
-    /// Removes a cell, and returns it.
-    pub fn remove(&mut self, key: &[u8]) -> Option<Cell> {
-        let old = self.cells.remove(key)?;
-        self.bytes -= (key.len() + old.archive.len()) as u64;
-        Some(old)
+    /// Hands what was written over to a checkpoint.
+    ///
+    /// # Panics
+    /// When one has it already.
+    pub fn freeze(&mut self) {
+        assert!(self.frozen.is_none() && !self.resident, "one checkpoint at a time, and of trees on disk");
+        self.frozen = Some(std::mem::take(&mut self.active));
     }
 
-    /// The cells with `lower <= key < upper`, ascending; an empty `upper` is the end.
-    pub fn ascending<'a>(
-        &'a self,
-        lower: &[u8],
-        upper: &[u8],
-    ) -> impl Iterator<Item = (&'a Bytes, &'a Cell)> {
-        self.cells.range::<_, [u8]>(bounds(lower, upper))
+    /// The checkpoint is durable: `version` holds what was frozen. A tree that had nothing in the checkpoint
+    /// does not change: it stays in memory, or is younger.
+    pub fn adopt(&mut self, version: Version) {
+        if self.frozen.take().is_some() {
+            self.version = version;
+        }
     }
 
-    /// The same, descending.
-    pub fn descending<'a>(
-        &'a self,
-        lower: &[u8],
-        upper: &[u8],
-    ) -> impl Iterator<Item = (&'a Bytes, &'a Cell)> {
-        self.cells.range::<_, [u8]>(bounds(lower, upper)).rev()
+    /// The item under `key`.
+    ///
+    /// # Errors
+    /// When a page is not in memory.
+    pub fn get<'a>(&'a self, pages: &Pages<'a>, key: &[u8]) -> Result<Option<Found<'a>>, Miss> {
+        for delta in std::iter::once(&self.active).chain(&self.frozen) {
+            if let Some(change) = delta.changes.get(key) {
+                return Ok(change.as_ref().map(found));
+            }
+        }
+        lookup::get(&self.version, pages, key)
     }
 
-    /// The tree as it is now, unaffected by later changes.
+    /// Walks over the items with `lower <= key < upper`, in one direction; an empty `upper` is the end.
     #[must_use]
-    pub fn snapshot(&self) -> Self {
-        self.clone()
+    pub fn walk<'a>(&'a self, pages: Pages<'a>, lower: &[u8], upper: &[u8], forward: bool) -> Walk<'a> {
+        let layer = |delta: &'a Delta| Layer::new(delta, lower, upper, forward);
+        Walk {
+            active: layer(&self.active),
+            frozen: self.frozen.as_ref().map_or_else(Layer::empty, layer),
+            base: Cursor::new(&self.version, pages, lower, upper, forward),
+            base_next: None,
+            base_ended: false,
+            forward,
+            key: Vec::new(),
+        }
     }
 
-    /// How many items.
+    /// How many items: exact as of the version; each put and deletion since is counted as if its key had not
+    /// been there, or had.
     #[must_use]
     pub fn items(&self) -> u64 {
-        self.cells.len() as u64
+        let layers = std::iter::once(&self.active).chain(&self.frozen);
+        let puts: u64 = layers.clone().map(|delta| delta.items).sum();
+        let deletions: u64 = layers.map(|delta| delta.changes.len() as u64 - delta.items).sum();
+        (self.version.items + puts).saturating_sub(deletions)
     }
 
-    /// Bytes of keys and items.
+    /// Bytes of keys and items, counted in the same way.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        let layers = std::iter::once(&self.active).chain(&self.frozen);
+        self.version.bytes + layers.map(|delta| delta.bytes).sum::<u64>()
+    }
+
+    /// Bytes of keys and items that are in memory only, for a checkpoint to write.
+    #[must_use]
+    pub fn unwritten_bytes(&self) -> u64 {
+        if self.resident { 0 } else { self.active.bytes }
     }
 }
 
-fn bounds<'a>(lower: &'a [u8], upper: &'a [u8]) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
-    let end = if upper.is_empty() { Bound::Unbounded } else { Bound::Excluded(upper) };
-    if !upper.is_empty() && lower >= upper {
-        return (Bound::Excluded(upper), Bound::Included(upper));
+fn found(cell: &Cell) -> Found<'_> {
+    let meta = CellMeta { slot: cell.slot, timestamp: cell.timestamp, checksum: cell.checksum };
+    Found { meta, archive: &cell.archive }
+}
+
+/// A layer in memory, with its next change.
+struct Layer<'a> {
+    changes: Box<dyn Iterator<Item = (&'a Bytes, &'a Option<Cell>)> + 'a>,
+    next: Option<(&'a Bytes, &'a Option<Cell>)>,
+}
+
+impl std::fmt::Debug for Layer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Layer").field("next", &self.next.map(|(key, _)| key)).finish_non_exhaustive()
     }
-    (Bound::Included(lower), end)
+}
+
+impl<'a> Layer<'a> {
+    fn empty() -> Self {
+        Self { changes: Box::new(std::iter::empty()), next: None }
+    }
+
+    fn new(delta: &'a Delta, lower: &[u8], upper: &[u8], forward: bool) -> Self {
+        let Some(range) = bounds(lower, upper) else {
+            return Self::empty();
+        };
+        let range = delta.changes.range::<_, [u8]>(range);
+        let mut changes: Box<dyn Iterator<Item = _>> =
+            if forward { Box::new(range) } else { Box::new(range.rev()) };
+        let next = changes.next();
+        Self { changes, next }
+    }
+
+    fn take(&mut self) -> Option<&'a Option<Cell>> {
+        let (_, change) = self.next?;
+        self.next = self.changes.next();
+        Some(change)
+    }
+}
+
+/// A walk over a range of a tree.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    active: Layer<'a>,
+    frozen: Layer<'a>,
+    base: Cursor<'a>,
+    base_next: Option<Found<'a>>,
+    base_ended: bool,
+    forward: bool,
+    key: Vec<u8>,
+}
+
+impl<'a> Walk<'a> {
+    /// The key of the item that [`next`](Self::next) gave last.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// The next item.
+    ///
+    /// # Errors
+    /// When a page is not in memory. The walk cannot go on; begin another behind [`key`](Self::key).
+    #[allow(clippy::should_implement_trait, reason = "it can fail, and its key is read from the walk")]
+    pub fn next(&mut self) -> Result<Option<Found<'a>>, Miss> {
+        loop {
+            if self.base_next.is_none() && !self.base_ended {
+                self.base_next = self.base.next()?;
+                self.base_ended = self.base_next.is_none();
+            }
+            let base = self.base_next.map(|_| self.base.key());
+            let active = self.active.next.map(|(key, _)| &key[..]);
+            let frozen = self.frozen.next.map(|(key, _)| &key[..]);
+            let Some(first) = self.earliest([base, active, frozen]) else {
+                return Ok(None);
+            };
+            self.key.clear();
+            self.key.extend_from_slice(first);
+            let here = |key: Option<&[u8]>| key == Some(&self.key[..]);
+            let (in_base, in_active, in_frozen) = (here(base), here(active), here(frozen));
+            let base = if in_base { self.base_next.take() } else { None };
+            let frozen = if in_frozen { self.frozen.take() } else { None };
+            let active = if in_active { self.active.take() } else { None };
+            let item = match active.or(frozen) {
+                Some(change) => change.as_ref().map(found),
+                None => base,
+            };
+            if item.is_some() {
+                return Ok(item);
+            }
+        }
+    }
+
+    fn earliest<'k>(&self, keys: [Option<&'k [u8]>; 3]) -> Option<&'k [u8]> {
+        let first = if self.forward { Ordering::Less } else { Ordering::Greater };
+        keys.into_iter().flatten().reduce(|best, key| if key.cmp(best) == first { key } else { best })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use evenkeel_wire::ids::Slot;
 
     fn cell(text: &'static str) -> Cell {
         Cell { slot: Slot(1), timestamp: 1, checksum: 0, archive: Bytes::from_static(text.as_bytes()) }
     }
 
+    fn key(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
+    }
+
     fn tree(keys: &[&'static str]) -> Tree {
-        let mut tree = Tree::new();
-        for key in keys {
-            tree.insert(Bytes::from_static(key.as_bytes()), cell("v"));
+        let mut tree = Tree::paged(Version::default());
+        for name in keys {
+            tree.put(key(name), cell("v"));
         }
         tree
     }
 
     fn check(tree: &Tree, lower: &str, upper: &str, expected: &[&str]) {
-        let keys = |iterator: &mut dyn Iterator<Item = (&Bytes, &Cell)>| -> Vec<String> {
-            iterator.map(|(key, _)| String::from_utf8(key.to_vec()).unwrap()).collect()
-        };
-        let ascending = keys(&mut tree.ascending(lower.as_bytes(), upper.as_bytes()));
-        let mut descending = keys(&mut tree.descending(lower.as_bytes(), upper.as_bytes()));
-        assert_eq!(ascending, expected);
-        descending.reverse();
-        assert_eq!(descending, expected);
+        for forward in [true, false] {
+            let mut walk = tree.walk(Pages::default(), lower.as_bytes(), upper.as_bytes(), forward);
+            let mut keys = Vec::new();
+            while walk.next().unwrap().is_some() {
+                keys.push(String::from_utf8(walk.key().to_vec()).unwrap());
+            }
+            if !forward {
+                keys.reverse();
+            }
+            assert_eq!(keys, expected);
+        }
     }
 
     #[test]
@@ -144,13 +296,29 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_does_not_change_and_bytes_are_counted() {
-        let mut tree = tree(&["a", "b"]);
-        let snapshot = tree.snapshot();
-        tree.insert(Bytes::from_static(b"a"), cell("longer"));
-        tree.remove(b"b");
+    fn the_newest_layer_that_knows_a_key_says_what_it_is() {
+        let mut tree = tree(&["a", "b", "d"]);
+        tree.freeze();
+        tree.put(key("b"), cell("newer"));
+        tree.put(key("c"), cell("v"));
+        tree.delete(key("d"));
+        check(&tree, "", "", &["a", "b", "c"]);
+        let pages = Pages::default();
+        assert_eq!(tree.get(&pages, b"b").unwrap().unwrap().archive, b"newer");
+        assert_eq!(tree.get(&pages, b"a").unwrap().unwrap().archive, b"v");
+        assert_eq!(tree.get(&pages, b"d"), Ok(None));
+    }
+
+    #[test]
+    fn a_snapshot_does_not_change_and_a_resident_tree_forgets_what_is_deleted() {
+        let mut tree = Tree::resident();
+        tree.put(key("a"), cell("v"));
+        tree.put(key("b"), cell("v"));
+        let snapshot = tree.clone();
+        tree.put(key("a"), cell("longer"));
+        tree.delete(key("b"));
         assert_eq!((snapshot.items(), snapshot.bytes()), (2, 4));
         assert_eq!((tree.items(), tree.bytes()), (1, 7));
-        assert_eq!(snapshot.get(b"a"), Some(&cell("v")));
+        check(&snapshot, "", "", &["a", "b"]);
     }
 }

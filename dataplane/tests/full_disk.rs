@@ -1,5 +1,7 @@
 //! A disk that stays full: waiting costs the log nothing, and ends when there is room.
 
+use evenkeel_dataplane::btree::space::Space;
+use evenkeel_dataplane::btree::store::Store;
 use evenkeel_dataplane::checkpoint::superblock::Superblock;
 use evenkeel_dataplane::checkpoint::writer::{Checkpointer, GroupImage};
 use evenkeel_dataplane::limits::{SEGMENT_BYTES_MIN, SEGMENTS_MIN};
@@ -63,6 +65,7 @@ fn large_entry() -> Record {
 struct Core {
     log: Writer,
     checkpointer: Checkpointer,
+    store: Store,
     now: Boot,
     has_room: bool,
 }
@@ -76,6 +79,7 @@ impl Core {
         Self {
             log: Writer::new(IDENTITY, segments, tail, vec![]),
             checkpointer: Checkpointer::new(IDENTITY, superblock),
+            store: Store::new(IDENTITY, 1 << 20, Space::restore(&[]), superblock.sequence),
             now: Boot(1),
             has_room: false,
         }
@@ -87,7 +91,7 @@ impl Core {
         let mut out = Effects::new();
         loop {
             self.log.end_turn(self.now, &mut out);
-            self.checkpointer.end_turn(self.now, &self.log, &mut out);
+            self.checkpointer.end_turn(self.now, &self.log, &mut self.store, &mut out);
             if out.disk.is_empty() {
                 return;
             }
@@ -98,7 +102,8 @@ impl Core {
                 if is_log {
                     self.log.completed(self.now, completion).unwrap();
                 } else {
-                    self.checkpointer.completed_operation(self.now, &mut self.log, completion).unwrap();
+                    let (log, store) = (&mut self.log, &mut self.store);
+                    self.checkpointer.completed_operation(self.now, log, store, completion).unwrap();
                 }
             }
         }
@@ -108,7 +113,7 @@ impl Core {
 #[test]
 fn a_disk_that_is_full_for_a_day_does_not_use_up_the_log() {
     let mut core = Core::new();
-    core.checkpointer.begin(&mut core.log, (1..=GROUPS).map(image).collect(), false);
+    core.checkpointer.begin(core.now, &mut core.log, (1..=GROUPS).map(image).collect(), false);
     while !core.log.is_nearly_full() {
         core.log.append(&large_entry());
         core.wait(Duration::ZERO);
@@ -126,7 +131,7 @@ fn a_disk_that_is_full_for_a_day_does_not_use_up_the_log() {
     core.wait(Duration::from_secs(60));
     assert_eq!((core.checkpointer.completed(), core.checkpointer.is_full()), (1, false));
     // The next one frees what the first one could not, because it held the first one's copies.
-    core.checkpointer.begin(&mut core.log, (1..=GROUPS).map(image).collect(), false);
+    core.checkpointer.begin(core.now, &mut core.log, (1..=GROUPS).map(image).collect(), false);
     core.wait(Duration::from_secs(60));
     assert_eq!(core.checkpointer.completed(), 2);
     assert!(!core.log.is_nearly_full());

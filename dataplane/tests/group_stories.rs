@@ -1,6 +1,8 @@
 //! Groups of three with their states: what a new leader knows, and when.
 
+use evenkeel_dataplane::btree::lookup::Pages;
 use evenkeel_dataplane::group::Group;
+use evenkeel_dataplane::partition::Stop;
 use evenkeel_dataplane::partition::pending::Asker;
 use evenkeel_dataplane::partition::state::State;
 use evenkeel_dataplane::partition::writes::WriteRequest;
@@ -11,9 +13,9 @@ use evenkeel_wire::error::ErrorCode;
 use evenkeel_wire::frame::{BodyLimit, Kind, first_frame};
 use evenkeel_wire::ids::{Ballot, CoreId, Epoch, Incarnation, NodeId, PartitionId, RequestId, Slot, TableId};
 use evenkeel_wire::item::{Item, encode as encode_item};
-use evenkeel_wire::message::encode;
 use evenkeel_wire::message::peer::LogPoint;
-use evenkeel_wire::message::request::{Put, ReturnItem, Token};
+use evenkeel_wire::message::request::{Get, Put, ReturnItem, Token};
+use evenkeel_wire::message::{access, encode};
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::table::{GroupConfig, Member};
 use evenkeel_wire::turn::{Boot, ConnectionId, Effects, Endpoint, Now};
@@ -139,20 +141,34 @@ impl Stage {
         let now = Now { boot: self.now, wall_ms: WALL_MS };
         let request = WriteRequest::read(Kind::Put, body).unwrap();
         let (mut out, mut result) = (std::mem::take(&mut self.out), Ok(()));
-        self.act(node, |group, _, outputs| result = group.write(now, asker(), &request, &mut out, outputs));
+        let pages = Pages::default();
+        self.act(node, |group, _, outputs| {
+            result = group.write(now, asker(), &request, &pages, &mut out, outputs);
+        });
         self.out = out;
-        result.map_err(|problem| problem.code)
+        result.map_err(|stop| code(&stop))
     }
 
     fn read(&mut self, node: NodeId) -> Result<(), ErrorCode> {
         let (now, mut out) = (self.now, Effects::new());
-        self.group(node).get(now, asker(), b"key", true, &mut out).map_err(|problem| problem.code)
+        let (mut body, key) = (Vec::new(), Cow::Borrowed(&b"key"[..]));
+        encode(&Get { table: TableId(1), key, strong: true }, &mut body);
+        let get = access::<Get<'static>>(&body).unwrap();
+        self.group(node).get(now, asker(), get, &Pages::default(), &mut out).map_err(|stop| code(&stop))
     }
 
     /// The kind of the one answer that clients were given since the last look.
     fn answer(&mut self) -> Option<Kind> {
         let (_, bytes) = self.out.take_outboxes().next()?;
         Some(first_frame(&bytes, BodyLimit::AFTER_HELLO).unwrap().unwrap().0.kind)
+    }
+}
+
+/// Nothing here is on disk: whatever stops is refused.
+fn code(stop: &Stop) -> ErrorCode {
+    match stop {
+        Stop::Refuse(problem) => problem.code,
+        Stop::Wait(miss) => panic!("{miss:?}"),
     }
 }
 

@@ -97,6 +97,8 @@ pub struct Shape {
     pub port: u16,
     /// Segments of each core's log, and their size in MiB.
     pub log: (u32, u64),
+    /// Page cache of each core, MiB.
+    pub cache_mib: u64,
     /// What routers' caches do.
     pub cache: String,
 }
@@ -206,7 +208,8 @@ impl Cluster {
         for node in &self.config.nodes {
             let name = format!("n{}", node.id);
             let data = self.directory.join("data").join(&name);
-            let storage = Some(StorageConfig { node: node.id, data, segments, segment_mib });
+            let cache_mib = shape.cache_mib;
+            let storage = Some(StorageConfig { node: node.id, data, segments, segment_mib, cache_mib });
             self.write_one(&name, &Config { storage, ..empty.clone() })?;
         }
         for (number, listen) in self.config.memds.iter().enumerate() {

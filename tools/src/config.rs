@@ -17,6 +17,7 @@
 //! data = "/var/lib/evenkeel"
 //! segments = 16                   # when the folder is formatted: segments of each core's log…
 //! segment_mib = 32                # …and their size
+//! cache_mib = 256                 # page cache of each core
 //!
 //! [memds]                         # this process is a MemDS server
 //! listen = "127.0.0.1:7420"
@@ -49,6 +50,12 @@ use thiserror::Error;
 pub const SEGMENTS_DEFAULT: u32 = 16;
 /// Their size, MiB.
 pub const SEGMENT_MIB_DEFAULT: u64 = 32;
+/// Page cache of a core, unless the configuration says otherwise, MiB.
+pub const CACHE_MIB_DEFAULT: u64 = 256;
+/// The same where the cores of a whole cluster share one host.
+pub const CACHE_MIB_ONE_HOST: u64 = 64;
+/// The least page cache of a core: room for the inner nodes of its trees and a few hundred leaves.
+pub const CACHE_MIB_MIN: u64 = 4;
 
 /// A process's configuration.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -113,6 +120,17 @@ pub struct StorageConfig {
     /// Their size, MiB.
     #[serde(default = "segment_mib_default")]
     pub segment_mib: u64,
+    /// Page cache of each core, MiB.
+    #[serde(default = "cache_mib_default")]
+    pub cache_mib: u64,
+}
+
+impl StorageConfig {
+    /// Bytes of each core's page cache.
+    #[must_use]
+    pub fn cache_bytes(&self) -> usize {
+        (self.cache_mib as usize).saturating_mul(1 << 20)
+    }
 }
 
 fn segments_default() -> u32 {
@@ -121,6 +139,10 @@ fn segments_default() -> u32 {
 
 fn segment_mib_default() -> u64 {
     SEGMENT_MIB_DEFAULT
+}
+
+fn cache_mib_default() -> u64 {
+    CACHE_MIB_DEFAULT
 }
 
 /// The role of a MemDS server.
@@ -241,6 +263,12 @@ impl Config {
             if storage.segments < SEGMENTS_MIN || storage.segment_mib << 20 < SEGMENT_BYTES_MIN {
                 let mib = SEGMENT_BYTES_MIN >> 20;
                 return Err(format!("a log needs at least {SEGMENTS_MIN} segments of {mib} MiB"));
+            }
+            if storage.cache_mib < CACHE_MIB_MIN {
+                let cache_mib = storage.cache_mib;
+                return Err(format!(
+                    "storage.cache_mib is {cache_mib}; a core's page cache needs at least {CACHE_MIB_MIN} MiB"
+                ));
             }
         }
         if let Some(router) = &self.router {
@@ -399,6 +427,7 @@ cores = ["127.0.0.1:7500"]
         let role = "[storage]\nnode = 1\ndata = \"d\"\n[runtime]\ncpus = [1]\npolling = 50\n";
         let config = Config::parse(&format!("{CLUSTER}\n{role}"), Path::new("e.toml")).unwrap();
         assert_eq!(config.storage.as_ref().map(|storage| storage.segments), Some(SEGMENTS_DEFAULT));
+        assert_eq!(config.storage.as_ref().map(StorageConfig::cache_bytes), Some(256 << 20));
         let again = toml::to_string(&config).unwrap();
         assert!(Config::parse(&again, Path::new("e.toml")).is_ok(), "{again}");
     }
@@ -414,6 +443,8 @@ cores = ["127.0.0.1:7500"]
     fn values_that_do_not_fit_are_errors_that_say_what_to_do() {
         assert!(error("").contains("no role is configured"));
         assert!(error("[storage]\nnode = 7\ndata = \"d\"\n").contains("no [[cluster.node]] with that id"));
+        let small = error("[storage]\nnode = 1\ndata = \"d\"\ncache_mib = 3\n");
+        assert!(small.contains("cache_mib is 3") && small.contains("at least 4 MiB"), "{small}");
         assert!(error("[router]\nlisten = \"127.0.0.1:1\"\ncache = \"sometimes\"\n").contains("flush 100ms"));
         assert!(error("[memds]\nlisten = \"somewhere\"\n").starts_with("e.toml:14: "));
         assert!(

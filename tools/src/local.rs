@@ -15,7 +15,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use crate::config::{ClusterConfig, NodeConfig, StorageConfig};
+use crate::config::{CACHE_MIB_ONE_HOST, ClusterConfig, NodeConfig, StorageConfig};
 use crate::folder::{self, OpenFolder};
 use crate::process::{self, Prepared, Process, ProcessError};
 use evenkeel_link::files::check_file_system;
@@ -205,6 +205,7 @@ impl Builder {
             data: self.directory.join(format!("node-{}", node.id)),
             segments: self.segments,
             segment_mib: self.segment_mib,
+            cache_mib: CACHE_MIB_ONE_HOST,
         }
     }
 
@@ -227,10 +228,12 @@ impl Builder {
         node: &NodeConfig,
         listeners: Vec<TcpListener>,
     ) -> Result<Vec<Prepared>, LocalError> {
-        let OpenFolder { node, incarnation, cores } = folder::open(config, &self.storage(node))?;
+        let storage = self.storage(node);
+        let OpenFolder { node, incarnation, cores } = folder::open(config, &storage)?;
         let cores = cores.into_iter().zip(listeners).enumerate();
         let prepared = cores.map(|(core, (files, listener))| {
-            process::prepare_core(config, (node, CoreId(core as u16), incarnation), files, listener, None)
+            let member = (node, CoreId(core as u16), incarnation);
+            process::prepare_core(config, member, files, storage.cache_bytes(), listener, None)
         });
         Ok(prepared.collect::<Result<_, _>>()?)
     }

@@ -64,7 +64,7 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, ProcessError> {
     TcpListener::bind(address).map_err(|error| ProcessError::Listen { address, error })
 }
 
-/// Prepares a storage core.
+/// Prepares a storage core with `cache_bytes` of page cache.
 ///
 /// # Errors
 /// When there is no entropy.
@@ -72,6 +72,7 @@ pub fn prepare_core(
     cluster: &ClusterConfig,
     member: (NodeId, CoreId, Incarnation),
     files: CoreFiles,
+    cache_bytes: usize,
     listener: TcpListener,
     on_end: Option<OnEnd>,
 ) -> Result<Prepared, ProcessError> {
@@ -83,6 +84,7 @@ pub fn prepare_core(
         nodes: cluster.node_infos(),
         memds: cluster.memds.clone(),
         system: cluster.system_members(),
+        cache_bytes,
         seed: seed()?,
     };
     let peer = Peer { role: PeerRole::Storage, node, core, incarnation };
@@ -186,7 +188,8 @@ impl Process {
             for (index, files) in cores.into_iter().enumerate() {
                 let listener = listen(info.cores[index])?;
                 let member = (node, CoreId(index as u16), incarnation);
-                prepared.push(prepare_core(cluster, member, files, listener, Some(on_end()))?);
+                let cache_bytes = storage.cache_bytes();
+                prepared.push(prepare_core(cluster, member, files, cache_bytes, listener, Some(on_end()))?);
             }
         }
         if let Some(memds) = &config.memds {

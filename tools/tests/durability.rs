@@ -34,10 +34,10 @@ fn open_files(pid: u32, prefix: &str) -> Vec<(PathBuf, u32)> {
 }
 
 #[test]
-fn every_file_of_the_log_is_open_with_o_direct() {
+fn every_file_of_a_core_is_open_with_o_direct() {
     let cluster = Processes::up(&[]);
     for node in ["n1", "n2", "n3"] {
-        for (prefix, count) in [("log-", 8), ("superblock", 1), ("checkpoint-", 2)] {
+        for (prefix, count) in [("log-", 8), ("superblock", 1), ("checkpoint-", 2), ("tree", 1)] {
             let files = open_files(cluster.pid(node), prefix);
             assert_eq!(files.len(), count, "{files:?}");
             assert!(files.iter().all(|(_, flags)| flags & O_DIRECT != 0), "{files:?}");

@@ -35,6 +35,15 @@ impl AlignedBuffer {
         Self { memory, capacity, filled: 0, registered: None }
     }
 
+    /// A buffer that is filled with `bytes` zeros: what a read of that many bytes wants.
+    #[must_use]
+    pub fn zeroed(bytes: usize) -> Self {
+        let mut buffer = Self::with_capacity(bytes);
+        // The memory is new, and therefore zero already.
+        buffer.filled = bytes;
+        buffer
+    }
+
     /// A buffer that holds a copy of `bytes`.
     #[must_use]
     pub fn copy_of(bytes: &[u8]) -> Self {
@@ -164,5 +173,12 @@ mod tests {
         buffer.pad_to_block();
         assert_eq!(buffer.len(), BLOCK_BYTES);
         assert!(buffer[10..].iter().all(|byte| *byte == 0), "old contents must not leak into padding");
+    }
+
+    #[test]
+    fn a_zeroed_buffer_is_filled_and_rounded_up() {
+        let buffer = AlignedBuffer::zeroed(5000);
+        assert_eq!((buffer.len(), buffer.capacity()), (5000, 8192));
+        assert!(buffer.iter().all(|byte| *byte == 0));
     }
 }

@@ -53,6 +53,10 @@ use thiserror::Error;
 pub const ENTRY_HEADER_BYTES: usize = 64;
 /// Length of a write's fixed part, bytes.
 const WRITE_HEADER_BYTES: usize = 72;
+/// Length of an extension before its content: kind 2, reserved 2, content bytes 4.
+const EXTENSION_HEADER_BYTES: usize = 8;
+/// The item before: its checksum 4, then its archive.
+const EXTENSION_OLD: u16 = 1;
 /// The payload format that this build writes.
 const PAYLOAD_FORMAT: u16 = 1;
 /// The item format that this build writes.
@@ -210,6 +214,8 @@ pub struct Write {
     pub return_item: ReturnItem,
     /// What it does.
     pub effect: Effect,
+    /// The item before, if the answer carries it: those who apply the entry need not look for it.
+    pub old: Option<WrittenItem>,
 }
 
 /// What a write does to its item.
@@ -250,7 +256,11 @@ impl Write {
             Effect::Delete => 0,
             Effect::Refused(refusal) => refusal.message.len(),
         };
-        WRITE_HEADER_BYTES + self.key.len() + effect
+        WRITE_HEADER_BYTES + self.key.len() + self.extension_bytes() + effect
+    }
+
+    fn extension_bytes(&self) -> usize {
+        self.old.as_ref().map_or(0, |old| EXTENSION_HEADER_BYTES + 4 + old.archive.len())
     }
 
     /// Appends the payload.
@@ -276,9 +286,16 @@ impl Write {
         out.put_u16_le(0);
         out.put_u32_le(checksum);
         out.put_u32_le(self.key.len() as u32);
-        out.put_u32_le(0);
+        out.put_u32_le(self.extension_bytes() as u32);
         out.put_u32_le(last.len() as u32);
         out.put_slice(&self.key);
+        if let Some(old) = &self.old {
+            out.put_u16_le(EXTENSION_OLD);
+            out.put_u16_le(0);
+            out.put_u32_le((4 + old.archive.len()) as u32);
+            out.put_u32_le(old.checksum);
+            out.put_slice(&old.archive);
+        }
         out.put_slice(last);
     }
 
@@ -313,7 +330,7 @@ impl Write {
             return Err(EntryError::Truncated { expected, got: bytes.len() });
         }
         let key = bytes.split_to(key);
-        bytes.advance(extensions);
+        let old = take_old(bytes.split_to(extensions))?;
         let effect = match operation {
             1 => Effect::Put(WrittenItem { checksum, archive: bytes }),
             2 => Effect::Delete,
@@ -323,8 +340,33 @@ impl Write {
             }),
             got => return Err(EntryError::Unknown { field: "operation", got: got.into() }),
         };
-        Ok(Self { token, request_hash, key, return_item, effect })
+        Ok(Self { token, request_hash, key, return_item, effect, old })
     }
+}
+
+/// Finds the item before among a write's extensions; those of other kinds are skipped.
+fn take_old(mut extensions: Bytes) -> Result<Option<WrittenItem>, EntryError> {
+    let mut old = None;
+    while !extensions.is_empty() {
+        let got = extensions.len();
+        if got < EXTENSION_HEADER_BYTES {
+            return Err(EntryError::Truncated { expected: EXTENSION_HEADER_BYTES, got });
+        }
+        let (kind, reserved) = (extensions.get_u16_le(), extensions.get_u16_le());
+        let length = extensions.get_u32_le() as usize;
+        expect("extension flags", reserved.into(), 0)?;
+        if extensions.len() < length {
+            return Err(EntryError::Truncated { expected: EXTENSION_HEADER_BYTES + length, got });
+        }
+        let mut extension = extensions.split_to(length);
+        if kind == EXTENSION_OLD {
+            if length < 4 {
+                return Err(EntryError::Truncated { expected: 4, got: length });
+            }
+            old = Some(WrittenItem { checksum: extension.get_u32_le(), archive: extension });
+        }
+    }
+    Ok(old)
 }
 
 #[cfg(test)]
@@ -342,6 +384,7 @@ mod tests {
             key: Bytes::from_static(b"key"),
             return_item: ReturnItem::None,
             effect,
+            old: None,
         }
     }
 
@@ -361,7 +404,9 @@ mod tests {
     #[test]
     fn entries_come_back_and_share_their_memory() {
         let refusal = Refusal { code: ErrorCode::ConditionFailed, message: "no".to_owned() };
-        for original in [put(), write(Effect::Delete), write(Effect::Refused(refusal))] {
+        let old = Some(WrittenItem { checksum: 8, archive: Bytes::from_static(b"before") });
+        let deleting = Write { old, return_item: ReturnItem::Old, ..write(Effect::Delete) };
+        for original in [put(), deleting, write(Effect::Refused(refusal))] {
             let built = entry(&original);
             let mut bytes = built.bytes.clone();
             let taken = Entry::take(&mut bytes).unwrap();

@@ -108,6 +108,8 @@ pub enum File {
     Segment(u32),
     /// One of two checkpoint files, used in turn.
     Checkpoint(u8),
+    /// The pages of all the core's trees.
+    Tree,
 }
 
 /// Names a disk operation until it has ended.
@@ -128,12 +130,14 @@ pub struct DiskOperation {
 /// What to do with a file. Offsets and lengths are whole blocks.
 #[derive(Debug)]
 pub enum DiskAction {
-    /// Read up to `bytes` from `offset`; fewer come back at the end of the file.
+    /// Read over the buffer's filled part: its length says how much. It comes back with what was read,
+    /// shorter at the end of the file. A door never makes a buffer longer, so one that is read into again
+    /// and again is never filled with zeros in between.
     Read {
         /// Where.
         offset: u64,
-        /// How much.
-        bytes: usize,
+        /// Where to, and how much.
+        buffer: AlignedBuffer,
     },
     /// Write the buffer's filled part at `offset`.
     Write {
@@ -153,7 +157,8 @@ pub enum DiskAction {
 pub struct DiskCompletion {
     /// Which.
     pub id: OperationId,
-    /// For a read the bytes; for a write its buffer, to be used again; for a flush nothing.
+    /// For a read its buffer, with the bytes; for a write its buffer, to be used again; for a flush nothing.
+    /// A fault takes the buffer with it.
     pub outcome: Result<Option<AlignedBuffer>, DiskFault>,
 }
 

@@ -106,12 +106,15 @@ fn entries_are_frozen() {
     check_entry("entry.noop", &entry(EntryKind::Noop, b""));
     for (effect, return_item) in effects.into_iter().zip(every!(ReturnItem: None, Old, New)) {
         let name = format!("entry.{}", lower(&effect));
+        let carries_old = return_item == ReturnItem::Old;
+        let old = carries_old.then(|| WrittenItem { checksum, archive: archive.clone() });
         let write = Write {
             token: Token { client: [0xe1; 16], sequence: 1, issued_ms: 2, acknowledged_below: 3 },
             request_hash: 0x5152_5354_5556_5758,
             key: Bytes::from_static(b"storage key"),
             return_item,
             effect,
+            old,
         };
         let mut payload = Vec::new();
         write.encode(&mut payload);

@@ -11,6 +11,8 @@
 pub mod placement;
 pub mod record;
 
+use crate::btree::lookup::Pages;
+use crate::core::requests::routed;
 use crate::core::serving::Serving;
 use crate::group::answer_error;
 use crate::limits::{
@@ -252,8 +254,13 @@ impl Serving {
             return;
         };
         let state = group.state();
-        let records = state.tree.ascending(b"", b"").filter_map(|(_, cell)| TableRecord::from_cell(cell));
-        let tables: BTreeMap<_, _> = records.map(|record| (record.table.name.clone(), record)).collect();
+        let mut walk = state.tree.walk(Pages::default(), b"", b"", true);
+        let mut tables = BTreeMap::new();
+        while let Some(found) = walk.next().expect("the system partition's items are in memory") {
+            if let Some(record) = TableRecord::from_found(&found) {
+                tables.insert(record.table.name.clone(), record);
+            }
+        }
         if fresh || tables != leading.tables {
             leading.tables = tables;
             leading.version = state.slot();
@@ -318,6 +325,7 @@ impl Serving {
             key: TableRecord::key(name),
             return_item: ReturnItem::None,
             effect: item.map_or(Effect::Delete, Effect::Put),
+            old: None,
         };
         let slot = group.propose(timestamp, None, &write, &mut outputs);
         self.outputs = outputs;
@@ -331,7 +339,7 @@ impl Serving {
             let message = "requests about tables go to the system partition";
             return Err(Problem::new(ErrorCode::WrongPartition, message));
         }
-        self.routed_group(header)?.check_ready(now.boot)?;
+        routed(&mut self.groups, header)?.check_ready(now.boot)?;
         self.read_catalog(now.boot, out);
         Ok(())
     }

@@ -8,7 +8,7 @@
 //!  record  B   archive of TableRecord
 //! ```
 
-use crate::tree::Cell;
+use crate::btree::lookup::Found;
 use bytes::Bytes;
 use evenkeel_wire::checksum::crc32c;
 use evenkeel_wire::entry::WrittenItem;
@@ -52,10 +52,10 @@ impl TableRecord {
         WrittenItem { checksum: crc32c(&archive), archive: Bytes::from(archive) }
     }
 
-    /// The record in a cell of the system table. None if it is not one that this build can read.
+    /// The record in an item of the system table. None if it is not one that this build can read.
     #[must_use]
-    pub fn from_cell(cell: &Cell) -> Option<Self> {
-        let item = access(&cell.archive).ok()?.to_item().ok()?;
+    pub fn from_found(found: &Found<'_>) -> Option<Self> {
+        let item = access(found.archive).ok()?.to_item().ok()?;
         if item.get("format") != Some(&Value::from(FORMAT)) {
             return None;
         }
@@ -63,7 +63,7 @@ impl TableRecord {
             return None;
         };
         let mut record = to_owned::<Self>(access_archive::<Self>(record).ok()?);
-        record.table.generation = cell.slot.0;
+        record.table.generation = found.meta.slot.0;
         Some(record)
     }
 }
@@ -71,6 +71,7 @@ impl TableRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::btree::leaf::CellMeta;
     use evenkeel_wire::ids::{Slot, TableId};
 
     #[test]
@@ -79,8 +80,8 @@ mod tests {
             TableDescriptor { name: "orders".to_owned(), id: TableId(9), ..TableDescriptor::system() };
         let record = TableRecord { table, groups: Vec::new() };
         let WrittenItem { checksum, archive } = record.to_item();
-        let cell = Cell { slot: Slot(44), timestamp: 0, checksum, archive };
-        let read = TableRecord::from_cell(&cell).unwrap();
+        let meta = CellMeta { slot: Slot(44), timestamp: 0, checksum };
+        let read = TableRecord::from_found(&Found { meta, archive: &archive }).unwrap();
         assert_eq!((read.table.name.as_str(), read.table.generation), ("orders", 44));
         assert_ne!(TableRecord::key("orders"), TableRecord::key("order"));
     }

@@ -3,12 +3,13 @@
 //! ```text
 //!  offset  bytes  field
 //!       0      4  record bytes     this header included
-//!       4      2  kind             1 begin, 2 cell, 3 session, 4 outcome, 5 end
-//!       6      2  format           1
+//!       4      2  kind             1 begin, 2 cell, 3 session, 4 outcome, 5 end, 6 space
+//!       6      2  format           2
 //!       8      …  payload
 //!
-//!  begin    log record of kind "group state" (wal/record.rs): configuration, and the slot that the state
-//!           is of; 8 bytes before it: when tokens were last swept, log milliseconds
+//!  begin    when tokens were last swept, log milliseconds 8; version of the tree on disk 48 (all zero: its
+//!           cells follow); then a log record of kind "group state" (wal/record.rs): configuration, and the
+//!           slot that the state is of
 //!  cell     slot 8, timestamp 8, item checksum 4, item format 2, origin region 2, item flags 4, key bytes 4,
 //!           extension bytes 4, item bytes 4, then key, extensions, item
 //!  session  client 16, acknowledged below 8, latest issued 8
@@ -16,10 +17,14 @@
 //!           nothing, 1 an item, 2 a refusal follows the key), item checksum or code 4, key bytes 4, item or
 //!           text bytes 4, then key, item or text
 //!  end      cells 8, sessions 8
+//!  space    first word 8, then words of the tree file's bitmap, 8 each: a bit for each block, 1 in use
 //! ```
 //!
 //! A record never spans chunks, so each chunk can be read alone.
 
+use crate::btree::leaf::CellMeta;
+use crate::btree::lookup::{Found, Miss, Pages};
+use crate::btree::version::{VERSION_BYTES, Version};
 use crate::limits::CHUNK_BYTES;
 use crate::partition::sessions::{Outcome, Returned, Session};
 use crate::partition::state::State;
@@ -32,7 +37,9 @@ use evenkeel_wire::ids::Slot;
 use std::collections::VecDeque;
 
 const HEADER_BYTES: usize = 8;
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
+/// Words of the bitmap in one record.
+const SPACE_WORDS: usize = 4096;
 const CELL_FIXED_BYTES: usize = 40;
 const SESSION_FIXED_BYTES: usize = 32;
 const OUTCOME_FIXED_BYTES: usize = 56;
@@ -46,6 +53,8 @@ pub enum ImageRecord {
         group: Box<Record>,
         /// See [`Sessions::swept_ms`](crate::partition::sessions::Sessions::swept_ms).
         swept_ms: u64,
+        /// The tree on disk; none in a snapshot to a peer, and for trees that are not on disk.
+        version: Version,
     },
     /// An item.
     Cell {
@@ -72,6 +81,13 @@ pub enum ImageRecord {
         /// How many sessions.
         sessions: u64,
     },
+    /// A part of the tree file's bitmap.
+    Space {
+        /// Which word of it comes first.
+        first: u64,
+        /// The words.
+        words: Vec<u64>,
+    },
 }
 
 impl ImageRecord {
@@ -82,23 +98,29 @@ impl ImageRecord {
             Self::Session { .. } => 3,
             Self::Outcome(_) => 4,
             Self::End { .. } => 5,
+            Self::Space { .. } => 6,
         }
     }
 
     /// Appends the record.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.put_u32_le(0);
-        out.put_u16_le(self.kind());
-        out.put_u16_le(FORMAT);
+        encode_record(self.kind(), out, |out| self.encode_payload(out));
+    }
+
+    fn encode_payload(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Begin { group, swept_ms } => {
+            Self::Begin { group, swept_ms, version } => {
                 let EncodedRecord { header, payload } = group.encode();
                 out.put_u64_le(*swept_ms);
+                version.encode(out);
                 out.put_slice(&header);
                 out.put_slice(&payload);
             }
-            Self::Cell { key, cell } => encode_cell(key, cell, out),
+            Self::Cell { key, cell } => {
+                let Cell { slot, timestamp, checksum, archive } = cell;
+                let meta = CellMeta { slot: *slot, timestamp: *timestamp, checksum: *checksum };
+                encode_cell(key, &Found { meta, archive }, out);
+            }
             Self::Session { client, acknowledged_below, latest_issued_ms } => {
                 out.put_slice(client);
                 out.put_u64_le(*acknowledged_below);
@@ -109,9 +131,11 @@ impl ImageRecord {
                 out.put_u64_le(*cells);
                 out.put_u64_le(*sessions);
             }
+            Self::Space { first, words } => {
+                out.put_u64_le(*first);
+                words.iter().for_each(|word| out.put_u64_le(*word));
+            }
         }
-        let length = (out.len() - start) as u32;
-        out[start..start + 4].copy_from_slice(&length.to_le_bytes());
     }
 
     /// Takes the first record from `bytes`. Keys and items are copied out of them, so that one item does not
@@ -134,13 +158,15 @@ impl ImageRecord {
         }
         match kind {
             1 => {
-                need(&payload, 8)?;
+                need(&payload, 8 + VERSION_BYTES)?;
                 let swept_ms = payload.get_u64_le();
+                let version = Version::decode(&payload.split_to(VERSION_BYTES))
+                    .ok_or_else(|| RecordError::Payload("an image's tree version is malformed".to_owned()))?;
                 let group = Record::take(&mut payload)?;
                 if !matches!(group.body, RecordBody::State(_)) {
                     return Err(RecordError::Payload("an image begins with a group state".to_owned()));
                 }
-                Ok(Self::Begin { group: Box::new(group), swept_ms })
+                Ok(Self::Begin { group: Box::new(group), swept_ms, version })
             }
             2 => decode_cell(payload),
             3 => {
@@ -155,6 +181,12 @@ impl ImageRecord {
                 need(&payload, 16)?;
                 Ok(Self::End { cells: payload.get_u64_le(), sessions: payload.get_u64_le() })
             }
+            6 => {
+                need(&payload, 8)?;
+                let first = payload.get_u64_le();
+                let words = payload.chunks_exact(8).map(|mut word| word.get_u64_le()).collect();
+                Ok(Self::Space { first, words })
+            }
             got => Err(RecordError::Unknown { field: "image kind", got: got.into() }),
         }
     }
@@ -167,10 +199,33 @@ fn need(bytes: &Bytes, expected: usize) -> Result<(), RecordError> {
     Ok(())
 }
 
-fn encode_cell(key: &Bytes, cell: &Cell, out: &mut Vec<u8>) {
-    out.put_u64_le(cell.slot.0);
-    out.put_u64_le(cell.timestamp);
-    out.put_u32_le(cell.checksum);
+fn encode_cell_record(key: &[u8], cell: &Found<'_>, out: &mut Vec<u8>) {
+    encode_record(2, out, |out| encode_cell(key, cell, out));
+}
+
+/// The parts of a bitmap as records.
+pub fn space_records(words: &[u64]) -> impl Iterator<Item = ImageRecord> + '_ {
+    words
+        .chunks(SPACE_WORDS)
+        .zip(0..)
+        .map(|(words, part)| ImageRecord::Space { first: part * SPACE_WORDS as u64, words: words.to_vec() })
+}
+
+/// Appends a record: its header, then what `payload` appends.
+fn encode_record(kind: u16, out: &mut Vec<u8>, payload: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.put_u32_le(0);
+    out.put_u16_le(kind);
+    out.put_u16_le(FORMAT);
+    payload(out);
+    let length = (out.len() - start) as u32;
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+fn encode_cell(key: &[u8], cell: &Found<'_>, out: &mut Vec<u8>) {
+    out.put_u64_le(cell.meta.slot.0);
+    out.put_u64_le(cell.meta.timestamp);
+    out.put_u32_le(cell.meta.checksum);
     out.put_u16_le(1);
     out.put_u16_le(0);
     out.put_u32_le(0);
@@ -178,7 +233,7 @@ fn encode_cell(key: &Bytes, cell: &Cell, out: &mut Vec<u8>) {
     out.put_u32_le(0);
     out.put_u32_le(cell.archive.len() as u32);
     out.put_slice(key);
-    out.put_slice(&cell.archive);
+    out.put_slice(cell.archive);
 }
 
 fn decode_cell(mut payload: Bytes) -> Result<ImageRecord, RecordError> {
@@ -241,6 +296,8 @@ fn decode_outcome(mut payload: Bytes) -> Result<Outcome, RecordError> {
 /// A partition's state as it was when the snapshot was taken, to be read off in chunks.
 #[derive(Clone, Debug)]
 pub struct ImageSource {
+    /// The image names the tree on disk, and carries no cells.
+    names_version: bool,
     state: State,
     stage: Stage,
     cells: u64,
@@ -251,7 +308,7 @@ pub struct ImageSource {
 #[derive(Clone, Debug)]
 enum Stage {
     /// The key to go on from.
-    Cells(Bytes),
+    Cells(Vec<u8>),
     /// The client to go on after.
     Sessions(Option<[u8; 16]>),
     /// The client whose session has begun, and the sequence to go on from.
@@ -260,29 +317,64 @@ enum Stage {
 }
 
 impl ImageSource {
-    /// The image of `state`, whose group stands as `group` says.
+    /// The image of `state` for a member, with all its cells. The group stands as `group` says.
     #[must_use]
-    pub fn new(state: State, group: Record) -> Self {
-        let begin = ImageRecord::Begin { group: Box::new(group), swept_ms: state.sessions.swept_ms() };
-        Self { state, stage: Stage::Cells(Bytes::new()), cells: 0, sessions: 0, begin: Some(begin) }
+    pub fn whole(state: State, group: Record) -> Self {
+        Self::new(state, group, Version::default(), false)
+    }
+
+    /// The image of `state` for a checkpoint that holds its tree as `version`. The cells of a tree that stays
+    /// in memory stand in the image.
+    #[must_use]
+    pub fn beside_tree(state: State, group: Record, version: Version) -> Self {
+        let names_version = !state.tree.is_resident();
+        Self::new(state, group, version, names_version)
+    }
+
+    fn new(state: State, group: Record, version: Version, names_version: bool) -> Self {
+        let swept_ms = state.sessions.swept_ms();
+        let begin = Some(ImageRecord::Begin { group: Box::new(group), swept_ms, version });
+        let stage = if names_version { Stage::Sessions(None) } else { Stage::Cells(Vec::new()) };
+        Self { names_version, state, stage, cells: 0, sessions: 0, begin }
+    }
+
+    /// Whether cells are still to come, for which pages may have to be read.
+    #[must_use]
+    pub fn reads_pages(&self) -> bool {
+        !self.names_version && matches!(self.stage, Stage::Cells(_))
     }
 
     /// Appends records until `out` holds about a chunk. Returns whether the image is complete.
-    pub fn fill(&mut self, out: &mut Vec<u8>) -> bool {
+    ///
+    /// # Errors
+    /// When pages must be read first. What was appended stays; call again with the same `out`.
+    pub fn fill(&mut self, pages: Pages<'_>, out: &mut Vec<u8>) -> Result<bool, Miss> {
         if let Some(begin) = self.begin.take() {
             begin.encode(out);
         }
-        if let Stage::Cells(from) = &self.stage {
-            let mut next = None;
-            for (key, cell) in self.state.tree.ascending(from, b"") {
+        if let Stage::Cells(from) = &mut self.stage {
+            let mut walk = self.state.tree.walk(pages, from, b"", true);
+            let mut full = false;
+            loop {
+                let next = walk.next();
+                let found = match next {
+                    Ok(Some(found)) => found,
+                    Ok(None) => break,
+                    Err(miss) => return Err(miss),
+                };
+                from.clear();
+                from.extend_from_slice(walk.key());
                 if out.len() >= CHUNK_BYTES {
-                    next = Some(key.clone());
+                    full = true;
                     break;
                 }
-                ImageRecord::Cell { key: key.clone(), cell: cell.clone() }.encode(out);
+                from.push(0);
+                encode_cell_record(walk.key(), &found, out);
                 self.cells += 1;
             }
-            self.stage = next.map_or(Stage::Sessions(None), Stage::Cells);
+            if !full {
+                self.stage = Stage::Sessions(None);
+            }
         }
         if matches!(self.stage, Stage::Sessions(_) | Stage::Outcomes(..)) {
             self.stage = self.fill_sessions(out);
@@ -290,7 +382,7 @@ impl ImageSource {
                 ImageRecord::End { cells: self.cells, sessions: self.sessions }.encode(out);
             }
         }
-        matches!(self.stage, Stage::Done)
+        Ok(matches!(self.stage, Stage::Done))
     }
 
     /// Appends sessions until the chunk is full. Returns where to go on; a session with many outcomes goes on
@@ -346,6 +438,8 @@ pub struct ImageSink {
     open: Option<OpenImage>,
     /// Images that are complete: the group's state record, and the partition's state.
     pub complete: Vec<(Record, State)>,
+    /// The bitmap of the tree's file.
+    pub space: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -353,6 +447,7 @@ struct OpenImage {
     group: Record,
     state: State,
     session: Option<([u8; 16], Session)>,
+    cells: u64,
     sessions: u64,
 }
 
@@ -378,7 +473,7 @@ impl ImageSink {
     fn add(&mut self, record: ImageRecord) -> Result<(), RecordError> {
         let misplaced = |what: &str| Err(RecordError::Payload(format!("{what} outside an image")));
         match (record, &mut self.open) {
-            (ImageRecord::Begin { group, swept_ms }, None) => {
+            (ImageRecord::Begin { group, swept_ms, version }, None) => {
                 let RecordBody::State(base) = &group.body else {
                     return misplaced("a begin without a state");
                 };
@@ -386,15 +481,24 @@ impl ImageSink {
                     applied: base.base,
                     applied_ballot: base.base_ballot,
                     timestamp: base.base_timestamp,
-                    ..State::default()
+                    ..State::of(group.partition, version)
                 };
                 state.sessions.set_swept_ms(swept_ms);
-                self.open = Some(OpenImage { group: *group, state, session: None, sessions: 0 });
+                self.open = Some(OpenImage { group: *group, state, session: None, cells: 0, sessions: 0 });
             }
-            (ImageRecord::Begin { .. }, Some(_)) => return misplaced("a begin"),
+            (ImageRecord::Begin { .. } | ImageRecord::Space { .. }, Some(_)) => {
+                return misplaced("a begin or a bitmap inside an image, and records");
+            }
+            (ImageRecord::Space { first, words }, None) => {
+                if first != self.space.len() as u64 {
+                    return misplaced("a part of the bitmap in another place, and records");
+                }
+                self.space.extend(words);
+            }
             (_, None) => return misplaced("a record"),
             (ImageRecord::Cell { key, cell }, Some(open)) => {
-                open.state.tree.insert(key, cell);
+                open.state.tree.put(key, cell);
+                open.cells += 1;
             }
             (ImageRecord::Session { client, acknowledged_below, latest_issued_ms }, Some(open)) => {
                 open.close_session();
@@ -408,7 +512,7 @@ impl ImageSink {
             },
             (ImageRecord::End { cells, sessions }, Some(open)) => {
                 open.close_session();
-                let got = (open.state.tree.items(), open.sessions);
+                let got = (open.cells, open.sessions);
                 if got != (cells, sessions) {
                     let message = format!("an image of {cells} cells and {sessions} sessions has {got:?}");
                     return Err(RecordError::Payload(message));
@@ -444,7 +548,7 @@ mod tests {
         for number in 0..items {
             let archive = Bytes::from(vec![number as u8; 100 + number as usize % 50]);
             let cell = Cell { slot: Slot(number + 1), timestamp: number, checksum: 3, archive };
-            state.tree.insert(Bytes::from(number.to_be_bytes().to_vec()), cell);
+            state.tree.put(Bytes::from(number.to_be_bytes().to_vec()), cell);
             let token =
                 Token { client: [number as u8; 16], sequence: number, issued_ms: 5, ..Token::default() };
             let returned =
@@ -466,6 +570,15 @@ mod tests {
         state.applied_ballot = Ballot { round: 1, node: NodeId(1) };
         state.timestamp = 77;
         state
+    }
+
+    fn items_of(state: &State) -> Vec<(Vec<u8>, Slot, Vec<u8>)> {
+        let mut walk = state.tree.walk(Pages::default(), b"", b"", true);
+        let mut items = Vec::new();
+        while let Some(found) = walk.next().unwrap() {
+            items.push((walk.key().to_vec(), found.meta.slot, found.archive.to_vec()));
+        }
+        items
     }
 
     fn group(state: &State) -> Record {
@@ -492,12 +605,12 @@ mod tests {
     fn a_state_comes_back_through_any_number_of_chunks() {
         for items in [0, 1, 5000] {
             let original = state(items);
-            let mut source = ImageSource::new(original.clone(), group(&original));
+            let mut source = ImageSource::whole(original.clone(), group(&original));
             let mut sink = ImageSink::default();
             let mut chunks = 0;
             loop {
                 let mut chunk = Vec::new();
-                let complete = source.fill(&mut chunk);
+                let complete = source.fill(Pages::default(), &mut chunk).unwrap();
                 assert!(chunk.len() < CHUNK_BYTES + 4096);
                 sink.take(Bytes::from(chunk)).unwrap();
                 chunks += 1;
@@ -507,7 +620,8 @@ mod tests {
             }
             let (read_group, read) = sink.complete.pop().expect("one image");
             assert_eq!(read_group, group(&original));
-            assert!(read.tree.ascending(b"", b"").eq(original.tree.ascending(b"", b"")));
+            assert_eq!(read.tree.items(), items);
+            assert_eq!(items_of(&read), items_of(&original));
             assert_eq!(read.sessions, original.sessions);
             assert_eq!((read.applied, read.timestamp), (original.applied, original.timestamp));
             assert_eq!(chunks > 1, items == 5000);
@@ -518,7 +632,10 @@ mod tests {
     fn an_image_that_lost_a_record_is_refused() {
         let original = state(3);
         let mut chunk = Vec::new();
-        assert!(ImageSource::new(original.clone(), group(&original)).fill(&mut chunk));
+        assert_eq!(
+            ImageSource::whole(original.clone(), group(&original)).fill(Pages::default(), &mut chunk),
+            Ok(true)
+        );
         let mut bytes = Bytes::from(chunk);
         let begin = ImageRecord::take(&mut bytes).unwrap();
         let _lost = ImageRecord::take(&mut bytes).unwrap();
@@ -545,11 +662,11 @@ mod tests {
             };
             state.sessions.record(&token, outcome);
         }
-        let mut source = ImageSource::new(state.clone(), group(&state));
+        let mut source = ImageSource::whole(state.clone(), group(&state));
         let (mut sink, mut done) = (ImageSink::default(), false);
         while !done {
             let mut chunk = Vec::new();
-            done = source.fill(&mut chunk);
+            done = source.fill(Pages::default(), &mut chunk).unwrap();
             assert!(chunk.len() <= CHUNK_BYTES + 2 * archive.len(), "{} bytes", chunk.len());
             sink.take(Bytes::from(chunk)).unwrap();
         }

@@ -7,6 +7,7 @@
 use super::chunk::{CHUNK_HEADER_BYTES, ChunkHeader, ChunkPlace};
 use super::image::ImageSink;
 use super::superblock::{CheckpointName, SUPERBLOCK_FILE_BYTES, Superblock, SuperblockError};
+use crate::btree::space::Space;
 use crate::limits::RECOVERY_READ_BYTES;
 use crate::partition::state::State;
 use crate::paxos::Seed;
@@ -67,6 +68,8 @@ pub struct Recovered {
     pub log: RecoveredLog,
     /// The chunk of the checkpoint that could not be read, if one could not: the groups begin empty.
     pub damaged_chunk: Option<ChunkPlace>,
+    /// Which blocks of the tree's file the checkpoint uses.
+    pub space: Space,
     /// The groups: what their replica starts from, and their state. After damage none of them may vote until
     /// it is refilled by its peers.
     pub groups: Vec<(Seed, State)>,
@@ -115,6 +118,7 @@ pub struct Recovery {
     superblock: Option<Superblock>,
     superblock_damaged: bool,
     replay: Replay,
+    space: Space,
     damaged_chunk: Option<ChunkPlace>,
     /// What the last operation was on.
     asked: Option<(File, u64)>,
@@ -144,6 +148,7 @@ impl Recovery {
             superblock: None,
             superblock_damaged: false,
             replay: Replay::default(),
+            space: Space::restore(&[]),
             damaged_chunk: None,
             asked: None,
         }
@@ -197,7 +202,7 @@ impl Recovery {
 
     fn read(&mut self, file: File, offset: u64, bytes: usize) -> RecoveryStep {
         self.asked = Some((file, offset));
-        RecoveryStep::Operation(file, DiskAction::Read { offset, bytes })
+        RecoveryStep::Operation(file, DiskAction::Read { offset, buffer: AlignedBuffer::zeroed(bytes) })
     }
 
     fn read_checkpoint(&mut self) -> Result<RecoveryStep, RecoveryError> {
@@ -211,6 +216,7 @@ impl Recovery {
             }
             Advance::Complete => {
                 let images = std::mem::take(&mut reader.sink.complete);
+                self.space = Space::restore(&reader.sink.space);
                 self.replay = Replay::new(images);
                 self.begin_log()
             }
@@ -244,7 +250,7 @@ impl Recovery {
             Next::Done(log) => {
                 // What a process that was killed had under way may be live and not durable: what was read
                 // must be.
-                let mut left: VecDeque<File> = [File::Superblock].into();
+                let mut left: VecDeque<File> = [File::Superblock, File::Tree].into();
                 let superblock = self.superblock.expect("the superblock was read first");
                 left.extend(superblock.checkpoint.map(|name| File::Checkpoint(name.file)));
                 left.extend(log.used.iter().map(|segment| File::Segment(segment.at.segment)));
@@ -268,7 +274,8 @@ impl Recovery {
         let superblock = self.superblock.expect("the superblock was read first");
         let damaged_chunk = self.damaged_chunk;
         let superblock_damaged = self.superblock_damaged;
-        let recovered = Recovered { superblock, superblock_damaged, log, damaged_chunk, groups };
+        let space = std::mem::replace(&mut self.space, Space::restore(&[]));
+        let recovered = Recovered { superblock, superblock_damaged, log, damaged_chunk, space, groups };
         Ok(RecoveryStep::Done(Box::new(recovered)))
     }
 }

@@ -1,28 +1,48 @@
-//! Writes checkpoints, one chunk at a time and one at most under way, so that requests beside it hardly
-//! notice.
+//! Writes checkpoints in the background, a few operations at a time, so that requests beside it hardly notice.
 //!
-//! The order of what becomes durable: the copies in the log and all chunks, then the superblock, then
-//! segments are recycled. A checkpoint that finds no space waits and writes its chunks again, from the same
-//! states and behind the same copies in the log: waiting uses up no log. Until there is space the log fills,
-//! and the core refuses writes. Any other failure halts the core.
+//! The order of what happens: copies in the log; for each partition the merge of what was written into the
+//! next version of its tree; the images, which name those versions, and the bitmap of the tree's file; flushes
+//! of both files; when all that and the copies are durable, the superblock; then segments and blocks are free.
+//!
+//! It is *paced*: merging goes no further than the log has filled up in the meantime, with some advance, so
+//! that it is done in time and its work is spread evenly.
+//!
+//! A checkpoint that finds no space gives up what it has written, waits, and begins again, from the same states
+//! and behind the same copies in the log: waiting uses up no log. Until there is space the log fills, and the
+//! core refuses writes. Any other failure halts the core.
 
 use super::chunk::{ChunkPlace, lay_out};
-use super::image::ImageSource;
+use super::image::{ImageSource, space_records};
 use super::superblock::{CheckpointName, Superblock};
+use crate::btree::batch::Batches;
+use crate::btree::delta::Delta;
+use crate::btree::feed::Feed;
+use crate::btree::lookup::Pages;
+use crate::btree::merge::{Clip, Merge, Merged, Progress as MergeProgress, Workshop};
+use crate::btree::page::Stamp;
+use crate::btree::store::{FeedId, Store};
+use crate::btree::version::Version;
+use crate::limits::{
+    CHECKPOINT_ADVANCE, CHECKPOINT_CHANGES_PER_SECOND, CHECKPOINT_LEAVES_PER_TURN, CHUNK_BYTES,
+    SEGMENTS_RESERVED,
+};
 use crate::operations::Owner;
 use crate::partition::state::State;
+use crate::planted::{self, Planted};
 use crate::wal::block::LogIdentity;
-use crate::wal::record::Record;
+use crate::wal::record::{Record, RecordBody};
 use crate::wal::recovery::LogStart;
 use crate::wal::writer::Writer;
 use evenkeel_wire::checksum::Hash128;
-use evenkeel_wire::ids::Lsn;
+use evenkeel_wire::ids::{Epoch, Lsn, PartitionId};
 use evenkeel_wire::turn::{Boot, DiskAction, DiskCompletion, DiskFault, DiskOperation, Effects, File, Halt};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// How long to wait after a checkpoint that found no space.
 const RETRY_AFTER_FULL: Duration = Duration::from_secs(2);
+/// How long a checkpoint that is ahead of the log rests.
+const REST: Duration = Duration::from_millis(2);
 
 /// A group's part of a checkpoint.
 #[derive(Debug)]
@@ -31,38 +51,73 @@ pub struct GroupImage {
     pub group: Record,
     /// Records of what was accepted and not applied.
     pub open: Vec<Record>,
-    /// The partition's state.
+    /// The partition's state. What its tree has frozen is merged.
     pub state: State,
 }
 
 /// What has come of an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// It goes on.
     Running,
-    /// The checkpoint is complete and durable.
-    Complete,
+    /// The checkpoint is complete and durable; these are the versions of the trees that it holds.
+    Complete(Vec<(PartitionId, Version)>),
+}
+
+/// A partition's part of the checkpoint that runs.
+#[derive(Debug)]
+struct Part {
+    group: Record,
+    state: State,
+    /// Its tree, once it is merged.
+    version: Option<Version>,
+}
+
+impl Part {
+    fn epoch(&self) -> Epoch {
+        match &self.group.body {
+            RecordBody::State(state) => state.config.epoch,
+            RecordBody::Entry(_) | RecordBody::Promise | RecordBody::Supersede(_) | RecordBody::Removed => {
+                unreachable!("an image begins with a group's state")
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Running {
-    name: CheckpointName,
     sequence: u64,
     log_start: Lsn,
-    /// All images, to begin again with.
-    all: VecDeque<ImageSource>,
-    /// Those that are not written yet.
-    images: VecDeque<ImageSource>,
-    offset: u64,
     memory_lost: bool,
+    began: Boot,
+    /// Free segments when it began.
+    segments_free: usize,
+    parts: Vec<Part>,
+    /// Changes in all parts, and in those that are merged.
+    changes: u64,
+    changes_done: u64,
+    merge: Option<Box<Merge>>,
+    /// Blocks that the new versions do without, and blocks that were written for them.
+    replaced: BTreeSet<(u64, u16)>,
+    written: Vec<(u64, u16)>,
+    name: CheckpointName,
+    images: VecDeque<ImageSource>,
+    space: Vec<u64>,
+    /// Records of the bitmap that are in chunks already.
+    space_done: usize,
+    offset: u64,
     step: Step,
     busy: bool,
+    /// There was no space: when nothing is under way any more, it begins again.
+    giving_up: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
+    Trees,
     Chunks,
-    Flush,
+    FlushTree,
+    FlushChunks,
     Superblock,
 }
 
@@ -71,9 +126,13 @@ enum Step {
 pub struct Checkpointer {
     identity: LogIdentity,
     superblock: Superblock,
-    running: Option<Running>,
+    running: Option<Box<Running>>,
+    batches: Batches,
+    /// Pages for the merges.
+    pub feed: Feed,
     operations: u64,
     not_before: Boot,
+    wake_at: Boot,
     full: bool,
     completed: u64,
 }
@@ -86,8 +145,11 @@ impl Checkpointer {
             identity,
             superblock,
             running: None,
+            batches: Batches::default(),
+            feed: Feed::default(),
             operations: 0,
             not_before: Boot(0),
+            wake_at: Boot::NEVER,
             full: false,
             completed: 0,
         }
@@ -111,44 +173,145 @@ impl Checkpointer {
         self.completed
     }
 
-    /// Begins a checkpoint of `groups`: copies what must survive forward in the log.
-    pub fn begin(&mut self, log: &mut Writer, groups: Vec<GroupImage>, memory_lost: bool) {
-        assert!(self.running.is_none(), "one checkpoint at a time");
-        let log_start = log.begin_marked_write();
-        let mut images = VecDeque::new();
-        for image in groups {
-            log.append(&image.group);
-            for record in &image.open {
-                log.append(record);
-            }
-            images.push_back(ImageSource::new(image.state, image.group));
-        }
-        let file = self.superblock.checkpoint.map_or(0, |present| 1 - present.file);
-        self.running = Some(Running {
-            name: CheckpointName { file, chunks: 0, last_hash: Hash128::ZERO },
-            sequence: self.superblock.sequence + 1,
-            log_start,
-            all: images.clone(),
-            images,
-            offset: 0,
-            memory_lost,
-            step: Step::Chunks,
-            busy: false,
-        });
+    /// Bytes of pages written since the start.
+    #[must_use]
+    pub fn tree_bytes_written(&self) -> u64 {
+        self.batches.bytes
     }
 
-    /// Issues the next operation, if none is under way.
-    pub fn end_turn(&mut self, now: Boot, log: &Writer, out: &mut Effects) {
-        let Some(running) = &mut self.running else {
+    /// When the checkpoint wants to go on although nothing else happens.
+    #[must_use]
+    pub fn wake_at(&self) -> Boot {
+        self.wake_at
+    }
+
+    /// Begins a checkpoint of `groups`: copies what must survive forward in the log.
+    pub fn begin(&mut self, now: Boot, log: &mut Writer, groups: Vec<GroupImage>, memory_lost: bool) {
+        assert!(self.running.is_none(), "one checkpoint at a time");
+        let log_start = log.begin_marked_write();
+        let mut parts = Vec::new();
+        for GroupImage { group, open, state } in groups {
+            log.append(&group);
+            for record in &open {
+                log.append(record);
+            }
+            parts.push(Part { group, state, version: None });
+        }
+        let changes = parts.iter().filter_map(|part| part.state.tree.frozen());
+        let file = self.superblock.checkpoint.map_or(0, |present| 1 - present.file);
+        self.not_before = now;
+        self.running = Some(Box::new(Running {
+            sequence: self.superblock.sequence + 1,
+            log_start,
+            memory_lost,
+            began: now,
+            segments_free: log.status().segments_free as usize,
+            changes: changes.map(|delta| delta.changes.len() as u64).sum(),
+            changes_done: 0,
+            parts,
+            merge: None,
+            replaced: BTreeSet::new(),
+            written: Vec::new(),
+            name: CheckpointName { file, chunks: 0, last_hash: Hash128::ZERO },
+            images: VecDeque::new(),
+            space: Vec::new(),
+            space_done: 0,
+            offset: 0,
+            step: Step::Trees,
+            busy: false,
+            giving_up: false,
+        }));
+    }
+
+    /// Goes on, and issues the next operations.
+    pub fn end_turn(&mut self, now: Boot, log: &Writer, store: &mut Store, out: &mut Effects) {
+        let Some(mut running) = self.running.take() else {
             return;
         };
-        if running.busy || now < self.not_before {
+        if running.giving_up && self.batches.is_idle() && !running.busy {
+            running.begin_again(store);
+        }
+        self.wake_at = if now < self.not_before { self.not_before } else { Boot::NEVER };
+        if now >= self.not_before && !running.giving_up && !running.busy {
+            if running.step == Step::Trees {
+                self.merge_trees(now, &mut running, log, store);
+            }
+            match running.step {
+                Step::Trees => {}
+                Step::Chunks | Step::FlushTree | Step::FlushChunks | Step::Superblock => {
+                    self.next_operation(&mut running, log, out);
+                }
+            }
+        }
+        if !running.giving_up {
+            let merged = running.parts.iter().all(|part| part.version.is_some());
+            while let Some(action) = self.batches.next_write(merged) {
+                self.operations += 1;
+                let id = Owner::Tree(self.operations).id();
+                out.disk.push(DiskOperation { id, file: File::Tree, action });
+            }
+        }
+        store.serve_feed(FeedId::Checkpoint, &mut self.feed);
+        self.running = Some(running);
+    }
+
+    /// Merges on, as far as the pace allows.
+    fn merge_trees(&mut self, now: Boot, running: &mut Running, log: &Writer, store: &mut Store) {
+        if store.redirects.is_empty() {
+            running.take_over_unchanged();
+        }
+        let Some(place) = running.parts.iter().position(|part| part.version.is_none()) else {
+            if self.batches.is_idle() {
+                running.end_trees(store);
+            }
             return;
+        };
+        if running.is_ahead(now, log) {
+            self.wake_at = now.after(REST);
+            return;
+        }
+        let part = &mut running.parts[place];
+        let (partition, position) = (part.group.partition, part.state.slot());
+        let old = *part.state.tree.version();
+        let stamp = Stamp {
+            identity: self.identity,
+            tree: partition,
+            epoch: part.epoch(),
+            checkpoint: running.sequence,
+            position,
+        };
+        let Store { space, cache, redirects, .. } = store;
+        let mut shop = Workshop { stamp, space, cache, redirects, batches: &mut self.batches };
+        let frozen = part.state.tree.frozen();
+        let merge = running.merge.get_or_insert_with(|| {
+            Box::new(Merge::new(old, frozen.unwrap_or(&Delta::default()), Clip::default()))
+        });
+        match merge.advance(&mut shop, &mut self.feed, CHECKPOINT_LEAVES_PER_TURN) {
+            MergeProgress::Waits => return,
+            MergeProgress::More => {
+                // Writes that end wake it when enough of them are under way.
+                self.wake_at = if self.batches.is_full() { Boot::NEVER } else { now };
+                return;
+            }
+            MergeProgress::Done => self.wake_at = now,
+        }
+        let merge = running.merge.take().expect("it was just advanced");
+        running.changes_done += merge.progress().0;
+        let Merged { version, replaced, written } = merge.finish();
+        part.version = Some(version);
+        running.replaced.extend(replaced);
+        running.written.extend(written);
+    }
+
+    fn next_operation(&mut self, running: &mut Running, log: &Writer, out: &mut Effects) {
+        if running.step == Step::FlushTree && planted::active(Planted::SuperblockBeforePages) {
+            running.step = Step::FlushChunks;
         }
         let file = File::Checkpoint(running.name.file);
         let (file, action) = match running.step {
             Step::Chunks => (file, running.next_chunk(&self.identity)),
-            Step::Flush => (file, DiskAction::Flush),
+            Step::FlushTree => (File::Tree, DiskAction::Flush),
+            Step::FlushChunks => (file, DiskAction::Flush),
             Step::Superblock => {
                 // The copies must be durable before anything points at them.
                 let (Some(place), true) = (log.marked_place(), log.durable() >= running.log_start) else {
@@ -166,10 +329,36 @@ impl Checkpointer {
                 let buffer = next.encode(&self.identity);
                 (File::Superblock, DiskAction::Write { offset: next.offset(), buffer, durable: true })
             }
+            Step::Trees => unreachable!("trees are merged, not written as a step"),
         };
         running.busy = true;
         self.operations += 1;
         out.disk.push(DiskOperation { id: Owner::Checkpoint(self.operations).id(), file, action });
+    }
+
+    /// Takes the completion of a write of pages.
+    ///
+    /// # Errors
+    /// [`Halt`] when it failed for another reason than space.
+    pub fn completed_pages(&mut self, now: Boot, completion: DiskCompletion) -> Result<(), Halt> {
+        match completion.outcome {
+            Ok(buffer) => self.batches.ended(buffer),
+            Err(DiskFault::Full) => {
+                self.batches.ended(None);
+                self.give_up(now);
+            }
+            Err(fault) => return Err(Halt(format!("writing pages of the tree failed: {fault}"))),
+        }
+        Ok(())
+    }
+
+    fn give_up(&mut self, now: Boot) {
+        self.full = true;
+        self.not_before = now.after(RETRY_AFTER_FULL);
+        self.batches.abandon();
+        if let Some(running) = &mut self.running {
+            running.giving_up = true;
+        }
     }
 
     /// Takes the completion of an operation.
@@ -180,6 +369,7 @@ impl Checkpointer {
         &mut self,
         now: Boot,
         log: &mut Writer,
+        store: &mut Store,
         completion: DiskCompletion,
     ) -> Result<Progress, Halt> {
         let running = self.running.as_mut().expect("completions belong to a running checkpoint");
@@ -187,7 +377,7 @@ impl Checkpointer {
         match completion.outcome {
             Ok(_) => {}
             Err(DiskFault::Full) if running.step == Step::Chunks => {
-                running.begin_again();
+                running.begin_chunks();
                 self.full = true;
                 self.not_before = now.after(RETRY_AFTER_FULL);
                 return Ok(Progress::Running);
@@ -195,15 +385,28 @@ impl Checkpointer {
             Err(fault) => return Err(Halt(format!("checkpoint write failed: {fault}"))),
         }
         match running.step {
-            Step::Chunks if running.images.is_empty() => running.step = Step::Flush,
+            Step::Trees => unreachable!("trees are merged, not written as a step"),
+            Step::Chunks if running.is_in_chunks() => running.step = Step::FlushTree,
             Step::Chunks => {}
-            Step::Flush => running.step = Step::Superblock,
+            Step::FlushTree => running.step = Step::FlushChunks,
+            Step::FlushChunks => running.step = Step::Superblock,
             Step::Superblock => {
                 log.recycle_before(running.log_start);
-                self.running = None;
+                store.space.settle(running.sequence);
+                for (block, blocks) in &running.replaced {
+                    store.redirects.remove(*block);
+                    if store.space.is_loose(*block) {
+                        store.space.release(*block, *blocks);
+                    }
+                }
+                let running = self.running.take().expect("it is running");
                 self.full = false;
                 self.completed += 1;
-                return Ok(Progress::Complete);
+                let versions = running
+                    .parts
+                    .into_iter()
+                    .map(|part| (part.group.partition, part.version.expect("every tree was merged")));
+                return Ok(Progress::Complete(versions.collect()));
             }
         }
         Ok(Progress::Running)
@@ -211,20 +414,97 @@ impl Checkpointer {
 }
 
 impl Running {
-    fn begin_again(&mut self) {
-        self.images = self.all.clone();
+    /// Whether more is merged than the log's filling up since asks for.
+    fn is_ahead(&self, now: Boot, log: &Writer) -> bool {
+        let merging = self.merge.as_ref().map_or(0, |merge| merge.progress().1);
+        let done = self.changes_done + merging;
+        let by_time = now.since(self.began).as_millis() as u64 * CHECKPOINT_CHANGES_PER_SECOND / 1000;
+        if done <= by_time {
+            return false;
+        }
+        // The last segment that may be filled is the reserve's first.
+        let budget = self.segments_free.saturating_sub(SEGMENTS_RESERVED).max(1) as f64;
+        let used = self.segments_free as f64 - log.free_segments();
+        done as f64 > self.changes as f64 * (used / budget) * CHECKPOINT_ADVANCE
+    }
+
+    /// Takes over the trees in which nothing changed.
+    fn take_over_unchanged(&mut self) {
+        if self.merge.is_some() {
+            return;
+        }
+        for part in self.parts.iter_mut().filter(|part| part.version.is_none()) {
+            if part.state.tree.frozen().is_none_or(Delta::is_empty) {
+                let position = part.state.slot();
+                part.version = Some(Version { position, ..*part.state.tree.version() });
+            }
+        }
+    }
+
+    /// All trees are merged and their pages written.
+    fn end_trees(&mut self, store: &mut Store) {
+        for (block, blocks) in &self.replaced {
+            // What stood in for a damaged page belongs to no version: it is released with the superblock.
+            if !store.space.is_loose(*block) {
+                store.space.retire(self.sequence, *block, *blocks);
+            }
+        }
+        self.written.clear();
+        self.space = store.space.stored_words(self.sequence);
+        self.step = Step::Chunks;
+        self.begin_chunks();
+    }
+
+    /// Begins the checkpoint file, again if there was no space before.
+    fn begin_chunks(&mut self) {
+        let image = |part: &Part| {
+            let version = part.version.expect("every tree was merged");
+            ImageSource::beside_tree(part.state.clone(), part.group.clone(), version)
+        };
+        self.images = self.parts.iter().map(image).collect();
+        self.space_done = 0;
         self.offset = 0;
         self.name = CheckpointName { chunks: 0, last_hash: Hash128::ZERO, ..self.name };
     }
 
+    /// Gives up what was written of the trees, and begins again with the first.
+    fn begin_again(&mut self, store: &mut Store) {
+        if let Some(merge) = self.merge.take() {
+            merge.abandon(&mut store.space);
+        }
+        for (block, blocks) in self.written.drain(..) {
+            store.space.release(block, blocks);
+        }
+        self.replaced.clear();
+        self.changes_done = 0;
+        for part in &mut self.parts {
+            part.version = None;
+        }
+        self.giving_up = false;
+    }
+
+    fn is_in_chunks(&self) -> bool {
+        self.images.is_empty() && self.space_done == space_records(&self.space).count()
+    }
+
     /// Lays out the next chunk. A checkpoint of a core without groups is one empty chunk.
     fn next_chunk(&mut self, identity: &LogIdentity) -> DiskAction {
-        let mut records = Vec::with_capacity(crate::limits::CHUNK_BYTES + 4096);
+        let mut records = Vec::with_capacity(CHUNK_BYTES + 4096);
         while let Some(image) = self.images.front_mut() {
-            if !image.fill(&mut records) {
+            let complete = image.fill(Pages::default(), &mut records);
+            if !complete.expect("an image beside its tree reads no pages") {
                 break;
             }
             self.images.pop_front();
+        }
+        if self.images.is_empty() {
+            for record in space_records(&self.space).skip(self.space_done) {
+                if records.len() >= CHUNK_BYTES {
+                    break;
+                }
+                record.encode(&mut records);
+                self.space_done += 1;
+            }
         }
         let place = ChunkPlace {
             file: self.name.file,
@@ -232,7 +512,7 @@ impl Running {
             index: self.name.chunks,
             offset: self.offset,
         };
-        let last = self.images.is_empty();
+        let last = self.is_in_chunks();
         let (buffer, hash) = lay_out(identity, &place, self.name.last_hash, &records, last);
         self.offset += buffer.len() as u64;
         self.name.chunks += 1;

@@ -203,7 +203,7 @@ impl Serving {
     fn remove_group(&mut self, partition: PartitionId, out: &mut Effects) -> Option<Lsn> {
         let mut group = self.groups.remove(&partition)?;
         group.abandon(out);
-        self.snapshots.abandon(partition);
+        self.snapshots.abandon(partition, &mut self.store);
         let record = Record {
             partition,
             promised: group.replica.promised(),

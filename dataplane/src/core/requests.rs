@@ -1,7 +1,9 @@
 //! What routers ask for, and where each kind of frame goes.
 
 use super::serving::Serving;
+use crate::btree::lookup::Miss;
 use crate::group::{Group, answer_error};
+use crate::partition::Stop;
 use crate::partition::pending::Asker;
 use crate::partition::writes::WriteRequest;
 use evenkeel_wire::error::{ErrorCode, Problem};
@@ -12,6 +14,7 @@ use evenkeel_wire::message::access;
 use evenkeel_wire::message::request::{Get, Query, Scan};
 use evenkeel_wire::table::{RouteGeneration, RouteHint};
 use evenkeel_wire::turn::{Boot, Effects, Endpoint, Now};
+use std::collections::BTreeMap;
 
 /// Whether somebody waits for an answer to a frame of this kind.
 #[must_use]
@@ -31,6 +34,25 @@ pub fn is_request(kind: Kind) -> bool {
     )
 }
 
+/// The group that a request was routed to, checked for its epoch.
+pub(crate) fn routed(
+    groups: &mut BTreeMap<PartitionId, Group>,
+    header: Header,
+) -> Result<&mut Group, Problem> {
+    let partition = header.partition;
+    let Some(group) = groups.get_mut(&partition) else {
+        let message = format!("this core does not hold {partition}; look its route up again");
+        return Err(Problem::new(ErrorCode::WrongPartition, message));
+    };
+    let epoch = group.replica.epoch();
+    if header.epoch != epoch {
+        let message =
+            format!("{partition} is in membership epoch {epoch}, the request names {}", header.epoch);
+        return Err(Problem::new(ErrorCode::StaleEpoch, message));
+    }
+    Ok(group)
+}
+
 impl Serving {
     pub(super) fn on_frame(
         &mut self,
@@ -41,22 +63,45 @@ impl Serving {
         out: &mut Effects,
     ) {
         let asker = Asker { endpoint: from, request: header.request };
-        let outcome = match header.kind {
+        let outcome: Result<(), Stop> = match header.kind {
             Kind::Put | Kind::Delete | Kind::Update => self.on_write(now, asker, header, body, out),
             Kind::Get | Kind::Query | Kind::Scan => self.on_read(now, asker, header, body, out),
-            Kind::CreateTable => self.on_create_table(now, asker, header, body, out),
-            Kind::DeleteTable => self.on_delete_table(now, asker, header, body, out),
-            Kind::ListTables => self.on_list_tables(now, asker, header, body, out),
+            Kind::CreateTable => self.on_create_table(now, asker, header, body, out).map_err(Stop::from),
+            Kind::DeleteTable => self.on_delete_table(now, asker, header, body, out).map_err(Stop::from),
+            Kind::ListTables => self.on_list_tables(now, asker, header, body, out).map_err(Stop::from),
             Kind::Status => {
                 self.answer_status(now.boot, asker, out);
                 Ok(())
             }
             _ => return self.on_peer_frame(now, from, header, body, out),
         };
-        if let Err(problem) = outcome {
+        let refused = match outcome {
+            Ok(()) => return,
+            Err(Stop::Wait(miss)) => self.park(from, header, body, miss),
+            Err(Stop::Refuse(problem)) => Err(problem),
+        };
+        if let Err(problem) = refused {
             let problem = self.add_hint(problem, header.partition);
             answer_error(asker, &problem, out);
         }
+    }
+
+    /// Parks a request until the pages that it misses have come.
+    fn park(&mut self, from: Endpoint, header: Header, body: &[u8], mut miss: Miss) -> Result<(), Problem> {
+        let needed = miss.pages[0];
+        if let Some(fault) = self.store.damage(&needed) {
+            let message = format!(
+                "a page of {} is damaged ({fault}) and is being repaired from its peers; try again in a moment",
+                header.partition
+            );
+            return Err(Problem::new(ErrorCode::Unavailable, message));
+        }
+        miss.pages.truncate(self.store.read_ahead_max());
+        if self.store.park(from, header, body, &miss.pages) {
+            return Ok(());
+        }
+        let message = "too many operations of this core wait for pages; try again in a moment";
+        Err(Problem::new(ErrorCode::Overloaded, message))
     }
 
     /// Only routers have validated what they send.
@@ -70,22 +115,6 @@ impl Serving {
         }
     }
 
-    /// The group that a request was routed to, checked for its epoch.
-    pub(crate) fn routed_group(&mut self, header: Header) -> Result<&mut Group, Problem> {
-        let partition = header.partition;
-        let Some(group) = self.groups.get_mut(&partition) else {
-            let message = format!("this core does not hold {partition}; look its route up again");
-            return Err(Problem::new(ErrorCode::WrongPartition, message));
-        };
-        let epoch = group.replica.epoch();
-        if header.epoch != epoch {
-            let message =
-                format!("{partition} is in membership epoch {epoch}, the request names {}", header.epoch);
-            return Err(Problem::new(ErrorCode::StaleEpoch, message));
-        }
-        Ok(group)
-    }
-
     fn on_write(
         &mut self,
         now: Now,
@@ -93,13 +122,15 @@ impl Serving {
         header: Header,
         body: &[u8],
         out: &mut Effects,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Stop> {
         self.check_router(asker.endpoint)?;
         self.check_room_for_writes()?;
         let request = WriteRequest::read(header.kind, body)?;
         let mut outputs = std::mem::take(&mut self.outputs);
-        let outcome =
-            self.routed_group(header).and_then(|group| group.write(now, asker, &request, out, &mut outputs));
+        let pages = self.store.pages();
+        let outcome = routed(&mut self.groups, header)
+            .map_err(Stop::from)
+            .and_then(|group| group.write(now, asker, &request, &pages, out, &mut outputs));
         self.outputs = outputs;
         self.perform(header.partition, now, out);
         outcome
@@ -130,17 +161,20 @@ impl Serving {
         header: Header,
         body: &[u8],
         out: &mut Effects,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Stop> {
         self.check_router(asker.endpoint)?;
-        let group = self.routed_group(header)?;
-        match header.kind {
-            Kind::Query => group.page(now.boot, asker, &access::<Query<'static>>(body)?.0, out),
-            Kind::Scan => group.page(now.boot, asker, &access::<Scan<'static>>(body)?.0, out),
-            _ => {
-                let get = access::<Get<'static>>(body)?;
-                group.get(now.boot, asker, &get.key, get.strong, out)
-            }
+        let group = routed(&mut self.groups, header)?;
+        let pages = self.store.pages();
+        let range = match header.kind {
+            Kind::Query => &access::<Query<'static>>(body)?.0,
+            Kind::Scan => &access::<Scan<'static>>(body)?.0,
+            _ => return group.get(now.boot, asker, access::<Get<'static>>(body)?, &pages, out),
+        };
+        if let Some(ahead) = group.page(now.boot, asker, range, &pages, out)? {
+            let wanted = ahead.pages.len().min(self.store.read_ahead_max());
+            self.store.read_ahead(&ahead.pages[..wanted]);
         }
+        Ok(())
     }
 
     /// Adds who leads, as far as this core knows, to an error about routing.

@@ -8,6 +8,10 @@ use super::heartbeats::Heartbeats;
 use super::messages;
 use super::publish::Publisher;
 use super::snapshots::Snapshots;
+use crate::btree::feed::Feed;
+use crate::btree::lookup::Pages;
+use crate::btree::store::{Delivery, FeedId, Store};
+use crate::btree::version::Version;
 use crate::catalog::Catalog;
 use crate::checkpoint::recovery::Recovered;
 use crate::checkpoint::writer::{Checkpointer, GroupImage, Progress};
@@ -15,6 +19,7 @@ use crate::config::CoreConfig;
 use crate::group::Group;
 use crate::limits::LEASE_TERM;
 use crate::operations::Owner;
+use crate::partition::state::State;
 use crate::paxos::log::GroupLog;
 use crate::paxos::{Output, Seed};
 use crate::planted::{self, Planted};
@@ -45,6 +50,7 @@ pub struct Serving {
     pub(crate) config: CoreConfig,
     pub(crate) log: Writer,
     pub(crate) checkpointer: Checkpointer,
+    pub(crate) store: Store,
     pub(crate) groups: BTreeMap<PartitionId, Group>,
     /// Records that are not yet durable, in the order of the log.
     awaiting: VecDeque<(Lsn, PartitionId)>,
@@ -114,6 +120,7 @@ impl Serving {
         let mut serving = Self {
             log: Writer::new(identity, segments, recovered.log.tail, buffers),
             checkpointer: Checkpointer::new(identity, superblock),
+            store: Store::new(identity, config.cache_bytes, recovered.space, superblock.sequence),
             groups,
             awaiting: VecDeque::new(),
             touched: BTreeSet::new(),
@@ -169,10 +176,10 @@ impl Serving {
             timestamp: 0,
             refilling: self.lost_memory.is_some(),
         };
-        let state = crate::partition::state::State::default();
-        let mut group = Group::new(seed, state, self.config.node, now, self.prng.fork());
+        let state = State::of(partition, Version::default());
+        let group = Group::new(seed, state, self.config.node, now, self.prng.fork());
         // The first record of the group: whatever it promises comes behind it in the log.
-        let lsn = self.log.append(&group.image().0);
+        let lsn = self.log.append(&group.snapshot().0);
         self.groups.insert(partition, group);
         self.touched.insert(partition);
         lsn
@@ -186,6 +193,12 @@ impl Serving {
     #[must_use]
     pub fn group(&self, partition: PartitionId) -> Option<&Group> {
         self.groups.get(&partition)
+    }
+
+    /// Where those who look inside find pages: in the cache, or in `feed`.
+    #[must_use]
+    pub fn pages_with<'a>(&'a self, feed: &'a Feed) -> Pages<'a> {
+        self.store.pages_with(feed)
     }
 
     /// All groups of the core.
@@ -223,19 +236,54 @@ impl Serving {
                 self.settle(now, out);
             }
             Owner::Checkpoint(_) => {
-                match self.checkpointer.completed_operation(now.boot, &mut self.log, completion)? {
+                let (log, store) = (&mut self.log, &mut self.store);
+                match self.checkpointer.completed_operation(now.boot, log, store, completion)? {
                     Progress::Running => {}
-                    Progress::Complete => {
-                        for (partition, group) in &mut self.groups {
-                            group.checkpointed();
-                            self.touched.insert(*partition);
-                        }
-                    }
+                    Progress::Complete(versions) => self.checkpointed(versions),
                 }
             }
+            Owner::Tree(_) => self.checkpointer.completed_pages(now.boot, completion)?,
+            Owner::Page(_) => self.page_came(now, completion, out),
             Owner::Recovery => {}
         }
         Ok(())
+    }
+
+    /// A checkpoint is durable.
+    fn checkpointed(&mut self, versions: Vec<(PartitionId, Version)>) {
+        for (partition, version) in versions {
+            if let Some(group) = self.groups.get_mut(&partition) {
+                group.checkpointed(version);
+                self.touched.insert(partition);
+            }
+        }
+    }
+
+    /// A page was read: what waited for it goes on.
+    fn page_came(&mut self, now: Now, completion: DiskCompletion, out: &mut Effects) {
+        let (mut ready, mut deliveries) = (Vec::new(), Vec::new());
+        self.store.completed(completion, &mut ready, &mut deliveries);
+        for Delivery { feed, pointer, page } in deliveries {
+            let Some(feed) = self.feed(feed) else {
+                continue;
+            };
+            match page {
+                Ok(page) => feed.arrived(&pointer, page),
+                Err(_) => feed.failed(&pointer),
+            }
+        }
+        for parked in ready {
+            self.on_frame(now, parked.from, parked.header, &parked.body, out);
+            self.store.unpark(parked);
+        }
+    }
+
+    fn feed(&mut self, id: FeedId) -> Option<&mut Feed> {
+        match id {
+            FeedId::Checkpoint => Some(&mut self.checkpointer.feed),
+            FeedId::Snapshot(partition, to) => self.snapshots.feed(partition, to),
+            FeedId::Check => None,
+        }
     }
 
     /// Tells groups which of their records are durable.
@@ -274,7 +322,7 @@ impl Serving {
                     if let Some(group) = self.groups.get_mut(&partition) {
                         group.abandon(out);
                     }
-                    self.snapshots.abandon(partition);
+                    self.snapshots.abandon(partition, &mut self.store);
                     if partition == PartitionId::SYSTEM {
                         self.catalog.lost_leadership(out);
                     }
@@ -303,9 +351,10 @@ impl Serving {
         self.publish(now.boot, out);
         self.tend_catalog(now, out);
         self.end_groups(now, out);
-        self.begin_checkpoint();
+        self.begin_checkpoint(now.boot);
         self.log.end_turn(now.boot, out);
-        self.checkpointer.end_turn(now.boot, &self.log, out);
+        self.checkpointer.end_turn(now.boot, &self.log, &mut self.store, out);
+        self.store.end_turn(out);
         if planted::active(Planted::AcknowledgeBeforeDurable) {
             self.settle(now, out);
         }
@@ -385,7 +434,7 @@ impl Serving {
         }
     }
 
-    fn begin_checkpoint(&mut self) {
+    fn begin_checkpoint(&mut self, now: Boot) {
         let status = self.log.status();
         let long = status.segments_free * 2 <= status.segments;
         let staged = self
@@ -401,11 +450,11 @@ impl Serving {
             GroupImage { group, open, state }
         });
         let images = images.collect();
-        self.checkpointer.begin(&mut self.log, images, self.lost_memory.is_some());
+        self.checkpointer.begin(now, &mut self.log, images, self.lost_memory.is_some());
     }
 
     pub(super) fn wake_at(&self) -> Boot {
         let touched = if self.touched.is_empty() { Boot::NEVER } else { self.notice_at };
-        self.tick_at.min(self.log.wake_at()).min(touched)
+        self.tick_at.min(self.log.wake_at()).min(touched).min(self.checkpointer.wake_at())
     }
 }

@@ -7,6 +7,9 @@
 
 use super::messages;
 use super::serving::Serving;
+use crate::btree::feed::Feed;
+use crate::btree::space::PinId;
+use crate::btree::store::{FeedId, Store};
 use crate::checkpoint::image::{ImageSink, ImageSource};
 use crate::limits::{SNAPSHOT_PATIENCE, SNAPSHOT_WINDOW_CHUNKS};
 use bytes::Bytes;
@@ -42,6 +45,12 @@ struct Outgoing {
     at: LogPoint,
     at_ballot: Ballot,
     source: ImageSource,
+    /// Pages that the source reads.
+    feed: Feed,
+    /// The version that the source reads stays on disk.
+    pin: PinId,
+    /// The chunk that is being gathered.
+    gathered: Vec<u8>,
     complete: bool,
     /// Chunks that are not acknowledged; the first has the index `acknowledged`.
     unacknowledged: VecDeque<Vec<u8>>,
@@ -62,10 +71,17 @@ struct Incoming {
 
 impl Snapshots {
     /// Forgets what is under way for a partition.
-    pub(super) fn abandon(&mut self, partition: PartitionId) {
-        self.outgoing.retain(|(other, _), _| *other != partition);
+    pub(super) fn abandon(&mut self, partition: PartitionId, store: &mut Store) {
+        for (_, outgoing) in self.outgoing.extract_if(.., |(other, _), _| *other == partition) {
+            store.space.unpin(outgoing.pin);
+        }
         self.waiting.retain(|(other, _)| *other != partition);
         self.incoming.remove(&partition);
+    }
+
+    /// The pages of a transfer.
+    pub(super) fn feed(&mut self, partition: PartitionId, to: NodeId) -> Option<&mut Feed> {
+        self.outgoing.get_mut(&(partition, to)).map(|outgoing| &mut outgoing.feed)
     }
 }
 
@@ -74,8 +90,8 @@ impl Outgoing {
         self.complete && self.unacknowledged.is_empty()
     }
 
-    /// The next chunk to send now, if the window allows one.
-    fn next_chunk(&mut self) -> Option<(u32, bool)> {
+    /// The next chunk to send now, if the window allows one and its pages are in memory.
+    fn next_chunk(&mut self, store: &Store) -> Option<(u32, bool)> {
         let sent = (self.next - self.acknowledged) as usize;
         if self.next - self.acknowledged >= SNAPSHOT_WINDOW_CHUNKS {
             return None;
@@ -84,9 +100,17 @@ impl Outgoing {
             if self.complete {
                 return None;
             }
-            let mut records = Vec::new();
-            self.complete = self.source.fill(&mut records);
-            self.unacknowledged.push_back(records);
+            match self.source.fill(store.pages_with(&self.feed), &mut self.gathered) {
+                Ok(complete) => self.complete = complete,
+                Err(miss) => {
+                    for pointer in miss.pages {
+                        self.feed.want(pointer);
+                    }
+                    return None;
+                }
+            }
+            self.feed.clear();
+            self.unacknowledged.push_back(std::mem::take(&mut self.gathered));
         }
         let index = self.next;
         self.next += 1;
@@ -111,7 +135,10 @@ impl Serving {
             ballot: group.replica.promised(),
             at: state.applied,
             at_ballot: state.applied_ballot,
-            source: ImageSource::new(state, record),
+            source: ImageSource::whole(state, record),
+            feed: Feed::default(),
+            pin: self.store.space.pin(self.store.space.durable_checkpoint()),
+            gathered: Vec::new(),
             complete: false,
             unacknowledged: VecDeque::new(),
             acknowledged: 0,
@@ -144,7 +171,7 @@ impl Serving {
             let Some(address) = member.and_then(|member| self.config.address(*to, member.core)) else {
                 continue;
             };
-            while let Some((index, last)) = outgoing.next_chunk() {
+            while let Some((index, last)) = outgoing.next_chunk(&self.store) {
                 let place = (index - outgoing.acknowledged) as usize;
                 let chunk = SnapshotChunk {
                     transfer: outgoing.transfer,
@@ -159,6 +186,7 @@ impl Serving {
                     Header { kind: Kind::SnapshotChunk, ..messages::header(*partition, config.epoch) };
                 out.send(Endpoint::Outgoing(address), header, &chunk);
             }
+            self.store.serve_feed(FeedId::Snapshot(*partition, *to), &mut outgoing.feed);
         }
         for key in ended {
             self.end_snapshot(key);
@@ -167,7 +195,9 @@ impl Serving {
 
     /// Forgets a transfer, and lets the leader find out how far the follower is.
     fn end_snapshot(&mut self, (partition, to): (PartitionId, NodeId)) {
-        self.snapshots.outgoing.remove(&(partition, to));
+        if let Some(outgoing) = self.snapshots.outgoing.remove(&(partition, to)) {
+            self.store.space.unpin(outgoing.pin);
+        }
         if let Some(group) = self.groups.get_mut(&partition) {
             group.replica.snapshot_ended(to);
             self.touched.insert(partition);
@@ -209,7 +239,10 @@ impl Serving {
         let installed = |(partition, to): &(PartitionId, NodeId)| {
             groups.get(partition).is_none_or(|group| !group.replica.awaits_snapshot(*to))
         };
-        self.snapshots.outgoing.retain(|key, outgoing| !(outgoing.is_sent() && installed(key)));
+        let done = |key: &_, outgoing: &mut Outgoing| outgoing.is_sent() && installed(key);
+        for (_, outgoing) in self.snapshots.outgoing.extract_if(.., done) {
+            self.store.space.unpin(outgoing.pin);
+        }
         self.begin_waiting_snapshot(now);
     }
 

@@ -10,3 +10,27 @@ pub mod reads;
 pub mod sessions;
 pub mod state;
 pub mod writes;
+
+use crate::btree::lookup::Miss;
+use evenkeel_wire::error::Problem;
+
+/// Why a request is not answered now.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stop {
+    /// It cannot be done.
+    Refuse(Problem),
+    /// Pages must be read first; then it is executed again from its beginning.
+    Wait(Miss),
+}
+
+impl From<Problem> for Stop {
+    fn from(problem: Problem) -> Self {
+        Self::Refuse(problem)
+    }
+}
+
+impl From<Miss> for Stop {
+    fn from(miss: Miss) -> Self {
+        Self::Wait(miss)
+    }
+}

@@ -7,7 +7,7 @@
 use crate::limits::{PARKED_ANSWERS_MAX, PENDING_BYTES_MAX, PENDING_WRITES_MAX};
 use ahash::AHashMap;
 use bytes::Bytes;
-use evenkeel_wire::entry::{Effect, Write};
+use evenkeel_wire::entry::{Effect, Write, WrittenItem};
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::ids::{RequestId, Slot};
 use evenkeel_wire::message::request::Token;
@@ -28,8 +28,8 @@ pub struct Asker {
 pub struct PendingItem {
     /// The write.
     pub slot: Slot,
-    /// The item's archive; none: deleted.
-    pub archive: Option<Bytes>,
+    /// The item; none: deleted.
+    pub item: Option<WrittenItem>,
 }
 
 /// A proposed write.
@@ -91,16 +91,16 @@ impl Pending {
 
     /// Notes a proposed write, for which `asker` waits.
     pub fn proposed(&mut self, slot: Slot, asker: Option<Asker>, write: &Write) {
-        let archive = match &write.effect {
-            Effect::Put(item) => Some(Some(item.archive.clone())),
+        let item = match &write.effect {
+            Effect::Put(item) => Some(Some(item.clone())),
             Effect::Delete => Some(None),
             Effect::Refused(_) => None,
         };
         let token = (write.token.client, write.token.sequence);
         let bytes = write.encoded_bytes();
         self.bytes += bytes;
-        if let Some(archive) = archive {
-            self.overlay.insert(write.key.clone(), PendingItem { slot, archive });
+        if let Some(item) = item {
+            self.overlay.insert(write.key.clone(), PendingItem { slot, item });
         }
         self.tokens.insert(token, (slot, write.request_hash));
         self.writes.push_back(PendingWrite { slot, asker, key: write.key.clone(), token, bytes });

@@ -1,10 +1,11 @@
 //! How a read is answered: from applied state, in place.
 
+use super::Stop;
 use super::state::State;
 use super::writes::corrupt;
+use crate::btree::lookup::{Found, Miss, Pages};
 use crate::evaluate;
-use crate::tree::Cell;
-use bytes::Bytes;
+use crate::tree::Walk;
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::expression::{ArchivedCondition, access_condition};
 use evenkeel_wire::item;
@@ -14,24 +15,35 @@ use evenkeel_wire::table::GroupConfig;
 use std::borrow::Cow;
 
 /// The item under `key`.
-#[must_use]
-pub fn get<'a>(state: &'a State, config: &GroupConfig, key: &[u8]) -> GetAnswer<'a> {
-    GetAnswer { position: position(state, config), item: state.tree.get(key).map(row) }
-}
-
-/// One page of `range`, as far as this partition holds it.
 ///
 /// # Errors
-/// When the partition does not hold the range's beginning, or the filter is malformed.
+/// When pages must be read first.
+pub fn get<'a>(
+    state: &'a State,
+    pages: &Pages<'a>,
+    config: &GroupConfig,
+    key: &[u8],
+) -> Result<GetAnswer<'a>, Miss> {
+    let item = state.tree.get(pages, key)?.map(row);
+    Ok(GetAnswer { position: position(state, config), item })
+}
+
+/// One page of `range`, as far as this partition holds it. A page that has begun ends where the tree's pages
+/// are not in memory; they are named, so that they may be there when the next page is asked for.
+///
+/// # Errors
+/// When the partition does not hold the range's beginning, the filter is malformed, or pages must be read
+/// before anything can be answered.
 pub fn page<'a>(
     state: &'a State,
+    pages: &Pages<'a>,
     config: &GroupConfig,
     range: &ArchivedRange<'static>,
-) -> Result<PageAnswer<'a>, Problem> {
+) -> Result<(PageAnswer<'a>, Option<Miss>), Stop> {
     let (lower, upper): (&[u8], &[u8]) = (&range.lower, &range.upper);
     if !holds_beginning(config, lower, upper, range.forward) {
         let message = "the range does not begin in this partition; look its route up again";
-        return Err(Problem::new(ErrorCode::WrongPartition, message));
+        return Err(Problem::new(ErrorCode::WrongPartition, message).into());
     }
     let filter = if range.filter.is_empty() {
         None
@@ -46,18 +58,19 @@ pub fn page<'a>(
         limit => limit,
     };
     let mut page = Page { rows: Vec::new(), scanned: 0, bytes: 0, limit, filter };
-    let stopped = if range.forward {
-        page.read(&mut state.tree.ascending(from, to))?
-    } else {
-        page.read(&mut state.tree.descending(from, to))?
+    let mut walk = state.tree.walk(*pages, from, to, range.forward);
+    let (full, ahead) = match page.read(&mut walk) {
+        Ok(full) => (full, None),
+        Err(Stop::Wait(miss)) if page.scanned > 0 => (true, Some(miss)),
+        Err(stop) => return Err(stop),
     };
-    let resume = match stopped {
-        Some(last) if range.forward => Some([last, &[0]].concat()),
-        Some(last) => Some(last.to_vec()),
-        None => rest_beyond(config, lower, upper, range.forward),
+    let resume = match full {
+        true if range.forward => Some([page.last(&walk), &[0]].concat()),
+        true => Some(page.last(&walk).to_vec()),
+        false => rest_beyond(config, lower, upper, range.forward),
     };
     let Page { rows, scanned, .. } = page;
-    Ok(PageAnswer { position: position(state, config), rows, scanned, resume })
+    Ok((PageAnswer { position: position(state, config), rows, scanned, resume }, ahead))
 }
 
 struct Page<'a, 'f> {
@@ -69,29 +82,32 @@ struct Page<'a, 'f> {
 }
 
 impl<'a> Page<'a, '_> {
-    /// Takes cells until the page is full. Returns the last key if it is, before the cells end.
-    fn read(
-        &mut self,
-        cells: &mut dyn Iterator<Item = (&'a Bytes, &'a Cell)>,
-    ) -> Result<Option<&'a [u8]>, Problem> {
-        for (key, cell) in cells {
+    /// Takes items until the page is full. Returns whether it is, before the items end.
+    fn read(&mut self, walk: &mut Walk<'a>) -> Result<bool, Stop> {
+        while let Some(found) = walk.next()? {
             self.scanned += 1;
-            self.bytes += cell.archive.len();
+            self.bytes += found.archive.len();
             let passes = match self.filter {
                 Some(filter) => {
-                    let item = item::access(&cell.archive).map_err(|error| corrupt(&error))?;
+                    let item = item::access(found.archive).map_err(|error| corrupt(&error))?;
                     evaluate::evaluate(filter, Some(item))
                 }
                 None => true,
             };
             if passes {
-                self.rows.push(row(cell));
+                self.rows.push(row(found));
             }
             if self.scanned >= self.limit || self.bytes >= PAGE_BYTES_MAX {
-                return Ok(Some(key));
+                return Ok(true);
             }
         }
-        Ok(None)
+        Ok(false)
+    }
+
+    /// The key of the last item that was taken.
+    fn last<'w>(&self, walk: &'w Walk<'a>) -> &'w [u8] {
+        assert!(self.scanned > 0, "a page that stops has begun");
+        walk.key()
     }
 }
 
@@ -123,8 +139,8 @@ fn rest_beyond(config: &GroupConfig, lower: &[u8], upper: &[u8], forward: bool) 
     goes_on.then(|| config.start.clone())
 }
 
-fn row(cell: &Cell) -> Row<'_> {
-    Row { checksum: cell.checksum, item: Cow::Borrowed(&cell.archive) }
+fn row(found: Found<'_>) -> Row<'_> {
+    Row { checksum: found.meta.checksum, item: Cow::Borrowed(found.archive) }
 }
 
 fn position(state: &State, config: &GroupConfig) -> Position {
@@ -134,6 +150,8 @@ fn position(state: &State, config: &GroupConfig) -> Position {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::Cell;
+    use bytes::Bytes;
     use evenkeel_wire::ids::{Epoch, PartitionId, Slot, TableId};
     use evenkeel_wire::item::{Item, encode};
     use evenkeel_wire::message::request::Range;
@@ -155,7 +173,7 @@ mod tests {
         for key in keys {
             let archive = Bytes::from(encode(&Item::new().with("k", *key)).unwrap());
             let cell = Cell { slot: Slot(1), timestamp: 0, checksum: 0, archive };
-            state.tree.insert(Bytes::copy_from_slice(key.as_bytes()), cell);
+            state.tree.put(Bytes::copy_from_slice(key.as_bytes()), cell);
         }
         state
     }
@@ -180,7 +198,8 @@ mod tests {
         };
         let mut body = Vec::new();
         encode_body(&range, &mut body);
-        let page = page(&state, config, access::<Range<'static>>(&body).unwrap()).unwrap();
+        let range = access::<Range<'static>>(&body).unwrap();
+        let (page, _) = page(&state, &Pages::default(), config, range).unwrap();
         let keys: Vec<String> = page
             .rows
             .iter()

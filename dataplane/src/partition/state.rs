@@ -4,9 +4,10 @@
 //! have applied the same entries are equal.
 
 use super::sessions::{Outcome, Returned, Sessions};
+use crate::btree::version::Version;
 use crate::tree::{Cell, Tree};
 use evenkeel_wire::entry::{Effect, Entry, EntryKind, Write};
-use evenkeel_wire::ids::{Ballot, Slot};
+use evenkeel_wire::ids::{Ballot, PartitionId, Slot};
 use evenkeel_wire::message::peer::{LogEnd, LogPoint};
 use evenkeel_wire::message::request::ReturnItem;
 
@@ -38,6 +39,14 @@ pub enum Applied {
 }
 
 impl State {
+    /// The empty state of a partition. The system partition's items stay in memory.
+    #[must_use]
+    pub fn of(partition: PartitionId, version: Version) -> Self {
+        let is_system = partition == PartitionId::SYSTEM;
+        let tree = if is_system { Tree::resident() } else { Tree::paged(version) };
+        Self { tree, ..Self::default() }
+    }
+
     /// The end of the applied log.
     #[must_use]
     pub fn end(&self) -> LogEnd {
@@ -68,19 +77,20 @@ impl State {
 
     fn apply_write(&mut self, entry: &Entry, write: Write) -> Applied {
         let (slot, timestamp) = (entry.header.slot, entry.header.timestamp);
-        let (mut old, mut new, mut refused) = (None, None, None);
+        let (mut new, mut refused) = (None, None);
         match write.effect {
             Effect::Put(item) => {
                 new = Some(Returned { checksum: item.checksum, archive: item.archive.clone() });
                 let cell = Cell { slot, timestamp, checksum: item.checksum, archive: item.archive };
-                old = self.tree.insert(write.key.clone(), cell);
+                self.tree.put(write.key.clone(), cell);
             }
-            Effect::Delete => old = self.tree.remove(&write.key),
+            Effect::Delete => self.tree.delete(write.key.clone()),
             Effect::Refused(refusal) => refused = Some(refusal),
         }
+        let old = write.old.map(|item| Returned { checksum: item.checksum, archive: item.archive });
         let returned = match write.return_item {
             ReturnItem::None => None,
-            ReturnItem::Old => old.map(|cell| Returned { checksum: cell.checksum, archive: cell.archive }),
+            ReturnItem::Old => old,
             ReturnItem::New => new,
         };
         let outcome = Outcome {

@@ -1,9 +1,11 @@
 //! How a write is decided: token, condition, then the item as it will be. A refusal for a reason that lies in
 //! the item is an outcome, and is proposed like any other.
 
+use super::Stop;
 use super::pending::Pending;
 use super::sessions::{Outcome, Recognised, reused};
 use super::state::State;
+use crate::btree::lookup::Pages;
 use crate::evaluate;
 use crate::limits::REFUSAL_BYTES_MAX;
 use crate::planted::{self, Planted};
@@ -96,14 +98,25 @@ impl<'a> WriteRequest<'a> {
         Ok(request)
     }
 
-    /// Decides what to do, without changing anything.
+    /// Decides what to do, without changing anything. The item as it is is looked for only if the outcome
+    /// depends on it.
     ///
     /// # Errors
-    /// When it cannot be done.
-    pub fn decide(&self, state: &State, pending: &Pending, timestamp: u64) -> Result<Decision, Problem> {
+    /// When it cannot be done, or when pages must be read first.
+    pub fn decide(
+        &self,
+        state: &State,
+        pages: &Pages<'_>,
+        pending: &Pending,
+        timestamp: u64,
+    ) -> Result<Decision, Stop> {
         if !planted::active(Planted::ReplayToken) {
             if let Some((slot, hash)) = pending.token(&self.token) {
-                return if hash == self.hash { Ok(Decision::Await(slot)) } else { Err(reused(&self.token)) };
+                return if hash == self.hash {
+                    Ok(Decision::Await(slot))
+                } else {
+                    Err(reused(&self.token).into())
+                };
             }
             match state.sessions.recognise(&self.token, self.hash, timestamp >> 16)? {
                 Recognised::Repeated(outcome) => return Ok(Decision::Repeated(outcome)),
@@ -112,24 +125,41 @@ impl<'a> WriteRequest<'a> {
         }
         pending.admit()?;
         let overlay = pending.item(self.key);
-        let bytes = match overlay {
-            Some(item) => item.archive.as_deref(),
-            None => state.tree.get(self.key).map(|cell| &cell.archive[..]),
+        let found = match overlay {
+            Some(pending) => pending.item.as_ref().map(|item| (item.checksum, &item.archive[..])),
+            None if self.depends_on_item() => {
+                state.tree.get(pages, self.key)?.map(|found| (found.meta.checksum, found.archive))
+            }
+            None => None,
         };
-        let current = bytes.map(item::access).transpose().map_err(|error| corrupt(&error))?;
+        let current =
+            found.map(|(_, archive)| item::access(archive)).transpose().map_err(|error| corrupt(&error))?;
         let effect = if self.condition_holds(current)? {
             self.effect(current)?
         } else {
             let message = "the condition does not hold for the item; nothing was written";
             Effect::Refused(Refusal { code: ErrorCode::ConditionFailed, message: message.to_owned() })
         };
+        let carries_old = self.return_item == ReturnItem::Old && !matches!(effect, Effect::Refused(_));
+        let old = found.filter(|_| carries_old).map(|(checksum, archive)| WrittenItem {
+            checksum,
+            archive: overlay
+                .and_then(|pending| Some(pending.item.as_ref()?.archive.clone()))
+                .unwrap_or_else(|| Bytes::copy_from_slice(archive)),
+        });
         Ok(Decision::Propose(Write {
             token: self.token,
             request_hash: self.hash,
             key: Bytes::copy_from_slice(self.key),
             return_item: self.return_item,
             effect,
+            old,
         }))
+    }
+
+    fn depends_on_item(&self) -> bool {
+        let is_update = matches!(self.operation, Operation::Update { .. });
+        is_update || !self.condition.is_empty() || self.return_item == ReturnItem::Old
     }
 
     fn condition_holds(&self, current: Option<&ArchivedItem>) -> Result<bool, Problem> {

@@ -5,6 +5,7 @@
 //! would be a bug, and guessing would hide it.
 
 use super::record::{GroupState, Record, RecordBody};
+use crate::btree::version::Version;
 use crate::partition::state::State;
 use crate::paxos::Seed;
 use crate::paxos::log::{Fit, GroupLog};
@@ -149,10 +150,11 @@ impl Group {
     /// A group without a state: new, or its state is lost.
     fn created(state: GroupState, promised: Ballot) -> Self {
         let lost = state.base.slot > Slot::ZERO;
+        let partition = state.config.partition;
         Self {
             config: state.config,
             promised,
-            state: State::default(),
+            state: State::of(partition, Version::default()),
             log: GroupLog::new(LogPoint::default(), Ballot::ZERO),
             commit: Slot::ZERO,
             refilling: state.refilling || lost,

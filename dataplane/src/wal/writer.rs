@@ -286,6 +286,14 @@ impl Writer {
         self.segments.free() < SEGMENTS_RESERVED + waiting.max(1)
     }
 
+    /// How many segments are free, the unwritten part of the newest one included.
+    #[must_use]
+    pub fn free_segments(&self) -> f64 {
+        let segment_bytes = self.segments.segment_bytes();
+        let left = self.place.map_or(0, |place| segment_bytes.saturating_sub(place.offset));
+        self.segments.free() as f64 + left as f64 / segment_bytes as f64
+    }
+
     /// Whether nothing waits and nothing is under way.
     #[must_use]
     pub fn is_idle(&self) -> bool {

@@ -3,9 +3,9 @@
 use super::output::{bar, columns, count, json, line, say};
 use super::{Ended, Failed, Global, Outcome, client_of, failed};
 use crate::cluster::{Cluster as Processes, Shape};
-use crate::config::{SEGMENT_MIB_DEFAULT, SEGMENTS_DEFAULT};
+use crate::config::{CACHE_MIB_MIN, CACHE_MIB_ONE_HOST, SEGMENT_MIB_DEFAULT, SEGMENTS_DEFAULT};
 use crate::health::{self, Health};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, value_parser};
 use evenkeel_client::Client;
 use evenkeel_wire::message::status::Role;
 use indicatif::HumanBytes;
@@ -87,6 +87,10 @@ struct Up {
     /// Size of a segment, MiB.
     #[arg(long, default_value_t = SEGMENT_MIB_DEFAULT)]
     segment_mib: u64,
+    /// Page cache of each core, MiB.
+    #[arg(long, default_value_t = CACHE_MIB_ONE_HOST)]
+    #[arg(value_parser = value_parser!(u64).range(CACHE_MIB_MIN..))]
+    cache_mib: u64,
     /// What routers' caches do: "on", "off", or for example "flush 100ms". It makes no difference to MemDS.
     #[arg(long, default_value = "on")]
     cache: String,
@@ -167,6 +171,7 @@ impl Up {
             routers: self.routers,
             port: self.port,
             log: (self.segments, self.segment_mib),
+            cache_mib: self.cache_mib,
             cache: self.cache.clone(),
         };
         let progress = bar(0, "formatting {bar:30} {bytes} of {total_bytes}");

@@ -1,9 +1,15 @@
 //! What must hold at every moment of a run, and at its end, beside the clients' histories.
 
 use super::cluster::Cluster;
-use super::world::World;
+use super::world::{Host, World};
+use evenkeel_dataplane::btree::feed::Feed;
+use evenkeel_dataplane::btree::page::verify;
+use evenkeel_dataplane::core::serving::Serving;
+use evenkeel_dataplane::partition::state::State;
+use evenkeel_dataplane::wal::block::LogIdentity;
 use evenkeel_wire::checksum::Hash128;
 use evenkeel_wire::ids::{PartitionId, Slot};
+use evenkeel_wire::turn::File;
 use std::collections::BTreeMap;
 
 /// Compares replicas while a run goes on.
@@ -116,29 +122,55 @@ impl Checks {
     /// # Errors
     /// When two differ.
     pub fn compare_replicas(world: &World, cluster: &Cluster) -> Result<(), String> {
-        let mut first: BTreeMap<PartitionId, (&str, &evenkeel_dataplane::partition::state::State)> =
-            BTreeMap::new();
+        let mut first: BTreeMap<PartitionId, (&str, &State, Vec<Item>)> = BTreeMap::new();
         for host in cluster.storage() {
             let host = &world.hosts[host];
-            let groups = host
-                .storage()
-                .and_then(|core| core.serving())
-                .into_iter()
-                .flat_map(evenkeel_dataplane::core::serving::Serving::groups);
-            for group in groups {
+            let Some(core) = host.storage().and_then(|core| core.serving()) else {
+                continue;
+            };
+            for group in core.groups() {
                 let (partition, state) = (group.replica.partition(), group.state());
-                let (name, other) = *first.entry(partition).or_insert((&host.name, state));
-                let items = |state: &'_ evenkeel_dataplane::partition::state::State| -> Vec<_> {
-                    state.tree.ascending(b"", b"").map(|(key, cell)| (key.clone(), cell.clone())).collect()
+                let items = items(host, core, state)?;
+                let Some((name, other, others)) = first.get(&partition) else {
+                    first.insert(partition, (&host.name, state, items));
+                    continue;
                 };
-                let same = state.applied == other.applied
-                    && state.sessions == other.sessions
-                    && items(state) == items(other);
+                let same =
+                    state.applied == other.applied && state.sessions == other.sessions && items == *others;
                 if !same {
                     return Err(format!("{name} and {} hold different data for {partition}", host.name));
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// An item: its key, its last write and its archive.
+type Item = (Vec<u8>, Slot, Vec<u8>);
+
+/// All items of a partition, those on the host's disk too.
+fn items(host: &Host, core: &Serving, state: &State) -> Result<Vec<Item>, String> {
+    let disk = host.disk.as_ref().expect("storage hosts have disks");
+    let identity = LogIdentity { incarnation: host.peer.incarnation, core: host.peer.core };
+    let (mut items, mut from, mut feed): (Vec<Item>, _, _) = (Vec::new(), Vec::new(), Feed::default());
+    loop {
+        let mut walk = state.tree.walk(core.pages_with(&feed), &from, b"", true);
+        let miss = loop {
+            match walk.next() {
+                Ok(Some(found)) => items.push((walk.key().to_vec(), found.meta.slot, found.archive.to_vec())),
+                Ok(None) => return Ok(items),
+                Err(miss) => break miss,
+            }
+        };
+        if let Some((last, ..)) = items.last() {
+            from = [last, &[0][..]].concat();
+        }
+        drop(walk);
+        let pointer = miss.pages[0];
+        let page = disk.read(File::Tree, pointer.offset(), pointer.bytes());
+        verify(&page, &identity, &pointer)
+            .map_err(|fault| format!("{}: the page at block {}: {fault}", host.name, pointer.block))?;
+        feed.arrived(&pointer, page);
     }
 }

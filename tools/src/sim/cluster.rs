@@ -47,6 +47,8 @@ pub struct Shape {
     pub segments: u32,
     /// Latency of disks, nanoseconds: least, and what may come on top.
     pub disk_latency: (u64, u64),
+    /// Bytes of a core's page cache: few make most reads wait for the disk.
+    pub cache_bytes: usize,
 }
 
 impl Shape {
@@ -69,6 +71,7 @@ impl Shape {
             cache,
             segments: 6 + prng.below(3) as u32,
             disk_latency: *prng.pick(&[(60_000, 200_000), (500_000, 4 * MS), (4 * MS, 30 * MS)]),
+            cache_bytes: *prng.pick(&[256 << 10, 1 << 20, 16 << 20]),
         }
     }
 }
@@ -130,6 +133,7 @@ pub fn build(
                 nodes: nodes.clone(),
                 memds: memds.clone(),
                 system: system.clone(),
+                cache_bytes: shape.cache_bytes,
                 seed: 0,
             };
             let host = storage_host(&mut world, shape, config);

@@ -4,6 +4,9 @@
 //! flushed afterwards. When the power fails, each block that is not durable is lost or kept at random, and so
 //! is each block of a write that was under way: that is a torn write. When only the process dies, live blocks
 //! stay, and writes under way either happened or did not.
+//!
+//! A disk can be told to fail, and to lie: to flip a bit, to lose a write that it reports as done, or to put
+//! one in the wrong place.
 
 use evenkeel_wire::aligned::AlignedBuffer;
 use evenkeel_wire::limits::BLOCK_BYTES;
@@ -13,6 +16,62 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 type Block = Rc<[u8]>;
+
+/// What a file is, for faults that strike files of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// The superblock.
+    Superblock,
+    /// A segment of the log.
+    Segment,
+    /// A checkpoint file.
+    Checkpoint,
+    /// The tree file.
+    Tree,
+}
+
+impl FileKind {
+    /// The kind of a file.
+    #[must_use]
+    pub fn of(file: File) -> Self {
+        match file {
+            File::Superblock => Self::Superblock,
+            File::Segment(_) => Self::Segment,
+            File::Checkpoint(_) => Self::Checkpoint,
+            File::Tree => Self::Tree,
+        }
+    }
+
+    /// Whether its files begin empty and grow, and share the disk's capacity. The others have their full
+    /// length from the beginning.
+    fn grows(self) -> bool {
+        match self {
+            Self::Superblock | Self::Segment => false,
+            Self::Checkpoint | Self::Tree => true,
+        }
+    }
+}
+
+/// A way to use a file, for faults that strike one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reads.
+    Read,
+    /// Writes.
+    Write,
+    /// Flushes.
+    Flush,
+}
+
+impl Access {
+    fn of(action: &DiskAction) -> Self {
+        match action {
+            DiskAction::Read { .. } => Self::Read,
+            DiskAction::Write { .. } => Self::Write,
+            DiskAction::Flush => Self::Flush,
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct SimFile {
@@ -37,10 +96,16 @@ impl SimFile {
 pub struct Disk {
     files: BTreeMap<File, SimFile>,
     under_way: BTreeMap<OperationId, DiskOperation>,
-    /// Blocks that checkpoint files may take in all; none: as many as they like.
+    /// Blocks that checkpoint files and the tree may take in all; none: as many as they like.
     pub capacity_blocks: Option<u64>,
     /// The next operation fails with this.
     pub fail_next: Option<DiskFault>,
+    /// The next operation of this sort on such a file fails with this.
+    pub fail_next_on: Option<(FileKind, Access, DiskFault)>,
+    /// The next write to the tree file is reported as done, and changes nothing.
+    pub lose_next_write_to_tree: bool,
+    /// The next write to the tree file is reported as done, and lands at this offset (a block's) instead.
+    pub misdirect_next_write_to_tree: Option<u64>,
 }
 
 impl Disk {
@@ -63,16 +128,21 @@ impl Disk {
     /// An operation ends.
     pub fn complete(&mut self, id: OperationId) -> Option<DiskCompletion> {
         let operation = self.under_way.remove(&id)?;
-        if let Some(fault) = self.fail_next.take() {
+        if let Some(fault) = self.fault_of(&operation) {
             return Some(DiskCompletion { id, outcome: Err(fault) });
         }
         let outcome = match operation.action {
-            DiskAction::Read { offset, bytes } => Ok(Some(self.read(operation.file, offset, bytes))),
+            DiskAction::Read { offset, mut buffer } => {
+                self.read_into(operation.file, offset, &mut buffer);
+                Ok(Some(buffer))
+            }
             DiskAction::Write { offset, buffer, durable } => {
                 if self.is_over_capacity(operation.file, offset, buffer.len()) {
                     Err(DiskFault::Full)
                 } else {
-                    self.write(operation.file, offset, &buffer, durable);
+                    if let Some(offset) = self.landing(operation.file, offset) {
+                        self.write(operation.file, offset, &buffer, durable);
+                    }
                     Ok(Some(buffer))
                 }
             }
@@ -86,31 +156,56 @@ impl Disk {
         Some(DiskCompletion { id, outcome })
     }
 
+    fn fault_of(&mut self, operation: &DiskOperation) -> Option<DiskFault> {
+        let struck = (FileKind::of(operation.file), Access::of(&operation.action));
+        self.fail_next.take().or_else(|| {
+            let on = self.fail_next_on.take_if(|(kind, access, _)| (*kind, *access) == struck);
+            on.map(|(_, _, fault)| fault)
+        })
+    }
+
+    /// Where a write lands that is meant for `offset`, unless it is lost.
+    fn landing(&mut self, file: File, offset: u64) -> Option<u64> {
+        if file != File::Tree {
+            return Some(offset);
+        }
+        let is_lost = std::mem::take(&mut self.lose_next_write_to_tree);
+        (!is_lost).then(|| self.misdirect_next_write_to_tree.take().unwrap_or(offset))
+    }
+
     fn is_over_capacity(&self, file: File, offset: u64, bytes: usize) -> bool {
-        let (Some(capacity), File::Checkpoint(_)) = (self.capacity_blocks, file) else {
+        let (Some(capacity), true) = (self.capacity_blocks, FileKind::of(file).grows()) else {
             return false;
         };
-        let other = |(name, file): (&File, &SimFile)| match name {
-            File::Checkpoint(_) => file.blocks(),
-            File::Superblock | File::Segment(_) => 0,
-        };
-        let present: u64 = self.files.iter().map(other).sum();
+        let growing = self.files.iter().filter(|(name, _)| FileKind::of(**name).grows());
+        let present: u64 = growing.map(|(_, file)| file.blocks()).sum();
         let end = (offset + bytes as u64) / BLOCK_BYTES as u64;
         let grown = end.saturating_sub(self.files.get(&file).map_or(0, SimFile::blocks));
         present + grown > capacity
     }
 
-    fn read(&self, file: File, offset: u64, bytes: usize) -> AlignedBuffer {
-        let mut buffer = AlignedBuffer::with_capacity(bytes);
+    /// What a read of `bytes` (whole blocks) at `offset` would find now: fewer at the end of a file that
+    /// grows.
+    #[must_use]
+    pub fn read(&self, file: File, offset: u64, bytes: usize) -> AlignedBuffer {
+        let mut buffer = AlignedBuffer::zeroed(bytes);
+        self.read_into(file, offset, &mut buffer);
+        buffer
+    }
+
+    fn read_into(&self, name: File, offset: u64, buffer: &mut AlignedBuffer) {
         let first = offset / BLOCK_BYTES as u64;
-        let file = self.files.get(&file);
-        for index in first..first + (bytes / BLOCK_BYTES) as u64 {
+        let file = self.files.get(&name);
+        if FileKind::of(name).grows() {
+            let left = file.map_or(0, SimFile::blocks).saturating_sub(first);
+            buffer.resize(buffer.len().min(left as usize * BLOCK_BYTES));
+        }
+        for (index, part) in (first..).zip(buffer.chunks_mut(BLOCK_BYTES)) {
             match file.and_then(|file| file.block(index)) {
-                Some(block) => buffer.extend(block),
-                None => buffer.resize(buffer.len() + BLOCK_BYTES),
+                Some(block) => part.copy_from_slice(block),
+                None => part.fill(0),
             }
         }
-        buffer
     }
 
     fn write(&mut self, file: File, offset: u64, bytes: &[u8], durable: bool) {
@@ -159,12 +254,13 @@ impl Disk {
         }
     }
 
-    /// Flips a bit in a durable block of a log segment. Returns where.
-    pub fn flip_bit(&mut self, prng: &mut Prng) -> Option<(File, u64)> {
+    /// Flips a bit in a durable block of a file of that kind. Returns where: the file, and the block's
+    /// offset.
+    pub fn flip_bit(&mut self, prng: &mut Prng, kind: FileKind) -> Option<(File, u64)> {
         let blocks: Vec<(File, u64)> = self
             .files
             .iter()
-            .filter(|(name, _)| matches!(name, File::Segment(_)))
+            .filter(|(name, _)| FileKind::of(**name) == kind)
             .flat_map(|(name, file)| file.durable.keys().map(|index| (*name, *index)))
             .collect();
         if blocks.is_empty() {
@@ -226,6 +322,113 @@ mod tests {
             disk.complete(OperationId(3));
             disk.power_failed(&mut Prng::new(seed));
             assert_eq!(first_bytes(&disk), (2, 2));
+        }
+    }
+
+    const PAGE: usize = 2 * BLOCK_BYTES;
+
+    fn perform(disk: &mut Disk, file: File, action: DiskAction) -> Result<Option<AlignedBuffer>, DiskFault> {
+        let id = disk.begin(DiskOperation { id: OperationId(9), file, action });
+        disk.complete(id).unwrap().outcome
+    }
+
+    /// Writes a page of `byte` as the page of that index.
+    fn put(disk: &mut Disk, file: File, page: usize, byte: u8) -> Result<Option<AlignedBuffer>, DiskFault> {
+        let buffer = AlignedBuffer::copy_of(&[byte; PAGE]);
+        perform(disk, file, DiskAction::Write { offset: (page * PAGE) as u64, buffer, durable: true })
+    }
+
+    /// What the first byte of each page of the tree is, as a read tells.
+    fn pages(disk: &mut Disk) -> Vec<u8> {
+        let read = DiskAction::Read { offset: 0, buffer: AlignedBuffer::zeroed(100 * PAGE) };
+        let buffer = perform(disk, File::Tree, read).unwrap().unwrap();
+        assert_eq!(buffer[..], disk.read(File::Tree, 0, 100 * PAGE)[..]);
+        buffer.chunks(PAGE).map(|page| page[0]).collect()
+    }
+
+    #[test]
+    fn a_read_ends_where_a_growing_file_does_and_a_fixed_one_is_zero_where_nothing_was_written() {
+        let mut disk = Disk::default();
+        assert_eq!(disk.read(File::Tree, 0, PAGE).len(), 0);
+        put(&mut disk, File::Tree, 2, 7).unwrap();
+        assert_eq!(pages(&mut disk), [0, 0, 7], "with a hole at its beginning");
+        assert_eq!(disk.read(File::Tree, 2 * PAGE as u64 + BLOCK_BYTES as u64, PAGE).len(), BLOCK_BYTES);
+        assert_eq!(disk.read(File::Segment(1), 1 << 20, PAGE)[..], [0; PAGE]);
+    }
+
+    #[test]
+    fn checkpoints_and_the_tree_share_the_capacity_and_the_log_does_not() {
+        let mut disk = Disk { capacity_blocks: Some(4), ..Disk::default() };
+        put(&mut disk, File::Segment(0), 9, 1).unwrap();
+        put(&mut disk, File::Tree, 0, 1).unwrap();
+        put(&mut disk, File::Checkpoint(0), 0, 1).unwrap();
+        assert_eq!(put(&mut disk, File::Tree, 1, 2).unwrap_err(), DiskFault::Full);
+        assert_eq!(put(&mut disk, File::Checkpoint(1), 0, 2).unwrap_err(), DiskFault::Full);
+        put(&mut disk, File::Tree, 0, 3).unwrap();
+        assert_eq!(pages(&mut disk), [3]);
+    }
+
+    #[test]
+    fn a_fault_waits_for_an_operation_of_its_sort() {
+        let fault = DiskFault::Os { errno: 5 };
+        for (access, action) in [
+            (Access::Read, DiskAction::Read { offset: 0, buffer: AlignedBuffer::zeroed(PAGE) }),
+            (
+                Access::Write,
+                DiskAction::Write { offset: 0, buffer: AlignedBuffer::zeroed(PAGE), durable: true },
+            ),
+            (Access::Flush, DiskAction::Flush),
+        ] {
+            let mut disk = Disk::default();
+            put(&mut disk, File::Tree, 0, 1).unwrap();
+            disk.fail_next_on = Some((FileKind::Tree, access, fault));
+            put(&mut disk, File::Checkpoint(0), 0, 1).unwrap();
+            perform(&mut disk, File::Checkpoint(0), DiskAction::Flush).unwrap();
+            assert_eq!(perform(&mut disk, File::Tree, action).unwrap_err(), fault);
+            assert_eq!(pages(&mut disk), [1], "what fails changes nothing, and the next succeeds");
+            put(&mut disk, File::Tree, 0, 2).unwrap();
+            perform(&mut disk, File::Tree, DiskAction::Flush).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_lost_write_is_reported_as_done_and_changes_nothing() {
+        let mut disk = Disk { lose_next_write_to_tree: true, ..Disk::default() };
+        put(&mut disk, File::Checkpoint(0), 0, 1).unwrap();
+        assert_eq!(disk.read(File::Checkpoint(0), 0, PAGE)[0], 1, "it waits for the tree");
+        assert_eq!(put(&mut disk, File::Tree, 0, 1).unwrap().unwrap().len(), PAGE);
+        assert!(pages(&mut disk).is_empty());
+        put(&mut disk, File::Tree, 0, 2).unwrap();
+        assert_eq!(pages(&mut disk), [2], "only one is lost");
+    }
+
+    #[test]
+    fn a_misdirected_write_lands_elsewhere() {
+        let mut disk = Disk::default();
+        put(&mut disk, File::Tree, 0, 1).unwrap();
+        put(&mut disk, File::Tree, 1, 2).unwrap();
+        disk.misdirect_next_write_to_tree = Some(PAGE as u64);
+        put(&mut disk, File::Tree, 0, 3).unwrap();
+        put(&mut disk, File::Tree, 2, 4).unwrap();
+        assert_eq!(pages(&mut disk), [1, 3, 4]);
+    }
+
+    #[test]
+    fn a_bit_flips_in_the_kind_of_file_that_was_named() {
+        let all = [File::Superblock, File::Segment(3), File::Checkpoint(1), File::Tree];
+        for struck in all {
+            let mut disk = Disk::default();
+            assert_eq!(disk.flip_bit(&mut Prng::new(1), FileKind::of(struck)), None, "nothing is there");
+            for file in all {
+                put(&mut disk, file, 0, 0).unwrap();
+            }
+            let (file, offset) = disk.flip_bit(&mut Prng::new(1), FileKind::of(struck)).unwrap();
+            assert_eq!(file, struck);
+            for other in all {
+                let ones = |bytes: &[u8]| bytes.iter().map(|byte| byte.count_ones()).sum::<u32>();
+                assert_eq!(ones(&disk.read(other, 0, PAGE)), u32::from(other == struck));
+            }
+            assert_eq!(disk.read(file, offset, BLOCK_BYTES).iter().filter(|byte| **byte != 0).count(), 1);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What goes wrong in a run. Each seed picks its own mix, so that rare combinations come up.
 
 use super::cluster::Cluster;
+use super::disk::FileKind;
 use super::network::HostId;
 use super::world::{MS, SECOND, World};
 use bytes::Bytes;
@@ -221,7 +222,7 @@ impl Faults {
                 let host = *world.prng.pick(hosts);
                 world.kill(host, false);
                 if let Some(disk) = &mut world.hosts[host].disk {
-                    disk.flip_bit(&mut world.prng);
+                    disk.flip_bit(&mut world.prng, FileKind::Segment);
                 }
                 world.start_after(host, 100 * MS);
             }
@@ -290,6 +291,7 @@ fn forged_entry(
         key: Bytes::from_static(b"forged"),
         return_item: ReturnItem::None,
         effect: Effect::Put(WrittenItem { checksum: 0, archive: Bytes::from_static(b"forged") }),
+        old: None,
     };
     let header = EntryHeader {
         partition,

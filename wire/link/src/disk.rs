@@ -71,9 +71,7 @@ impl Disk {
             return self.ended.push(DiskCompletion { id, outcome });
         };
         match action {
-            DiskAction::Read { offset, bytes } => {
-                let mut buffer = AlignedBuffer::with_capacity(bytes);
-                buffer.resize(bytes);
+            DiskAction::Read { offset, buffer } => {
                 let step = Step::Read { offset, filled: 0 };
                 let place = self.in_flight.insert(InFlight { id, file, step });
                 ring.read(place, descriptor, buffer, 0, offset);
@@ -166,7 +164,8 @@ impl Disk {
     }
 }
 
-fn fault(errno: i32) -> DiskFault {
+/// What an error number of the operating system means to a machine.
+pub(crate) fn fault(errno: i32) -> DiskFault {
     match errno {
         libc::ENOSPC | libc::EDQUOT => DiskFault::Full,
         errno => DiskFault::Os { errno },
@@ -222,6 +221,10 @@ mod tests {
         DiskAction::Write { offset, buffer, durable: false }
     }
 
+    fn read(offset: u64, bytes: usize) -> DiskAction {
+        DiskAction::Read { offset, buffer: AlignedBuffer::zeroed(bytes) }
+    }
+
     #[test]
     fn a_flush_ends_after_every_write_that_was_asked_for_before_it() {
         let mut bench = bench();
@@ -241,8 +244,8 @@ mod tests {
         let mut bench = bench();
         bench.begin(1, File::Checkpoint(1), write(9, 2, 0));
         bench.finish();
-        bench.begin(2, File::Checkpoint(1), DiskAction::Read { offset: 4096, bytes: 65536 });
-        bench.begin(3, File::Checkpoint(1), DiskAction::Read { offset: 1 << 20, bytes: 4096 });
+        bench.begin(2, File::Checkpoint(1), read(4096, 65536));
+        bench.begin(3, File::Checkpoint(1), read(1 << 20, 4096));
         let mut lengths = [0; 2];
         for DiskCompletion { id, outcome } in bench.finish() {
             let buffer = outcome.unwrap().unwrap();
@@ -250,6 +253,21 @@ mod tests {
             lengths[id.0 as usize - 2] = buffer.len();
         }
         assert_eq!(lengths, [4096, 0]);
+    }
+
+    #[test]
+    fn a_read_uses_the_memory_that_it_was_given() {
+        let mut bench = bench();
+        bench.begin(1, File::Tree, write(9, 4, 0));
+        bench.finish();
+        let mut frame = AlignedBuffer::zeroed(4 * BLOCK_BYTES);
+        frame.resize(2 * BLOCK_BYTES);
+        let address = frame.as_ptr();
+        bench.begin(2, File::Tree, DiskAction::Read { offset: BLOCK_BYTES as u64, buffer: frame });
+        let [completion] = bench.finish().try_into().unwrap();
+        let frame = completion.outcome.unwrap().unwrap();
+        assert_eq!((frame.as_ptr(), frame.len()), (address, 2 * BLOCK_BYTES), "as much as was filled");
+        assert!(frame.iter().all(|byte| *byte == 9));
     }
 
     #[test]

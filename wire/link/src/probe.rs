@@ -22,8 +22,7 @@ const AREA_BYTES: u64 = 16 * 1024 * 1024;
 /// When `bytes` is not a whole number of blocks, or more than 16 MiB.
 pub fn log_writes(directory: &Path, bytes: usize, period: Duration) -> Result<Vec<Duration>, FilesError> {
     let file = scratch(directory, AREA_BYTES)?;
-    let mut block = AlignedBuffer::with_capacity(bytes);
-    block.resize(bytes);
+    let mut block = AlignedBuffer::zeroed(bytes);
     block.fill(0x5a);
     let (start, mut times, mut offset) = (clock::boot(), Vec::new(), 0);
     while clock::boot().since(start) < period {

@@ -127,7 +127,8 @@ fn write_flush_and_read_in_one_turn_each_tell_their_outcome() {
     let hosted = disk_machine(folder.path(), buffers, first, move |completion| {
         let id = completion.id.0;
         forward(&sender, completion);
-        let read = DiskAction::Read { offset: BLOCK_BYTES as u64, bytes: 1024 * 1024 };
+        let buffer = AlignedBuffer::zeroed(1024 * 1024);
+        let read = DiskAction::Read { offset: BLOCK_BYTES as u64, buffer };
         if id == 2 { vec![operation(3, File::Checkpoint(0), read)] } else { Vec::new() }
     });
     let _executor = run(vec![hosted]);
@@ -204,7 +205,7 @@ fn no_file_of_a_core_has_a_cache_between() {
         assert_ne!(direct, 0, "{}", target.display());
         seen += 1;
     }
-    assert_eq!(seen, 5, "superblock, two segments, two checkpoints");
+    assert_eq!(seen, 6, "superblock, two segments, two checkpoints, tree");
 }
 
 /// O_DIRECT on this machine, found out rather than named: what an open file of a core has and others have

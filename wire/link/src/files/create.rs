@@ -4,7 +4,9 @@
 //! much, and a log does nothing but such writes. The superblock comes last; without it a folder that was not
 //! finished cannot be taken for one that was.
 
-use super::{FilesError, check_file_system, full_or_os, open_direct, os, path_of, reserve, sync_directory};
+use super::{
+    Access, FilesError, check_file_system, full_or_os, open_direct, os, path_of, reserve, sync_directory,
+};
 use crate::limits::{FILES_PER_CORE_MAX, ZERO_WRITE_BYTES};
 use evenkeel_wire::aligned::AlignedBuffer;
 use evenkeel_wire::limits::BLOCK_BYTES;
@@ -17,8 +19,8 @@ use std::path::Path;
 const SUPERBLOCK_BLOCKS: usize = 2;
 
 /// Makes the folder of a core: `segments` zeroed segments of `segment_bytes` (whole blocks), empty
-/// checkpoints, and `superblock` at `superblock_offset`. `progress` is told after each write how many bytes
-/// of segments are done. Everything is durable when this returns.
+/// checkpoints, an empty tree file, and `superblock` at `superblock_offset`. `progress` is told after each
+/// write how many bytes of segments are done. Everything is durable when this returns.
 ///
 /// # Errors
 /// [`FilesError`]; what was made so far is left for a person to look at.
@@ -51,9 +53,9 @@ pub fn create_core(
             progress(done);
         })?;
     }
-    for checkpoint in 0..2 {
-        let path = path_of(directory, turn::File::Checkpoint(checkpoint));
-        open_direct(&path, true)?.sync_all().map_err(|error| os(&path, error))?;
+    for file in [turn::File::Checkpoint(0), turn::File::Checkpoint(1), turn::File::Tree] {
+        let path = path_of(directory, file);
+        open_direct(&path, Access::Create)?.sync_all().map_err(|error| os(&path, error))?;
     }
     sync_directory(directory)?;
     write_superblock(directory, superblock, superblock_offset)?;
@@ -66,10 +68,9 @@ pub fn create_core(
 }
 
 pub(super) fn write_zeros(path: &Path, bytes: u64, progress: &mut dyn FnMut(u64)) -> Result<(), FilesError> {
-    let file = open_direct(path, true)?;
+    let file = open_direct(path, Access::Create)?;
     reserve(&file, path, bytes)?;
-    let mut zeros = AlignedBuffer::with_capacity(ZERO_WRITE_BYTES);
-    zeros.resize(ZERO_WRITE_BYTES);
+    let zeros = AlignedBuffer::zeroed(ZERO_WRITE_BYTES);
     let mut offset = 0;
     while offset < bytes {
         let step = (bytes - offset).min(ZERO_WRITE_BYTES as u64);
@@ -88,10 +89,9 @@ fn write_superblock(directory: &Path, superblock: &AlignedBuffer, offset: u64) -
         "the superblock at {start} has its file's blocks"
     );
     let path = path_of(directory, turn::File::Superblock);
-    let mut both = AlignedBuffer::with_capacity(bytes);
-    both.resize(bytes);
+    let mut both = AlignedBuffer::zeroed(bytes);
     both[start..end].copy_from_slice(superblock);
-    let file = open_direct(&path, true)?;
+    let file = open_direct(&path, Access::Create)?;
     file.write_all_at(&both, 0).map_err(|error| full_or_os(&path, bytes as u64, error))?;
     file.sync_all().map_err(|error| full_or_os(&path, bytes as u64, error))
 }

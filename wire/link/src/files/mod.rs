@@ -5,6 +5,7 @@
 //!  log-0000 …     the log's segments, all of one length, filled with zeros when the folder is made
 //!  checkpoint-0   two checkpoint files, used in turn
 //!  checkpoint-1
+//!  tree           pages of the partitions' trees
 //! ```
 //!
 //! Every file is opened with O_DIRECT: what the device has acknowledged is what later reads see, and the
@@ -13,7 +14,8 @@
 //!
 //! Every file is locked while the folder is open. Two processes cannot serve one core; and because the kernel
 //! keeps a lock for as long as it still writes what a killed process had asked for, whoever holds them all
-//! reads a log that no late write can change any more (docs/decisions/0004-log.md).
+//! reads a log that no late write can change any more (docs/decisions/0004-log.md). Who only looks, a checker
+//! beside the serving process, takes no lock, cannot write, and must expect files to change while it reads.
 #![allow(unsafe_code)]
 
 mod create;
@@ -21,14 +23,17 @@ mod create;
 pub use create::create_core;
 
 use crate::clock;
+use crate::disk::fault;
 use crate::limits::{FILES_PER_CORE_MAX, LOCK_PATIENCE, LOCK_RETRY};
-use evenkeel_wire::turn;
+use evenkeel_wire::aligned::AlignedBuffer;
+use evenkeel_wire::limits::BLOCK_BYTES;
+use evenkeel_wire::turn::{self, DiskFault};
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use thiserror::Error;
@@ -108,6 +113,7 @@ pub struct CoreFiles {
     superblock: File,
     segments: Vec<File>,
     checkpoints: [File; 2],
+    tree: File,
 }
 
 impl CoreFiles {
@@ -116,22 +122,65 @@ impl CoreFiles {
     /// # Errors
     /// [`FilesError`].
     pub fn open(directory: &Path, segments: u32) -> Result<Self, FilesError> {
+        Self::open_each(directory, segments, |path| {
+            let file = open_direct(path, Access::Change)?;
+            lock(&file, directory)?;
+            Ok(file)
+        })
+    }
+
+    /// Opens the folder for reading only, without locks: another process may be serving it.
+    ///
+    /// # Errors
+    /// [`FilesError`].
+    pub fn open_read_only(directory: &Path, segments: u32) -> Result<Self, FilesError> {
+        Self::open_each(directory, segments, |path| open_direct(path, Access::Read))
+    }
+
+    fn open_each(
+        directory: &Path,
+        segments: u32,
+        open: impl Fn(&Path) -> Result<File, FilesError>,
+    ) -> Result<Self, FilesError> {
         if segments > FILES_PER_CORE_MAX {
             return Err(FilesError::TooManySegments { segments });
         }
         check_file_system(directory)?;
-        let open = |file| {
-            let opened = open_direct(&path_of(directory, file), false)?;
-            lock(&opened, directory)?;
-            Ok(opened)
-        };
+        let open = |file| open(&path_of(directory, file));
         let superblock = open(turn::File::Superblock)?;
         let segments = (0..segments).map(|segment| open(turn::File::Segment(segment)));
         Ok(Self {
             superblock,
             segments: segments.collect::<Result<_, _>>()?,
             checkpoints: [open(turn::File::Checkpoint(0))?, open(turn::File::Checkpoint(1))?],
+            tree: open(turn::File::Tree)?,
         })
+    }
+
+    /// Reads over the buffer's filled part, and waits for it: its length says how much, and it becomes
+    /// shorter at the end of the file. The offset and the length are whole blocks.
+    ///
+    /// # Errors
+    /// What the operating system says, also when there is no such file.
+    pub fn read_at(
+        &self,
+        file: turn::File,
+        offset: u64,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<(), DiskFault> {
+        let file = self.get(file).ok_or(DiskFault::Os { errno: libc::EBADF })?;
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let got = file.read_at(&mut buffer[filled..], offset + filled as u64);
+            let got = got.map_err(|error| fault(error.raw_os_error().unwrap_or(libc::EIO)))?;
+            filled += got;
+            // A part of a block, or nothing, is the end of the file; whole blocks may be followed by more.
+            if got == 0 || !got.is_multiple_of(BLOCK_BYTES) {
+                break;
+            }
+        }
+        buffer.resize(filled);
+        Ok(())
     }
 
     /// The file, if there is one.
@@ -140,6 +189,7 @@ impl CoreFiles {
             turn::File::Superblock => Some(&self.superblock),
             turn::File::Segment(segment) => self.segments.get(segment as usize),
             turn::File::Checkpoint(checkpoint) => self.checkpoints.get(usize::from(checkpoint)),
+            turn::File::Tree => Some(&self.tree),
         }
     }
 }
@@ -150,12 +200,26 @@ fn path_of(directory: &Path, file: turn::File) -> PathBuf {
         turn::File::Superblock => "superblock".to_owned(),
         turn::File::Segment(segment) => format!("log-{segment:04}"),
         turn::File::Checkpoint(checkpoint) => format!("checkpoint-{checkpoint}"),
+        turn::File::Tree => "tree".to_owned(),
     })
 }
 
-fn open_direct(path: &Path, create: bool) -> Result<File, FilesError> {
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// To be made, and written.
+    Create,
+    /// To be read and written.
+    Change,
+    /// To be read.
+    Read,
+}
+
+fn open_direct(path: &Path, access: Access) -> Result<File, FilesError> {
+    let create = access == Access::Create;
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(create).mode(0o640).custom_flags(libc::O_DIRECT);
+    options.read(true).write(access != Access::Read).create_new(create).mode(0o640);
+    options.custom_flags(libc::O_DIRECT);
     options.open(path).map_err(|error| match error.raw_os_error() {
         Some(libc::EINVAL) => FilesError::DirectRefused { path: path.to_owned() },
         Some(libc::ENOENT) if !create => FilesError::Missing { path: path.to_owned() },
@@ -206,7 +270,8 @@ fn lock(file: &File, directory: &Path) -> Result<(), FilesError> {
 /// A file of `bytes` zeros in `directory` that has no name and goes when it is closed.
 pub(crate) fn scratch(directory: &Path, bytes: u64) -> Result<File, FilesError> {
     let path = directory.join(format!(".evenkeel-scratch-{}", std::process::id()));
-    let made = create::write_zeros(&path, bytes, &mut |_| {}).and_then(|()| open_direct(&path, false));
+    let made =
+        create::write_zeros(&path, bytes, &mut |_| {}).and_then(|()| open_direct(&path, Access::Change));
     let removed = fs::remove_file(&path).map_err(|error| os(&path, error));
     made.and_then(|file| removed.map(|()| file))
 }

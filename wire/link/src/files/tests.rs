@@ -1,9 +1,6 @@
 //! A core's folder on a real file system.
 
 use super::*;
-use evenkeel_wire::aligned::AlignedBuffer;
-use evenkeel_wire::limits::BLOCK_BYTES;
-use std::os::unix::fs::FileExt;
 
 const SEGMENT_BYTES: u64 = 3 * 1024 * 1024 + 4096;
 
@@ -35,6 +32,7 @@ fn a_new_folder_holds_zeroed_segments_and_its_superblock() {
     assert!(block.iter().all(|byte| *byte == 5));
     assert_eq!(superblock.metadata().unwrap().len(), 2 * BLOCK_BYTES as u64);
     assert!(files.get(turn::File::Segment(2)).is_none());
+    assert_eq!(files.get(turn::File::Tree).unwrap().metadata().unwrap().len(), 0);
 }
 
 #[test]
@@ -43,7 +41,7 @@ fn every_file_is_opened_without_a_cache_between() {
     let core = folder.path().join("core");
     create(&core, &mut |_| ()).unwrap();
     let files = CoreFiles::open(&core, 2).unwrap();
-    let all = [turn::File::Superblock, turn::File::Segment(0), turn::File::Checkpoint(1)];
+    let all = [turn::File::Superblock, turn::File::Segment(0), turn::File::Checkpoint(1), turn::File::Tree];
     for file in all {
         let descriptor = files.get(file).unwrap().as_raw_fd();
         let facts = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).unwrap();
@@ -79,6 +77,42 @@ fn a_folder_is_served_by_one_process_at_a_time() {
     assert!(matches!(CoreFiles::open(&core, 2), Err(FilesError::InUse { .. })));
     drop(files);
     assert!(CoreFiles::open(&core, 2).is_ok());
+}
+
+#[test]
+fn a_folder_that_is_served_can_be_read_and_not_written() {
+    let folder = folder();
+    let core = folder.path().join("core");
+    create(&core, &mut |_| ()).unwrap();
+    let serving = CoreFiles::open(&core, 2).unwrap();
+    let pages = AlignedBuffer::copy_of(&[3; 3 * BLOCK_BYTES]);
+    serving.get(turn::File::Tree).unwrap().write_all_at(&pages, 0).unwrap();
+    let reading = CoreFiles::open_read_only(&core, 2).unwrap();
+    let mut buffer = AlignedBuffer::zeroed(4 * BLOCK_BYTES);
+    buffer.resize(BLOCK_BYTES);
+    reading.read_at(turn::File::Tree, BLOCK_BYTES as u64, &mut buffer).unwrap();
+    assert_eq!(buffer[..], pages[..BLOCK_BYTES], "as much as was filled");
+    let refused = reading.get(turn::File::Tree).unwrap().write_all_at(&pages, 0).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::EBADF));
+    assert!(CoreFiles::open_read_only(&core, 3).is_err(), "there are two segments");
+}
+
+#[test]
+fn a_blocking_read_is_shorter_at_the_end_of_the_file() {
+    let folder = folder();
+    let core = folder.path().join("core");
+    create(&core, &mut |_| ()).unwrap();
+    let files = CoreFiles::open(&core, 2).unwrap();
+    files.get(turn::File::Tree).unwrap().write_all_at(&AlignedBuffer::zeroed(2 * BLOCK_BYTES), 0).unwrap();
+    for (block, expected) in [(0, 2), (1, 1), (2, 0), (9, 0)] {
+        let mut buffer = AlignedBuffer::zeroed(4 * BLOCK_BYTES);
+        files.read_at(turn::File::Tree, block * BLOCK_BYTES as u64, &mut buffer).unwrap();
+        assert_eq!(buffer.len(), expected * BLOCK_BYTES, "from block {block}");
+    }
+    let mut buffer = AlignedBuffer::zeroed(BLOCK_BYTES);
+    let fault = |outcome| matches!(outcome, Err(DiskFault::Os { .. }));
+    assert!(fault(files.read_at(turn::File::Segment(7), 0, &mut buffer)), "no such file");
+    assert!(fault(files.read_at(turn::File::Tree, 17, &mut buffer)), "no such block");
 }
 
 #[test]

@@ -1,0 +1,324 @@
+//! The pages of a core in memory and on their way there: the cache, the reads under way, and the operations
+//! that wait for them.
+//!
+//! An operation that misses a page is parked with its frame. When the page has come, the frame is executed
+//! again from its beginning, by whoever parked it. The slab is fixed: when it is full, the operation is
+//! refused.
+//!
+//! A page that fails verification is read once more, for the one who needs it: in the meantime a checkpoint
+//! may have ended, and the block may hold another page by now. What fails twice is damaged, and stays so
+//! until it is repaired.
+
+use super::cache::{Cache, PageClass};
+use super::feed::Feed;
+use super::lookup::{Pages, READ_AHEAD};
+use super::page::{PageFault, PageKind, verify};
+use super::pointer::PagePointer;
+use super::space::Space;
+use super::version::Redirects;
+use crate::limits::{FEED_READS_IN_FLIGHT_MAX, PAGE_READS_IN_FLIGHT_MAX, PARKED_OPERATIONS_MAX};
+use crate::operations::Owner;
+use crate::wal::block::LogIdentity;
+use evenkeel_wire::aligned::AlignedBuffer;
+use evenkeel_wire::frame::Header;
+use evenkeel_wire::ids::{NodeId, PartitionId};
+use evenkeel_wire::turn::{
+    DiskAction, DiskCompletion, DiskFault, DiskOperation, Effects, Endpoint, File, OperationId,
+};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Background work that reads pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FeedId {
+    /// The checkpoint's merges.
+    Checkpoint,
+    /// A snapshot on its way to a member.
+    Snapshot(PartitionId, NodeId),
+    /// The check of everything.
+    Check,
+}
+
+/// An operation that waits for pages.
+#[derive(Debug)]
+pub struct Parked {
+    /// Who sent it.
+    pub from: Endpoint,
+    /// Its frame's header.
+    pub header: Header,
+    /// Its frame's body. Give it back with [`Store::unpark`].
+    pub body: Vec<u8>,
+    waits_for: usize,
+}
+
+/// A page that background work gets, or why not.
+#[derive(Debug)]
+pub struct Delivery {
+    /// For whom.
+    pub feed: FeedId,
+    /// Which page.
+    pub pointer: PagePointer,
+    /// The page, verified.
+    pub page: Result<AlignedBuffer, PageFault>,
+}
+
+#[derive(Debug, Default)]
+struct Reading {
+    /// Places of parked operations.
+    operations: Vec<usize>,
+    feeds: Vec<FeedId>,
+}
+
+/// Pages of a core.
+#[derive(Debug)]
+pub struct Store {
+    identity: LogIdentity,
+    /// Pages in memory.
+    pub cache: Cache,
+    /// Blocks of the file.
+    pub space: Space,
+    /// Pages that stand in for damaged ones.
+    pub redirects: Redirects,
+    reading: BTreeMap<PagePointer, Reading>,
+    /// Those of them that are not asked for yet.
+    queue: VecDeque<PagePointer>,
+    under_way: BTreeMap<u64, PagePointer>,
+    reads: u64,
+    parked: Vec<Option<Parked>>,
+    free: Vec<usize>,
+    bodies: Vec<Vec<u8>>,
+    /// Failed once. A few are remembered; the others may fail again.
+    suspects: VecDeque<(PagePointer, PageFault)>,
+    damaged: BTreeMap<PagePointer, PageFault>,
+}
+
+/// Suspects that are remembered.
+const SUSPECTS_MAX: usize = 64;
+/// Bodies that are kept for the next parked operation.
+const BODIES_MAX: usize = 64;
+/// Longer ones are not.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+
+impl Store {
+    /// A store of the pages in the file whose blocks `space` knows, as of the durable `checkpoint`, with a
+    /// cache of `cache_bytes`.
+    #[must_use]
+    pub fn new(identity: LogIdentity, cache_bytes: usize, mut space: Space, checkpoint: u64) -> Self {
+        space.settle(checkpoint);
+        Self {
+            identity,
+            cache: Cache::new(cache_bytes),
+            space,
+            redirects: Redirects::default(),
+            reading: BTreeMap::new(),
+            queue: VecDeque::new(),
+            under_way: BTreeMap::new(),
+            reads: 0,
+            parked: (0..PARKED_OPERATIONS_MAX).map(|_| None).collect(),
+            free: (0..PARKED_OPERATIONS_MAX).rev().collect(),
+            bodies: Vec::new(),
+            suspects: VecDeque::new(),
+            damaged: BTreeMap::new(),
+        }
+    }
+
+    /// Where requests look for pages.
+    #[must_use]
+    pub fn pages(&self) -> Pages<'_> {
+        Pages { cache: Some(&self.cache), feed: None, redirects: Some(&self.redirects) }
+    }
+
+    /// Where background work looks for them.
+    #[must_use]
+    pub fn pages_with<'a>(&'a self, feed: &'a Feed) -> Pages<'a> {
+        Pages { feed: Some(feed), ..self.pages() }
+    }
+
+    /// What is wrong with a page, if it is damaged.
+    #[must_use]
+    pub fn damage(&self, pointer: &PagePointer) -> Option<PageFault> {
+        self.damaged.get(pointer).copied()
+    }
+
+    /// Notes that a page is damaged.
+    pub fn note_damage(&mut self, pointer: PagePointer, fault: PageFault) {
+        self.damaged.insert(pointer, fault);
+    }
+
+    /// Forgets damage: something stands in for the page.
+    pub fn repaired(&mut self, pointer: &PagePointer) {
+        self.damaged.remove(pointer);
+    }
+
+    /// How many pages are known to be damaged.
+    #[must_use]
+    pub fn damaged_pages(&self) -> usize {
+        self.damaged.len()
+    }
+
+    /// How many operations are parked.
+    #[must_use]
+    pub fn parked_operations(&self) -> usize {
+        self.parked.len() - self.free.len()
+    }
+
+    /// How many pages were read from the file.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.reads
+    }
+
+    /// Parks an operation until `pages` have come; the first is needed, the others are read for what comes
+    /// after. Returns false when the slab is full.
+    pub fn park(&mut self, from: Endpoint, header: Header, body: &[u8], pages: &[PagePointer]) -> bool {
+        let Some(place) = self.free.pop() else {
+            return false;
+        };
+        let mut kept = self.bodies.pop().unwrap_or_default();
+        kept.clear();
+        kept.extend_from_slice(body);
+        for pointer in pages {
+            self.reading(*pointer).operations.push(place);
+        }
+        self.parked[place] = Some(Parked { from, header, body: kept, waits_for: pages.len() });
+        true
+    }
+
+    /// How many pages may be asked for at once, so that they all fit the cache together.
+    #[must_use]
+    pub fn read_ahead_max(&self) -> usize {
+        (self.cache.status().capacity_bytes / (8 * super::PAGE_BYTES)).clamp(1, READ_AHEAD)
+    }
+
+    /// Reads pages that somebody will want.
+    pub fn read_ahead(&mut self, pages: &[PagePointer]) {
+        for pointer in pages {
+            self.reading(*pointer);
+        }
+    }
+
+    /// Takes what background work wants, as far as it may have reads under way.
+    pub fn serve_feed(&mut self, id: FeedId, feed: &mut Feed) {
+        while feed.under_way() < FEED_READS_IN_FLIGHT_MAX {
+            let Some(pointer) = feed.take_wanted() else {
+                return;
+            };
+            self.reading(pointer).feeds.push(id);
+        }
+    }
+
+    fn reading(&mut self, pointer: PagePointer) -> &mut Reading {
+        let queue = &mut self.queue;
+        self.reading.entry(pointer).or_insert_with(|| {
+            queue.push_back(pointer);
+            Reading::default()
+        })
+    }
+
+    /// Issues reads.
+    pub fn end_turn(&mut self, out: &mut Effects) {
+        while self.under_way.len() < PAGE_READS_IN_FLIGHT_MAX {
+            let Some(pointer) = self.queue.pop_front() else {
+                return;
+            };
+            self.reads += 1;
+            self.under_way.insert(self.reads, pointer);
+            let buffer = self.cache.take_frame(pointer.bytes());
+            let action = DiskAction::Read { offset: pointer.offset(), buffer };
+            let id = Owner::Page(self.reads).id();
+            out.disk.push(DiskOperation { id, file: File::Tree, action });
+        }
+    }
+
+    /// Takes a page that was read, or why it was not. Operations that wait for nothing more are moved to
+    /// `ready`, what background work gets to `deliveries`.
+    pub fn completed(
+        &mut self,
+        completion: DiskCompletion,
+        ready: &mut Vec<Parked>,
+        deliveries: &mut Vec<Delivery>,
+    ) {
+        let Some(pointer) = self.take_under_way(completion.id) else {
+            return;
+        };
+        let Reading { operations, feeds } = self.reading.remove(&pointer).unwrap_or_default();
+        let outcome = self.check(&pointer, completion.outcome);
+        for feed in feeds {
+            let page = match &outcome {
+                Ok((_, page)) => Ok(AlignedBuffer::copy_of(page)),
+                Err(fault) => Err(*fault),
+            };
+            deliveries.push(Delivery { feed, pointer, page });
+        }
+        match outcome {
+            // Background work alone wanted it: the cache is not for that.
+            Ok((_, page)) if operations.is_empty() && !deliveries.is_empty() => self.cache.give_back(page),
+            Ok((class, page)) => self.cache.insert(pointer, class, page),
+            Err(fault) => self.suspect(pointer, fault),
+        }
+        for place in operations {
+            let parked = self.parked[place].as_mut().expect("it waits for this page");
+            parked.waits_for -= 1;
+            if parked.waits_for == 0 {
+                ready.extend(self.parked[place].take());
+                self.free.push(place);
+            }
+        }
+    }
+
+    fn take_under_way(&mut self, id: OperationId) -> Option<PagePointer> {
+        match Owner::of(id) {
+            Owner::Page(read) => self.under_way.remove(&read),
+            Owner::Log(_) | Owner::Checkpoint(_) | Owner::Tree(_) | Owner::Recovery => None,
+        }
+    }
+
+    fn check(
+        &mut self,
+        pointer: &PagePointer,
+        outcome: Result<Option<AlignedBuffer>, DiskFault>,
+    ) -> Result<(PageClass, AlignedBuffer), PageFault> {
+        let mut page = match outcome {
+            Ok(Some(page)) => page,
+            Ok(None) => unreachable!("a read gives its buffer back"),
+            Err(fault) => {
+                // The buffer is gone with the operation: another takes its place.
+                self.cache.give_back(AlignedBuffer::zeroed(pointer.bytes()));
+                return Err(PageFault::Disk(fault));
+            }
+        };
+        match verify(&page, &self.identity, pointer) {
+            Ok(header) => {
+                let class = match header.content.kind {
+                    PageKind::Leaf => PageClass::Leaf,
+                    PageKind::Node => PageClass::Inner,
+                    PageKind::Overflow => PageClass::Overflow,
+                };
+                Ok((class, page))
+            }
+            Err(fault) => {
+                page.resize(pointer.bytes());
+                self.cache.give_back(page);
+                Err(fault)
+            }
+        }
+    }
+
+    fn suspect(&mut self, pointer: PagePointer, fault: PageFault) {
+        if let Some(place) = self.suspects.iter().position(|(suspect, _)| *suspect == pointer) {
+            self.suspects.remove(place);
+            self.damaged.insert(pointer, fault);
+            return;
+        }
+        if self.suspects.len() == SUSPECTS_MAX {
+            self.suspects.pop_front();
+        }
+        self.suspects.push_back((pointer, fault));
+    }
+
+    /// Gives the memory of an operation back that was executed again.
+    pub fn unpark(&mut self, parked: Parked) {
+        if self.bodies.len() < BODIES_MAX && parked.body.capacity() <= BODY_BYTES_MAX {
+            self.bodies.push(parked.body);
+        }
+    }
+}

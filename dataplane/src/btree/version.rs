@@ -1,0 +1,98 @@
+//! A version of a partition's tree: what a checkpoint names, and all that a reader needs to begin with.
+
+use super::pointer::{POINTER_BYTES, PagePointer};
+use bytes::{Buf, BufMut};
+use evenkeel_wire::ids::Slot;
+use std::collections::BTreeMap;
+
+/// Length of an encoded version, bytes.
+pub const VERSION_BYTES: usize = 24 + POINTER_BYTES;
+
+/// A tree as of one position of its partition's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    /// The root; none: the tree is empty.
+    pub root: Option<PagePointer>,
+    /// How many items. An estimate after a split, until the next count.
+    pub items: u64,
+    /// Bytes of keys and items.
+    pub bytes: u64,
+    /// Up to where the log is applied in it.
+    pub position: Slot,
+}
+
+impl Version {
+    /// Appends the version: items 8, bytes 8, position 8, the root's pointer (all zero: none).
+    pub fn encode(&self, out: &mut impl BufMut) {
+        out.put_u64_le(self.items);
+        out.put_u64_le(self.bytes);
+        out.put_u64_le(self.position.0);
+        match &self.root {
+            Some(root) => root.encode(out),
+            None => out.put_bytes(0, POINTER_BYTES),
+        }
+    }
+
+    /// Reads a version. None when the bytes are not one.
+    #[must_use]
+    pub fn decode(mut bytes: &[u8]) -> Option<Self> {
+        if bytes.len() < VERSION_BYTES {
+            return None;
+        }
+        let [items, size, position] = std::array::from_fn(|_| bytes.get_u64_le());
+        let root = PagePointer::decode(bytes)?;
+        let root = (root.blocks > 0).then_some(root);
+        Some(Self { root, items, bytes: size, position: Slot(position) })
+    }
+}
+
+/// Pages that were built from a peer's data in the place of damaged ones, by the block of the damaged page.
+/// The next merge writes their parents anew, and they are pages like any other.
+#[derive(Clone, Debug, Default)]
+pub struct Redirects {
+    pages: BTreeMap<u64, (PagePointer, PagePointer)>,
+}
+
+impl Redirects {
+    /// The page to read where `pointer` points.
+    #[must_use]
+    pub fn resolve(&self, pointer: &PagePointer) -> PagePointer {
+        match self.pages.get(&pointer.block) {
+            Some((damaged, instead)) if damaged == pointer => *instead,
+            Some(_) | None => *pointer,
+        }
+    }
+
+    /// From now on `instead` is read where `damaged` is pointed to.
+    pub fn add(&mut self, damaged: PagePointer, instead: PagePointer) {
+        self.pages.insert(damaged.block, (damaged, instead));
+    }
+
+    /// Forgets a page that no tree points to any more.
+    pub fn remove(&mut self, block: u64) {
+        self.pages.remove(&block);
+    }
+
+    /// Whether nothing is redirected.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_comes_back_with_and_without_a_root() {
+        let root = PagePointer { block: 0, blocks: 2, overflow: false, birth: 1, checksum: 3 };
+        for root in [Some(root), None] {
+            let version = Version { root, items: 5, bytes: 6, position: Slot(7) };
+            let mut bytes = Vec::new();
+            version.encode(&mut bytes);
+            assert_eq!((bytes.len(), Version::decode(&bytes)), (VERSION_BYTES, Some(version)));
+            assert_eq!(Version::decode(&bytes[1..]), None);
+        }
+    }
+}
