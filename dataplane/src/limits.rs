@@ -115,6 +115,12 @@ pub const CHECKPOINT_CHANGES_PER_SECOND: u64 = 4000;
 /// How much further a checkpoint goes than the log's filling up asks for, as a factor.
 pub const CHECKPOINT_ADVANCE: f64 = 1.5;
 
+/// How long a member may take to answer for a range of a damaged page, before the next one is asked.
+pub const REPAIR_PATIENCE: Duration = Duration::from_millis(1000);
+
+/// Leaves of a repair that are built in one turn.
+pub const REPAIR_LEAVES_PER_TURN: usize = 8;
+
 /// Pages that a merge reads ahead.
 pub const MERGE_READ_AHEAD: usize = 32;
 

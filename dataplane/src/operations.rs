@@ -3,6 +3,7 @@
 use evenkeel_wire::ids::Lsn;
 use evenkeel_wire::turn::OperationId;
 
+const REPAIR: u64 = 1 << 59;
 const PAGE: u64 = 1 << 60;
 const TREE: u64 = 1 << 61;
 const CHECKPOINT: u64 = 1 << 62;
@@ -17,6 +18,8 @@ pub enum Owner {
     Checkpoint(u64),
     /// A write of the tree's pages: its counter.
     Tree(u64),
+    /// A write of pages that stand in for damaged ones: its counter.
+    Repair(u64),
     /// A read of a page: its counter.
     Page(u64),
     /// Recovery, which has one operation at a time.
@@ -31,6 +34,7 @@ impl Owner {
             Self::Log(lsn) => OperationId(lsn.0),
             Self::Checkpoint(count) => OperationId(CHECKPOINT | count),
             Self::Tree(count) => OperationId(TREE | count),
+            Self::Repair(count) => OperationId(REPAIR | count),
             Self::Page(count) => OperationId(PAGE | count),
             Self::Recovery => OperationId(RECOVERY),
         }
@@ -45,6 +49,8 @@ impl Owner {
             Self::Checkpoint(id.0 & !CHECKPOINT)
         } else if id.0 & TREE != 0 {
             Self::Tree(id.0 & !TREE)
+        } else if id.0 & REPAIR != 0 {
+            Self::Repair(id.0 & !REPAIR)
         } else if id.0 & PAGE != 0 {
             Self::Page(id.0 & !PAGE)
         } else {
@@ -59,9 +65,14 @@ mod tests {
 
     #[test]
     fn ids_name_their_owner() {
-        for owner in
-            [Owner::Log(Lsn(7)), Owner::Checkpoint(7), Owner::Tree(7), Owner::Page(7), Owner::Recovery]
-        {
+        for owner in [
+            Owner::Log(Lsn(7)),
+            Owner::Checkpoint(7),
+            Owner::Tree(7),
+            Owner::Page(7),
+            Owner::Repair(7),
+            Owner::Recovery,
+        ] {
             assert_eq!(Owner::of(owner.id()), owner);
         }
     }

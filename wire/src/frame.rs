@@ -161,6 +161,10 @@ kinds! {
     SnapshotChunk = 108,
     /// The receiver has it.
     SnapshotAck = 109,
+    /// A replica with damaged pages asks for the items of their keys.
+    FetchRange = 110,
+    /// The answer to it.
+    RangeCells = 110 | ANSWER,
     /// The catalogue tells a core which replicas it must hold.
     EnsureReplicas = 112,
     /// The answer to it: those that it holds durably.

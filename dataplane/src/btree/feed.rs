@@ -13,6 +13,8 @@ pub struct Feed {
     /// Wanted or under way.
     asked: BTreeSet<u64>,
     held: BTreeMap<u64, AlignedBuffer>,
+    /// What was last found missing.
+    missing: Option<PagePointer>,
 }
 
 impl Feed {
@@ -27,6 +29,18 @@ impl Feed {
         if !self.held.contains_key(&pointer.block) && self.asked.insert(pointer.block) {
             self.wanted.push_back(pointer);
         }
+    }
+
+    /// Asks for the page without which nothing goes on.
+    pub fn need(&mut self, pointer: PagePointer) {
+        self.missing = Some(pointer);
+        self.want(pointer);
+    }
+
+    /// The page without which nothing goes on.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<PagePointer> {
+        self.missing
     }
 
     /// How many pages are held, wanted or under way.

@@ -229,13 +229,13 @@ impl NewCell<'_> {
 /// blocks with room for the header in front, and what the header must say.
 ///
 /// # Panics
-/// When there are no cells, or they do not fit a page of 64 KiB: the caller divides them.
+/// When they do not fit a page of 64 KiB: the caller divides them.
 pub fn lay_out(cells: &[NewCell<'_>], page: &mut Vec<u8>) -> Content {
-    let (first, last) = (cells.first().expect("a leaf has cells"), cells.last().expect("a leaf has cells"));
-    let prefix = common_prefix(first.key, last.key);
+    let first = cells.first().map_or(&[][..], |cell| cell.key);
+    let prefix = common_prefix(first, cells.last().map_or(&[][..], |cell| cell.key));
     page.clear();
     page.resize(PAGE_HEADER_BYTES, 0);
-    page.put_slice(&first.key[..prefix]);
+    page.put_slice(&first[..prefix]);
     let mut offset = prefix + cells.len() * OFFSET_BYTES;
     for cell in cells {
         page.put_u16_le(u16::try_from(offset).expect("a leaf's content stays below 64 KiB"));

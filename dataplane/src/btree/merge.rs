@@ -14,6 +14,7 @@ use super::cache::{Cache, PageClass};
 use super::delta::{Cell, Changes, Delta, bounds};
 use super::feed::Feed;
 use super::leaf::{CellMeta, INLINE_BYTES_MAX, LeafView, Value};
+use super::lookup::Place;
 use super::node::{Child, NODE_CHILDREN_MIN, NodeView, separator_between};
 use super::page::{Content, PAGE_HEADER_BYTES, PageKind, Stamp, level_of, seal};
 use super::pending::Pending;
@@ -28,6 +29,9 @@ use evenkeel_wire::aligned::round_up;
 use evenkeel_wire::limits::BLOCK_BYTES;
 use std::ops::Bound;
 
+/// Longest node, bytes: its entries are found by 16-bit offsets.
+const NODE_BYTES_MAX: usize = 60 * 1024;
+
 /// What a merge works on.
 #[derive(Debug)]
 pub struct Workshop<'a> {
@@ -41,6 +45,8 @@ pub struct Workshop<'a> {
     pub redirects: &'a Redirects,
     /// On their way to the file.
     pub batches: &'a mut Batches,
+    /// The pages belong to no version yet: a crash takes them.
+    pub loose: bool,
 }
 
 /// How a merge stands.
@@ -101,6 +107,8 @@ pub struct Merge {
     old: Version,
     changes: Changes,
     clip: Clip,
+    /// The new root must stand so high, and there must be one.
+    height: Option<u8>,
     /// The last change that is merged.
     merged: Option<Bytes>,
     frames: Vec<Frame>,
@@ -136,6 +144,7 @@ impl Merge {
             old,
             changes: changes.changes.clone(),
             clip,
+            height: None,
             merged: None,
             frames: Vec::new(),
             leaf: None,
@@ -148,6 +157,13 @@ impl Merge {
             page: Vec::new(),
             done: 0,
         }
+    }
+
+    /// Begins to build what is to stand in for a damaged leaf or node of the height `level`, from all cells of
+    /// its keys, `clip`.
+    #[must_use]
+    pub fn instead(cells: &Delta, clip: Clip, level: u8) -> Self {
+        Self { height: Some(level), ..Self::new(Version::default(), cells, clip) }
     }
 
     /// How many changes there are, and how many are merged.
@@ -213,7 +229,7 @@ impl Merge {
             Some(root) => {
                 let pointer = shop.redirects.resolve(&root);
                 let Some(page) = feed.page(shop.cache, &pointer) else {
-                    feed.want(pointer);
+                    feed.need(pointer);
                     return false;
                 };
                 let whole = low.is_empty() && high.is_empty();
@@ -262,7 +278,7 @@ impl Merge {
         let cut =
             start < self.clip.low || (!self.clip.high.is_empty() && (end.is_empty() || end > self.clip.high));
         let changes = self.next_change().is_some_and(|(key, _)| is_below(key, &end));
-        let redirected = shop.redirects.resolve(&pointer) != pointer;
+        let redirected = shop.redirects.within(shop.stamp.tree, &start, &end);
         let is_leaf = frame.level == 1;
         let fills_up = is_leaf && !self.pending.is_empty() && self.pending.is_small();
         if !(changes || cut || fills_up || redirected) {
@@ -279,7 +295,7 @@ impl Merge {
             self.read_ahead(shop, feed);
         }
         let Some(page) = feed.page(shop.cache, &resolved) else {
-            feed.want(resolved);
+            feed.need(resolved);
             return false;
         };
         let hot = shop.cache.contains(&resolved);
@@ -296,13 +312,26 @@ impl Merge {
         } else {
             let children = NodeView::new(page).to_children();
             let (old, new) = (Some(pointer), Vec::new());
-            let changed = redirected;
+            let changed = resolved != pointer;
             let frame =
                 Frame { level, low: separator, high: end, old, children, next: 0, ahead: 0, new, changed };
             self.frames.push(frame);
         }
         feed.done_with(&resolved);
         true
+    }
+
+    /// The leaf or node that the merge waits for as `page`.
+    #[must_use]
+    pub fn place_of(&self, page: &PagePointer, redirects: &Redirects) -> Option<Place> {
+        let Some(frame) = self.frames.last() else {
+            let unit = self.old.root.filter(|root| redirects.resolve(root) == *page)?;
+            return Some(Place { unit, level: None, low: Vec::new(), high: Vec::new() });
+        };
+        let place = frame.children.iter().position(|child| redirects.resolve(&child.pointer) == *page)?;
+        let Child { separator, pointer } = &frame.children[place];
+        let high = frame.end_of(place).to_vec();
+        Some(Place { unit: *pointer, level: Some(frame.level - 1), low: separator.clone(), high })
     }
 
     /// Asks for the leaves that will change next.
@@ -437,7 +466,7 @@ impl Merge {
         cache_as: Option<PageClass>,
     ) -> PagePointer {
         let blocks = (page.len() / BLOCK_BYTES) as u16;
-        let block = shop.space.allocate(blocks);
+        let block = if shop.loose { shop.space.allocate_loose(blocks) } else { shop.space.allocate(blocks) };
         self.written.push((block, blocks));
         let pointer = seal(page, &shop.stamp, content, block);
         shop.batches.add(block, page);
@@ -517,11 +546,25 @@ impl Merge {
     /// Builds levels above `frame`'s children until there is one root.
     fn build_root(&mut self, shop: &mut Workshop<'_>, frame: Frame) -> Option<PagePointer> {
         let (mut tops, mut level) = (frame.new, frame.level);
-        while tops.len() > 1 {
+        if let Some(height) = self.height
+            && tops.is_empty()
+        {
+            tops.push(self.write_empty_leaf(shop));
+            assert!(height < u8::MAX, "a tree has few levels");
+        }
+        while tops.len() > 1 || self.height.is_some_and(|height| level <= height) {
             tops = self.write_nodes(shop, tops, level);
             level += 1;
         }
         tops.pop().map(|top| top.pointer)
+    }
+
+    fn write_empty_leaf(&mut self, shop: &mut Workshop<'_>) -> Child {
+        let mut page = std::mem::take(&mut self.page);
+        let content = leaf::lay_out(&[], &mut page);
+        let pointer = self.write_page(shop, &mut page, &content, None);
+        self.page = page;
+        Child { separator: self.clip.low.clone(), pointer }
     }
 
     /// Writes nodes over `children`, evenly filled.
@@ -529,7 +572,9 @@ impl Merge {
         if children.is_empty() {
             return Vec::new();
         }
-        let limit = PAGE_BYTES - PAGE_HEADER_BYTES;
+        let top = self.height == Some(level);
+        // What stands in for a node is one node, be it longer than others.
+        let limit = if top { NODE_BYTES_MAX } else { PAGE_BYTES - PAGE_HEADER_BYTES };
         let total: usize = children.iter().map(Child::bytes).sum();
         let even = total.div_ceil(total.div_ceil(limit)).min(limit);
         let mut page = std::mem::take(&mut self.page);

@@ -121,6 +121,17 @@ impl Store {
         }
     }
 
+    /// Whose pages they are.
+    #[must_use]
+    pub fn identity(&self) -> LogIdentity {
+        self.identity
+    }
+
+    /// What a merge works with.
+    pub fn workshop(&mut self) -> (&mut Space, &mut Cache, &Redirects) {
+        (&mut self.space, &mut self.cache, &self.redirects)
+    }
+
     /// Where requests look for pages.
     #[must_use]
     pub fn pages(&self) -> Pages<'_> {
@@ -202,6 +213,10 @@ impl Store {
             let Some(pointer) = feed.take_wanted() else {
                 return;
             };
+            if self.damaged.contains_key(&pointer) {
+                feed.failed(&pointer);
+                continue;
+            }
             self.reading(pointer).feeds.push(id);
         }
     }
@@ -268,7 +283,9 @@ impl Store {
     fn take_under_way(&mut self, id: OperationId) -> Option<PagePointer> {
         match Owner::of(id) {
             Owner::Page(read) => self.under_way.remove(&read),
-            Owner::Log(_) | Owner::Checkpoint(_) | Owner::Tree(_) | Owner::Recovery => None,
+            Owner::Log(_) | Owner::Checkpoint(_) | Owner::Tree(_) | Owner::Repair(_) | Owner::Recovery => {
+                None
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::pointer::{POINTER_BYTES, PagePointer};
 use bytes::{Buf, BufMut};
-use evenkeel_wire::ids::Slot;
+use evenkeel_wire::ids::{PartitionId, Slot};
 use std::collections::BTreeMap;
 
 /// Length of an encoded version, bytes.
@@ -50,7 +50,16 @@ impl Version {
 /// The next merge writes their parents anew, and they are pages like any other.
 #[derive(Clone, Debug, Default)]
 pub struct Redirects {
-    pages: BTreeMap<u64, (PagePointer, PagePointer)>,
+    pages: BTreeMap<u64, Redirect>,
+}
+
+#[derive(Clone, Debug)]
+struct Redirect {
+    damaged: PagePointer,
+    instead: PagePointer,
+    tree: PartitionId,
+    /// The first key of both.
+    low: Vec<u8>,
 }
 
 impl Redirects {
@@ -58,25 +67,27 @@ impl Redirects {
     #[must_use]
     pub fn resolve(&self, pointer: &PagePointer) -> PagePointer {
         match self.pages.get(&pointer.block) {
-            Some((damaged, instead)) if damaged == pointer => *instead,
+            Some(redirect) if redirect.damaged == *pointer => redirect.instead,
             Some(_) | None => *pointer,
         }
     }
 
-    /// From now on `instead` is read where `damaged` is pointed to.
-    pub fn add(&mut self, damaged: PagePointer, instead: PagePointer) {
-        self.pages.insert(damaged.block, (damaged, instead));
+    /// From now on `instead` is read where the tree of a partition points to `damaged`, whose keys begin with
+    /// `low`.
+    pub fn add(&mut self, tree: PartitionId, low: Vec<u8>, damaged: PagePointer, instead: PagePointer) {
+        self.pages.insert(damaged.block, Redirect { damaged, instead, tree, low });
+    }
+
+    /// Whether a page of a tree is redirected whose keys begin at or after `start`, and before `end`.
+    #[must_use]
+    pub fn within(&self, tree: PartitionId, start: &[u8], end: &[u8]) -> bool {
+        let is_within = |low: &[u8]| low >= start && (end.is_empty() || low < end);
+        self.pages.values().any(|redirect| redirect.tree == tree && is_within(&redirect.low))
     }
 
     /// Forgets a page that no tree points to any more.
     pub fn remove(&mut self, block: u64) {
         self.pages.remove(&block);
-    }
-
-    /// Whether nothing is redirected.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.pages.is_empty()
     }
 }
 

@@ -18,10 +18,12 @@ use crate::btree::batch::Batches;
 use crate::btree::delta::Delta;
 use crate::btree::feed::Feed;
 use crate::btree::lookup::Pages;
+use crate::btree::lookup::Place;
 use crate::btree::merge::{Clip, Merge, Merged, Progress as MergeProgress, Workshop};
-use crate::btree::page::Stamp;
+use crate::btree::page::{PageFault, Stamp};
+use crate::btree::pointer::PagePointer;
 use crate::btree::store::{FeedId, Store};
-use crate::btree::version::Version;
+use crate::btree::version::{Redirects, Version};
 use crate::limits::{
     CHECKPOINT_ADVANCE, CHECKPOINT_CHANGES_PER_SECOND, CHECKPOINT_LEAVES_PER_TURN, CHUNK_BYTES,
     SEGMENTS_RESERVED,
@@ -257,9 +259,7 @@ impl Checkpointer {
 
     /// Merges on, as far as the pace allows.
     fn merge_trees(&mut self, now: Boot, running: &mut Running, log: &Writer, store: &mut Store) {
-        if store.redirects.is_empty() {
-            running.take_over_unchanged();
-        }
+        running.take_over_unchanged(&store.redirects);
         let Some(place) = running.parts.iter().position(|part| part.version.is_none()) else {
             if self.batches.is_idle() {
                 running.end_trees(store);
@@ -281,7 +281,7 @@ impl Checkpointer {
             position,
         };
         let Store { space, cache, redirects, .. } = store;
-        let mut shop = Workshop { stamp, space, cache, redirects, batches: &mut self.batches };
+        let mut shop = Workshop { stamp, space, cache, redirects, batches: &mut self.batches, loose: false };
         let frozen = part.state.tree.frozen();
         let merge = running.merge.get_or_insert_with(|| {
             Box::new(Merge::new(old, frozen.unwrap_or(&Delta::default()), Clip::default()))
@@ -334,6 +334,17 @@ impl Checkpointer {
         running.busy = true;
         self.operations += 1;
         out.disk.push(DiskOperation { id: Owner::Checkpoint(self.operations).id(), file, action });
+    }
+
+    /// A damaged page for which the merge waits: of which partition, where it stands, and what is wrong.
+    #[must_use]
+    pub fn damage(&self, store: &Store) -> Option<(PartitionId, PagePointer, Place, PageFault)> {
+        let running = self.running.as_ref()?;
+        let part = running.parts.iter().find(|part| part.version.is_none())?;
+        let page = self.feed.waits_for()?;
+        let fault = store.damage(&page)?;
+        let place = running.merge.as_ref()?.place_of(&page, &store.redirects)?;
+        Some((part.group.partition, page, place, fault))
     }
 
     /// Takes the completion of a write of pages.
@@ -429,12 +440,13 @@ impl Running {
     }
 
     /// Takes over the trees in which nothing changed.
-    fn take_over_unchanged(&mut self) {
+    fn take_over_unchanged(&mut self, redirects: &Redirects) {
         if self.merge.is_some() {
             return;
         }
         for part in self.parts.iter_mut().filter(|part| part.version.is_none()) {
-            if part.state.tree.frozen().is_none_or(Delta::is_empty) {
+            let redirected = redirects.within(part.group.partition, b"", b"");
+            if part.state.tree.frozen().is_none_or(Delta::is_empty) && !redirected {
                 let position = part.state.slot();
                 part.version = Some(Version { position, ..*part.state.tree.version() });
             }

@@ -5,12 +5,14 @@
 //! * [`requests`]: routers' requests. [`peers`]: other cores' frames; [`messages`] their bodies.
 //! * [`heartbeats`]: leases, one frame per pair of cores. [`snapshots`]: partitions' states on their way to
 //!   peers.
+//! * [`repair`]: damaged pages, built anew from what peers hold.
 //! * [`publish`]: what MemDS is told. [`status`]: what people are told.
 
 pub mod heartbeats;
 pub mod messages;
 pub mod peers;
 pub mod publish;
+pub mod repair;
 pub mod requests;
 pub mod serving;
 pub mod snapshots;

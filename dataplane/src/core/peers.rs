@@ -3,6 +3,7 @@
 use super::messages;
 use super::serving::{Ensured, Serving};
 use crate::group::answer_error;
+use crate::partition::Stop;
 use crate::partition::pending::Asker;
 use crate::paxos::Message;
 use crate::planted::{self, Planted};
@@ -15,7 +16,7 @@ use evenkeel_wire::handshake::{Peer, PeerRole};
 use evenkeel_wire::ids::{Lsn, PartitionId, Slot};
 use evenkeel_wire::message::catalog::{EnsureReplicas, EnsureReplicasAnswer};
 use evenkeel_wire::message::peer::{
-    Heartbeat, HeartbeatAnswer, Rejected, Rejection, SnapshotAck, SnapshotChunk,
+    FetchRange, Heartbeat, HeartbeatAnswer, RangeCells, Rejected, Rejection, SnapshotAck, SnapshotChunk,
 };
 use evenkeel_wire::message::routing::PublishAnswer;
 use evenkeel_wire::message::{access, to_owned};
@@ -56,6 +57,15 @@ impl Serving {
             }),
             Kind::SnapshotAck => access::<SnapshotAck>(body).map(|ack| {
                 self.on_snapshot_ack(now.boot, peer, header.partition, &to_owned::<SnapshotAck>(ack));
+            }),
+            Kind::FetchRange => access::<FetchRange>(body).map(|fetch| {
+                if let Err(Stop::Wait(miss)) = self.on_fetch_range(from, peer, header, fetch, out) {
+                    // Without room to wait, or with damage here, the asker asks another member.
+                    let _ = self.park(from, header, body, miss);
+                }
+            }),
+            Kind::RangeCells => access::<RangeCells<'static>>(body).map(|cells| {
+                self.on_range_cells(now.boot, peer, cells, out);
             }),
             Kind::EnsureReplicas if peer.role != PeerRole::Storage => {
                 self.refuse_kind(from, header, out);

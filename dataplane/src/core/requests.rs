@@ -87,9 +87,16 @@ impl Serving {
     }
 
     /// Parks a request until the pages that it misses have come.
-    fn park(&mut self, from: Endpoint, header: Header, body: &[u8], mut miss: Miss) -> Result<(), Problem> {
+    pub(super) fn park(
+        &mut self,
+        from: Endpoint,
+        header: Header,
+        body: &[u8],
+        mut miss: Miss,
+    ) -> Result<(), Problem> {
         let needed = miss.pages[0];
         if let Some(fault) = self.store.damage(&needed) {
+            self.found_damage(header.partition, needed, *miss.place, fault);
             let message = format!(
                 "a page of {} is damaged ({fault}) and is being repaired from its peers; try again in a moment",
                 header.partition

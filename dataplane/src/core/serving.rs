@@ -7,6 +7,7 @@
 use super::heartbeats::Heartbeats;
 use super::messages;
 use super::publish::Publisher;
+use super::repair::Repairs;
 use super::snapshots::Snapshots;
 use crate::btree::feed::Feed;
 use crate::btree::lookup::Pages;
@@ -59,6 +60,7 @@ pub struct Serving {
     pub(crate) peers: AHashMap<Endpoint, Peer>,
     pub(super) heartbeats: Heartbeats,
     pub(super) snapshots: Snapshots,
+    pub(super) repairs: Repairs,
     pub(crate) catalog: Catalog,
     pub(super) publisher: Publisher,
     /// What the catalogue's orders led to, to be answered once it is durable.
@@ -127,6 +129,7 @@ impl Serving {
             peers: AHashMap::new(),
             heartbeats: Heartbeats::new(now.boot),
             snapshots: Snapshots::default(),
+            repairs: Repairs::default(),
             catalog: Catalog::default(),
             publisher: Publisher::new(now.boot),
             ensured: VecDeque::new(),
@@ -243,6 +246,7 @@ impl Serving {
                 }
             }
             Owner::Tree(_) => self.checkpointer.completed_pages(now.boot, completion)?,
+            Owner::Repair(_) => self.repair_written(now.boot, completion)?,
             Owner::Page(_) => self.page_came(now, completion, out),
             Owner::Recovery => {}
         }
@@ -269,7 +273,11 @@ impl Serving {
             };
             match page {
                 Ok(page) => feed.arrived(&pointer, page),
-                Err(_) => feed.failed(&pointer),
+                Err(fault) => {
+                    // Background work reads versions that nothing replaces under its hands: this is damage.
+                    feed.failed(&pointer);
+                    self.store.note_damage(pointer, fault);
+                }
             }
         }
         for parked in ready {
@@ -351,9 +359,13 @@ impl Serving {
         self.publish(now.boot, out);
         self.tend_catalog(now, out);
         self.end_groups(now, out);
+        self.advance_repairs(now.boot, out);
         self.begin_checkpoint(now.boot);
         self.log.end_turn(now.boot, out);
         self.checkpointer.end_turn(now.boot, &self.log, &mut self.store, out);
+        if let Some((partition, page, place, fault)) = self.checkpointer.damage(&self.store) {
+            self.found_damage(partition, page, place, fault);
+        }
         self.store.end_turn(out);
         if planted::active(Planted::AcknowledgeBeforeDurable) {
             self.settle(now, out);
@@ -455,6 +467,10 @@ impl Serving {
 
     pub(super) fn wake_at(&self) -> Boot {
         let touched = if self.touched.is_empty() { Boot::NEVER } else { self.notice_at };
-        self.tick_at.min(self.log.wake_at()).min(touched).min(self.checkpointer.wake_at())
+        self.tick_at
+            .min(self.log.wake_at())
+            .min(touched)
+            .min(self.checkpointer.wake_at())
+            .min(self.repairs_wake_at())
     }
 }

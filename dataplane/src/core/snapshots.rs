@@ -8,6 +8,7 @@
 use super::messages;
 use super::serving::Serving;
 use crate::btree::feed::Feed;
+use crate::btree::lookup::Miss;
 use crate::btree::space::PinId;
 use crate::btree::store::{FeedId, Store};
 use crate::checkpoint::image::{ImageSink, ImageSource};
@@ -51,6 +52,8 @@ struct Outgoing {
     pin: PinId,
     /// The chunk that is being gathered.
     gathered: Vec<u8>,
+    /// What it waits for.
+    missing: Option<Miss>,
     complete: bool,
     /// Chunks that are not acknowledged; the first has the index `acknowledged`.
     unacknowledged: VecDeque<Vec<u8>>,
@@ -103,9 +106,10 @@ impl Outgoing {
             match self.source.fill(store.pages_with(&self.feed), &mut self.gathered) {
                 Ok(complete) => self.complete = complete,
                 Err(miss) => {
-                    for pointer in miss.pages {
-                        self.feed.want(pointer);
+                    for pointer in &miss.pages {
+                        self.feed.want(*pointer);
                     }
+                    self.missing = Some(miss);
                     return None;
                 }
             }
@@ -139,6 +143,7 @@ impl Serving {
             feed: Feed::default(),
             pin: self.store.space.pin(self.store.space.durable_checkpoint()),
             gathered: Vec::new(),
+            missing: None,
             complete: false,
             unacknowledged: VecDeque::new(),
             acknowledged: 0,
@@ -150,7 +155,7 @@ impl Serving {
 
     /// Sends chunks, repeats what was lost, and forgets what has stalled.
     pub(super) fn advance_snapshots(&mut self, now: Boot, out: &mut Effects) {
-        let mut ended = Vec::new();
+        let (mut ended, mut damaged) = (Vec::new(), Vec::new());
         for ((partition, to), outgoing) in &mut self.snapshots.outgoing {
             let silent = now.since(outgoing.progress_at);
             let Some(group) = self.groups.get(partition) else {
@@ -186,7 +191,15 @@ impl Serving {
                     Header { kind: Kind::SnapshotChunk, ..messages::header(*partition, config.epoch) };
                 out.send(Endpoint::Outgoing(address), header, &chunk);
             }
+            if let Some(miss) = outgoing.missing.take()
+                && let Some(fault) = self.store.damage(&miss.pages[0])
+            {
+                damaged.push((*partition, miss, fault));
+            }
             self.store.serve_feed(FeedId::Snapshot(*partition, *to), &mut outgoing.feed);
+        }
+        for (partition, miss, fault) in damaged {
+            self.found_damage(partition, miss.pages[0], *miss.place, fault);
         }
         for key in ended {
             self.end_snapshot(key);

@@ -32,6 +32,7 @@ bodies! {
     Rejoin => Rejoin;
     RejoinAnswer => RejoinAnswer;
     SnapshotAck => SnapshotAck;
+    FetchRange => FetchRange;
 }
 
 /// The end of a replica's log: which log is better is decided by (ballot, slot).
@@ -300,4 +301,36 @@ pub struct SnapshotAck {
     pub transfer: u64,
     /// The next piece that the receiver expects.
     pub next: u32,
+}
+
+/// A replica with damaged pages asks a member for the items of their keys.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub struct FetchRange {
+    /// Repeated in the answer.
+    pub number: u64,
+    /// First key.
+    pub lower: Vec<u8>,
+    /// First key beyond; empty: no end.
+    pub upper: Vec<u8>,
+    /// The member must have applied this slot: the asker's tree is of it.
+    pub at_least: Slot,
+}
+
+/// Items of a range, as far as they go into one frame. What was written after the slot that the asker named is
+/// left out: the asker has it in its log.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub struct RangeCells<'a> {
+    /// As in the question.
+    pub number: u64,
+    /// Up to where the member has applied its log; below `at_least`: it cannot answer yet.
+    pub position: Slot,
+    /// Cells, as records of a checkpoint.
+    #[rkyv(with = AsOwned)]
+    pub records: Cow<'a, [u8]>,
+    /// The key to go on from.
+    pub resume: Option<Vec<u8>>,
+}
+
+impl Body for RangeCells<'_> {
+    const KIND: Kind = Kind::RangeCells;
 }

@@ -16,8 +16,8 @@ use evenkeel_wire::message::catalog::{
     ListTablesAnswer, TableAnswer,
 };
 use evenkeel_wire::message::peer::{
-    Accept, Accepted, Fetch, Fetched, HandOver, Heartbeat, HeartbeatAnswer, Prepare, Promise, Refuse,
-    Rejected, Rejoin, RejoinAnswer, SnapshotAck, SnapshotChunk, Suspect, SuspectAnswer,
+    Accept, Accepted, Fetch, FetchRange, Fetched, HandOver, Heartbeat, HeartbeatAnswer, Prepare, Promise,
+    RangeCells, Refuse, Rejected, Rejoin, RejoinAnswer, SnapshotAck, SnapshotChunk, Suspect, SuspectAnswer,
 };
 use evenkeel_wire::message::request::{
     Delete, Get, GetAnswer, PageAnswer, Put, Query, Scan, Update, WriteAnswer,
@@ -162,6 +162,8 @@ fn decoder(kind: Kind) -> (Family, fn(&[u8]) -> bool) {
         Kind::RejoinAnswer => (Family::Peer, body::<RejoinAnswer>),
         Kind::SnapshotChunk => (Family::Peer, body::<SnapshotChunk<'static>>),
         Kind::SnapshotAck => (Family::Peer, body::<SnapshotAck>),
+        Kind::FetchRange => (Family::Peer, body::<FetchRange>),
+        Kind::RangeCells => (Family::Peer, body::<RangeCells<'static>>),
     }
 }
 

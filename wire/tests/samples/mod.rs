@@ -118,6 +118,8 @@ pub(crate) fn samples(kind: Kind) -> Vec<Sample> {
         Kind::RejoinAnswer => replication::rejoin_answers(),
         Kind::SnapshotChunk => replication::snapshot_chunks(),
         Kind::SnapshotAck => replication::snapshot_acks(),
+        Kind::FetchRange => replication::fetch_ranges(),
+        Kind::RangeCells => replication::range_cells(),
     }
 }
 

@@ -3,8 +3,8 @@
 use super::{Sample, ballot, every, hash, lower, number, partition, point, sample, slot};
 use evenkeel_wire::ids::Epoch;
 use evenkeel_wire::message::peer::{
-    Accept, Accepted, Fetch, Fetched, HandOver, Heartbeat, HeartbeatAnswer, HeartbeatException,
-    HeartbeatGroup, LogEnd, Prepare, Promise, Refuse, Rejected, Rejection, Rejoin, RejoinAnswer,
+    Accept, Accepted, Fetch, FetchRange, Fetched, HandOver, Heartbeat, HeartbeatAnswer, HeartbeatException,
+    HeartbeatGroup, LogEnd, Prepare, Promise, RangeCells, Refuse, Rejected, Rejection, Rejoin, RejoinAnswer,
     Relinquished, SnapshotAck, SnapshotChunk, Suspect, SuspectAnswer,
 };
 use std::borrow::Cow;
@@ -115,4 +115,19 @@ pub(super) fn snapshot_chunks() -> Vec<Sample> {
 
 pub(super) fn snapshot_acks() -> Vec<Sample> {
     vec![sample("peer.snapshot_ack", SnapshotAck { transfer: number(0x11), next: 0x2122_2324 })]
+}
+
+pub(super) fn fetch_ranges() -> Vec<Sample> {
+    let (lower, upper) = (b"lower".to_vec(), b"upper".to_vec());
+    let fetch = FetchRange { number: number(0x11), lower, upper, at_least: slot(0x21) };
+    vec![sample("peer.fetch_range", fetch)]
+}
+
+pub(super) fn range_cells() -> Vec<Sample> {
+    let records = Cow::Borrowed(&b"records, as in a checkpoint"[..]);
+    let resume = Some(b"resume".to_vec());
+    vec![sample(
+        "peer.range_cells",
+        RangeCells { number: number(0x11), position: slot(0x21), records, resume },
+    )]
 }

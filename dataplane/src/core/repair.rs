@@ -1,0 +1,388 @@
+//! Damaged pages are built anew from what a member of the group holds, without an operator.
+//!
+//! 1. Whoever needs a page that fails verification twice says which leaf or node it is, and between which keys
+//!    it stands.
+//! 2. A member is asked for the items of these keys, a frame at a time. It must have applied at least what the
+//!    tree here holds. Of its answer counts what was last written at or before the tree's position; the rest is
+//!    in the changes since, which are in memory here.
+//! 3. When this replica has itself applied as much as the member had, pages are built from the items and
+//!    written. Until then a key that the member has changed might be missing.
+//! 4. From then on they are read wherever the damaged page is pointed to, and the next checkpoint writes their
+//!    parents anew. Until it is durable a crash takes them, and the damage is found again.
+//!
+//! One page is repaired at a time. Requests that need it are refused meanwhile, with an error that says so and
+//! can be retried.
+
+use super::messages;
+use super::serving::Serving;
+use crate::btree::batch::Batches;
+use crate::btree::delta::Delta;
+use crate::btree::feed::Feed;
+use crate::btree::lookup::Place;
+use crate::btree::merge::{Clip, Merge, Progress, Workshop};
+use crate::btree::page::{PageFault, Stamp};
+use crate::btree::pointer::PagePointer;
+use crate::checkpoint::image::{CellBatch, ImageRecord};
+use crate::limits::{REPAIR_LEAVES_PER_TURN, REPAIR_PATIENCE};
+use crate::operations::Owner;
+use crate::partition::Stop;
+use bytes::Bytes;
+use evenkeel_wire::frame::{Header, Kind};
+use evenkeel_wire::handshake::Peer;
+use evenkeel_wire::ids::{NodeId, PartitionId, Slot};
+use evenkeel_wire::message::peer::{ArchivedFetchRange, ArchivedRangeCells, FetchRange, RangeCells};
+use evenkeel_wire::message::to_owned;
+use evenkeel_wire::turn::{Boot, DiskCompletion, DiskFault, DiskOperation, Effects, Endpoint, File, Halt};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// Damaged leaves and nodes, and the one that is being repaired.
+#[derive(Debug, Default)]
+pub(super) struct Repairs {
+    /// By the pointer of their parents.
+    waiting: BTreeMap<PagePointer, Damage>,
+    running: Option<Repair>,
+    batches: Batches,
+    operations: u64,
+    questions: u64,
+    retry_at: Boot,
+    /// How many were found since the start, and how many of them are repaired.
+    pub(super) found: u64,
+    pub(super) repaired: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Damage {
+    partition: PartitionId,
+    /// The page that fails: the leaf or node itself, or a run of its.
+    page: PagePointer,
+    place: Place,
+}
+
+#[derive(Debug)]
+struct Repair {
+    damage: Damage,
+    /// The position of the tree: what was written later is in memory.
+    position: Slot,
+    /// Who is asked, and since when.
+    member: NodeId,
+    asked_at: Boot,
+    number: u64,
+    /// The key to go on from.
+    from: Vec<u8>,
+    cells: Delta,
+    /// As much must be applied here.
+    applied: Slot,
+    complete: bool,
+    merge: Option<Box<Merge>>,
+}
+
+impl Serving {
+    /// A page that somebody needs is damaged. Says so, once, and has it repaired.
+    pub(super) fn found_damage(
+        &mut self,
+        partition: PartitionId,
+        page: PagePointer,
+        place: Place,
+        fault: PageFault,
+    ) {
+        let known = self.repairs.waiting.contains_key(&place.unit)
+            || self.repairs.running.as_ref().is_some_and(|repair| repair.damage.place.unit == place.unit);
+        if known {
+            return;
+        }
+        self.repairs.found += 1;
+        tracing::error!(
+            node = %self.config.node,
+            core = %self.config.core,
+            "a page of {partition} at block {} is damaged: {fault}; keys {} to {} are fetched from the other members",
+            page.block,
+            Hex(&place.low),
+            Hex(&place.high),
+        );
+        self.repairs.waiting.insert(place.unit, Damage { partition, page, place });
+    }
+
+    /// Goes on with the repair that runs, or begins one.
+    pub(super) fn advance_repairs(&mut self, now: Boot, out: &mut Effects) {
+        if self.repairs.running.is_none() {
+            self.begin_repair(now, out);
+        }
+        let Some(repair) = &self.repairs.running else {
+            return;
+        };
+        let partition = repair.damage.partition;
+        let Some(group) = self.groups.get(&partition) else {
+            self.give_repair_up();
+            return;
+        };
+        if !repair.complete {
+            if now.since(repair.asked_at) >= REPAIR_PATIENCE {
+                self.ask_next_member(now, out);
+            }
+        } else if group.state().slot() >= repair.applied {
+            self.build_repair(now, out);
+        }
+    }
+
+    /// Whether a repair has something to do although nothing happens.
+    pub(super) fn repairs_wake_at(&self) -> Boot {
+        match &self.repairs.running {
+            Some(repair) if !repair.complete => repair.asked_at.after(REPAIR_PATIENCE),
+            Some(_) => Boot::NEVER,
+            None if self.repairs.waiting.is_empty() => Boot::NEVER,
+            None => self.repairs.retry_at,
+        }
+    }
+
+    fn begin_repair(&mut self, now: Boot, out: &mut Effects) {
+        if now < self.repairs.retry_at {
+            return;
+        }
+        let Some((_, damage)) = self.repairs.waiting.pop_first() else {
+            return;
+        };
+        let Some(group) = self.groups.get(&damage.partition) else {
+            return;
+        };
+        let position = group.state().tree.version().position;
+        let from = damage.place.low.clone();
+        self.repairs.running = Some(Repair {
+            damage,
+            position,
+            member: self.config.node,
+            asked_at: now,
+            number: 0,
+            from,
+            cells: Delta::default(),
+            applied: Slot::ZERO,
+            complete: false,
+            merge: None,
+        });
+        self.ask_next_member(now, out);
+    }
+
+    /// Asks the member behind the one that was asked last.
+    fn ask_next_member(&mut self, now: Boot, out: &mut Effects) {
+        let Some(repair) = &mut self.repairs.running else {
+            return;
+        };
+        let Some(group) = self.groups.get(&repair.damage.partition) else {
+            return;
+        };
+        let others: Vec<NodeId> = group.replica.others().map(|member| member.node).collect();
+        repair.asked_at = now;
+        let Some(first) = others.first() else {
+            // Nobody else has it. The damage stays, and is found again by who needs the page.
+            let damage = repair.damage.clone();
+            self.repairs.running = None;
+            self.repairs.retry_at = now.after(REPAIR_PATIENCE);
+            self.repairs.waiting.insert(damage.place.unit, damage);
+            return;
+        };
+        let last = repair.member;
+        repair.member = others.iter().find(|member| **member > last).copied().unwrap_or(*first);
+        // Another member begins anew: what the last one sent is of another position.
+        repair.from.clone_from(&repair.damage.place.low);
+        repair.cells = Delta::default();
+        repair.applied = Slot::ZERO;
+        self.ask_for_range(out);
+    }
+
+    fn ask_for_range(&mut self, out: &mut Effects) {
+        self.repairs.questions += 1;
+        let number = self.repairs.questions;
+        let Some(repair) = &mut self.repairs.running else {
+            return;
+        };
+        repair.number = number;
+        let (lower, upper) = (repair.from.clone(), repair.damage.place.high.clone());
+        let (partition, member) = (repair.damage.partition, repair.member);
+        let fetch = FetchRange { number, lower, upper, at_least: repair.position };
+        if let Some((endpoint, epoch)) = self.member_endpoint(partition, member) {
+            let header = Header { kind: Kind::FetchRange, ..messages::header(partition, epoch) };
+            out.send(endpoint, header, &fetch);
+        }
+    }
+
+    /// A member asks for a range.
+    pub(super) fn on_fetch_range(
+        &mut self,
+        from: Endpoint,
+        peer: Peer,
+        header: Header,
+        fetch: &ArchivedFetchRange,
+        out: &mut Effects,
+    ) -> Result<(), Stop> {
+        if !self.speaks_for(peer, header) {
+            return Ok(());
+        }
+        let fetch = to_owned::<FetchRange>(fetch);
+        let group = &self.groups[&header.partition];
+        let position = group.state().slot();
+        let mut batch = CellBatch::default();
+        // One that is being refilled has a position, and not all that belongs to it.
+        let can_answer = position >= fetch.at_least && !group.replica.is_refilling();
+        if can_answer {
+            let mut walk = group.state().tree.walk(self.store.pages(), &fetch.lower, &fetch.upper, true);
+            loop {
+                match walk.next() {
+                    Ok(Some(_)) if batch.is_full() => {
+                        batch.resume = Some(walk.key().to_vec());
+                        break;
+                    }
+                    Ok(Some(found)) if found.meta.slot <= fetch.at_least => batch.add(walk.key(), &found),
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(miss) if batch.cells == 0 => return Err(miss.into()),
+                    Err(_) => {
+                        batch.resume = Some(batch.behind_last());
+                        break;
+                    }
+                }
+            }
+        }
+        let answer = RangeCells {
+            number: fetch.number,
+            position: if can_answer { position } else { Slot::ZERO },
+            records: Cow::Borrowed(&batch.records),
+            resume: batch.resume,
+        };
+        let header =
+            Header::new(Kind::RangeCells, header.request).to_partition(header.partition, header.epoch);
+        out.send(from, header, &answer);
+        Ok(())
+    }
+
+    /// A member answers.
+    pub(super) fn on_range_cells(
+        &mut self,
+        now: Boot,
+        peer: Peer,
+        cells: &ArchivedRangeCells<'static>,
+        out: &mut Effects,
+    ) {
+        let Some(repair) = &mut self.repairs.running else {
+            return;
+        };
+        let position = Slot::from(&cells.position);
+        let awaited = cells.number == repair.number && peer.node == repair.member && !repair.complete;
+        if !awaited || position < repair.position {
+            return;
+        }
+        let mut records = Bytes::copy_from_slice(&cells.records);
+        while !records.is_empty() {
+            match ImageRecord::take(&mut records) {
+                Ok(ImageRecord::Cell { key, cell }) if cell.slot <= repair.position => {
+                    repair.cells.set(key, Some(cell));
+                }
+                // Another member is asked when nothing comes of this one.
+                Ok(_) | Err(_) => return,
+            }
+        }
+        repair.applied = repair.applied.max(position);
+        match cells.resume.as_ref() {
+            Some(resume) => {
+                repair.from = resume.to_vec();
+                repair.asked_at = now;
+                self.ask_for_range(out);
+            }
+            None => repair.complete = true,
+        }
+    }
+
+    /// Builds pages from the items, and puts them in the place of the damaged one when they are written.
+    fn build_repair(&mut self, now: Boot, out: &mut Effects) {
+        let Some(repair) = &mut self.repairs.running else {
+            return;
+        };
+        let Damage { partition, place, page } = repair.damage.clone();
+        let group = &self.groups[&partition];
+        let stamp = Stamp {
+            identity: self.store.identity(),
+            tree: partition,
+            epoch: group.replica.epoch(),
+            checkpoint: self.store.space.durable_checkpoint() + 1,
+            position: repair.position,
+        };
+        let cells = &repair.cells;
+        let merge = repair.merge.get_or_insert_with(|| {
+            let clip = Clip { low: place.low.clone(), high: place.high.clone() };
+            Box::new(Merge::instead(cells, clip, place.level.unwrap_or(0)))
+        });
+        let (space, cache, redirects) = self.store.workshop();
+        let batches = &mut self.repairs.batches;
+        let mut shop = Workshop { stamp, space, cache, redirects, batches, loose: true };
+        // It reads nothing: what it builds begins with an empty tree.
+        let progress = merge.advance(&mut shop, &mut Feed::default(), REPAIR_LEAVES_PER_TURN);
+        while let Some(action) = self.repairs.batches.next_write(progress == Progress::Done) {
+            self.repairs.operations += 1;
+            let id = Owner::Repair(self.repairs.operations).id();
+            out.disk.push(DiskOperation { id, file: File::Tree, action });
+        }
+        if progress == Progress::Done && self.repairs.batches.is_idle() {
+            self.end_repair(now, partition, page, &place);
+        }
+    }
+
+    fn end_repair(&mut self, now: Boot, partition: PartitionId, page: PagePointer, place: &Place) {
+        let repair = self.repairs.running.take().expect("it was just advanced");
+        let merged = repair.merge.expect("it was just advanced").finish();
+        let instead = merged.version.root.expect("what stands in for a page is a page");
+        self.store.redirects.add(partition, place.low.clone(), place.unit, instead);
+        self.store.repaired(&page);
+        self.store.repaired(&place.unit);
+        self.repairs.repaired += 1;
+        self.repairs.retry_at = now;
+        // Its parents point to the damaged page until then.
+        self.checkpoint_wanted = true;
+        tracing::warn!(
+            node = %self.config.node,
+            core = %self.config.core,
+            "the page of {partition} at block {} is repaired: {} items came from {}",
+            page.block,
+            merged.version.items,
+            repair.member,
+        );
+    }
+
+    fn give_repair_up(&mut self) {
+        if let Some(Repair { merge: Some(merge), .. }) = self.repairs.running.take() {
+            self.repairs.batches.abandon();
+            merge.abandon(&mut self.store.space);
+        }
+    }
+
+    /// Takes the completion of a write of repaired pages.
+    ///
+    /// # Errors
+    /// [`Halt`] when it failed for another reason than space.
+    pub(super) fn repair_written(&mut self, now: Boot, completion: DiskCompletion) -> Result<(), Halt> {
+        match completion.outcome {
+            Ok(buffer) => self.repairs.batches.ended(buffer),
+            Err(DiskFault::Full) => {
+                self.repairs.batches.ended(None);
+                let damage = self.repairs.running.as_ref().map(|repair| repair.damage.clone());
+                self.give_repair_up();
+                self.repairs.retry_at = now.after(REPAIR_PATIENCE);
+                if let Some(damage) = damage {
+                    self.repairs.waiting.insert(damage.place.unit, damage);
+                }
+            }
+            Err(fault) => return Err(Halt(format!("writing repaired pages failed: {fault}"))),
+        }
+        Ok(())
+    }
+}
+
+/// A key for a person, at a bounded length.
+struct Hex<'a>(&'a [u8]);
+
+impl std::fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("(the end)");
+        }
+        self.0.iter().take(24).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
