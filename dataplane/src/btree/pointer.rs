@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn a_pointer_comes_back_and_unknown_flags_are_refused() {
-        let pointer = PagePointer { block: 0x12_3456_789a, blocks: 101, overflow: true, birth: 7, checksum: 9 };
+        let pointer =
+            PagePointer { block: 0x12_3456_789a, blocks: 101, overflow: true, birth: 7, checksum: 9 };
         let mut bytes = Vec::new();
         pointer.encode(&mut bytes);
         assert_eq!(bytes.len(), POINTER_BYTES);
