@@ -4,12 +4,13 @@
 //!   loop (so many requests under way) or an open one (so many begun each second, whatever becomes of them).
 //!   [`preload`]: every key once, before that.
 //! * [`report`]: latencies as percentiles, with the counts behind them. [`phases`]: which of them met a
-//!   checkpoint.
+//!   checkpoint. [`watch`]: when checkpoints run.
 #![forbid(unsafe_code)]
 
 pub mod load;
 pub mod phases;
 pub mod preload;
 pub mod report;
+pub mod watch;
 pub mod workload;
 mod writer;

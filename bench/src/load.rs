@@ -348,7 +348,7 @@ impl Line {
 }
 
 /// Opens a connection and says hello.
-fn shake(router: SocketAddr) -> Result<(TcpStream, Connection), LoadError> {
+pub(crate) fn shake(router: SocketAddr) -> Result<(TcpStream, Connection), LoadError> {
     let socket_error = |error| LoadError::Socket { router, error };
     let mut stream = TcpStream::connect(router).map_err(socket_error)?;
     stream.set_nodelay(true).map_err(socket_error)?;
@@ -356,17 +356,23 @@ fn shake(router: SocketAddr) -> Result<(TcpStream, Connection), LoadError> {
     connection.greet();
     stream.write_all(connection.transmit()).map_err(socket_error)?;
     connection.transmitted(connection.transmit().len());
-    let mut bytes = [0; 1024];
     while connection.established().is_none() {
-        let count = stream.read(&mut bytes).map_err(socket_error)?;
-        if count == 0 {
-            return Err(socket_error(std::io::ErrorKind::UnexpectedEof.into()));
-        }
-        connection.handle_input(&bytes[..count]);
+        receive(&mut stream, &mut connection).map_err(socket_error)?;
         let polled = connection.poll_answer().map(|_| ());
         polled.map_err(|error| LoadError::Protocol { router, message: error.to_string() })?;
     }
     Ok((stream, connection))
+}
+
+/// Waits for bytes, and gives them to the connection.
+pub(crate) fn receive(stream: &mut TcpStream, connection: &mut Connection) -> std::io::Result<()> {
+    let mut bytes = [0; 4096];
+    let count = stream.read(&mut bytes)?;
+    if count == 0 {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    connection.handle_input(&bytes[..count]);
+    Ok(())
 }
 
 /// Requests that an open loop has under way at the most; what is due beyond them waits, and its latency

@@ -56,7 +56,7 @@ pub struct Phases {
     busy_until: Option<Instant>,
     /// Due time and arrival, in the order of arrival.
     waiting: VecDeque<(Instant, Instant)>,
-    /// When the first of them was due: time before that is not measured.
+    /// When the first request was answered: time before that is not measured.
     since: Option<Instant>,
 }
 
@@ -84,7 +84,8 @@ impl Phases {
         if busy {
             self.busy_until = Some(look.answered);
         }
-        while let Some((due, arrived)) = self.waiting.pop_front_if(|(_, arrived)| *arrived < look.asked) {
+        while let Some((due, arrived)) = self.waiting.front().copied().filter(|(_, at)| *at < look.asked) {
+            self.waiting.pop_front();
             let met = busy || self.busy_until.is_some_and(|until| due < until);
             let phase = if met { &mut self.during } else { &mut self.outside };
             phase.latencies.record(arrived - due);

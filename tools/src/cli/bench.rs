@@ -1,12 +1,11 @@
 //! Putting load on a cluster.
 //!
-//! * [`bare`]: the disk alone, in the same run. [`servers`]: what the processes use. [`watch`]: when
-//!   checkpoints run. [`measured`]: all of it, as it is told.
+//! * [`bare`]: the disk alone, in the same run. [`servers`]: what the processes use. [`measured`]: all
+//!   of it, as it is told.
 
 mod bare;
 mod measured;
 mod servers;
-mod watch;
 
 use super::demo::duration;
 use super::output::{bar, json, say};
@@ -18,16 +17,16 @@ use clap::Args;
 use evenkeel_bench::load::{Border, Load, Options, Pace};
 use evenkeel_bench::preload::resume_from;
 use evenkeel_bench::report::Report;
+use evenkeel_bench::watch::Watch;
 use evenkeel_bench::workload::{WORKLOADS, Workload, key_item};
 use evenkeel_client::{Client, KeyType};
 use evenkeel_wire::table::TableDescriptor;
 use measured::Measured;
 use serde_json::{Map, Value, json};
 use servers::ByRole;
-use std::net::ToSocketAddrs;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
-use watch::Watch;
 
 /// An open loop that offered this much more than it got done is no measurement of the offered rate.
 const SHORTFALL_MAX: f64 = 0.01;
@@ -101,7 +100,7 @@ impl Bench {
         let table = self.table(&client)?;
         let cluster = self.cluster.as_deref().map(Cluster::open).transpose()?;
         let mut disk = self.disk(workload)?;
-        let (watch, looks) = Watch::start(client.clone())?;
+        let (watch, looks) = Watch::start(storage_cores(&client)?)?;
         let mut load = Load::connect(self.options(global, workload, table)?, looks)?;
         if workload.reads() && !self.no_preload {
             self.preload(&client, &mut load)?;
@@ -214,6 +213,11 @@ impl Bench {
         });
         run.as_object().cloned().unwrap_or_default()
     }
+}
+
+fn storage_cores(client: &Client) -> Result<Vec<SocketAddr>, Failed> {
+    let nodes = client.topology().send()?.nodes;
+    Ok(nodes.into_iter().flat_map(|node| node.cores).map(SocketAddr::from).collect())
 }
 
 /// Runs a load, and looks at what the servers use meanwhile.
