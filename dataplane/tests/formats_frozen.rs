@@ -7,6 +7,9 @@ mod golden;
 
 use bytes::Bytes;
 use decoders::{IDENTITY, OFFSET, PLACE, SEGMENT};
+use evenkeel_dataplane::btree::leaf::{self, CellMeta, NewCell, Value};
+use evenkeel_dataplane::btree::node::{self, Child};
+use evenkeel_dataplane::btree::page::{Stamp, seal, verify};
 use evenkeel_dataplane::btree::pointer::PagePointer;
 use evenkeel_dataplane::btree::version::Version;
 use evenkeel_dataplane::checkpoint::chunk::{ChunkHeader, lay_out};
@@ -207,7 +210,43 @@ fn records_of_images_are_frozen() {
 }
 
 #[test]
+fn pages_are_frozen() {
+    let stamp = Stamp {
+        identity: IDENTITY,
+        tree: PartitionId(0x1112_1314_1516_1718),
+        epoch: Epoch(0x2122_2324),
+        checkpoint: 0x3132_3334_3536_3738,
+        position: Slot(0x4142_4344_4546_4748),
+    };
+    let run =
+        PagePointer { block: 0x51_5253_5455, blocks: 101, overflow: false, birth: 0x61, checksum: 0x71 };
+    let meta = CellMeta { slot: Slot(0x81), timestamp: 0x82, checksum: 0x83 };
+    let cells = [
+        NewCell { key: b"key 1", meta, value: Value::Inline(b"archive of an item") },
+        NewCell { key: b"key 2", meta, value: Value::Overflow { run, bytes: 400_000 } },
+    ];
+    let children = [
+        Child { separator: b"key".to_vec(), pointer: run },
+        Child { separator: b"key 2".to_vec(), pointer: PagePointer { overflow: true, ..run } },
+    ];
+    let mut pages = [Vec::new(), Vec::new()];
+    let contents = [leaf::lay_out(&cells, &mut pages[0]), node::lay_out(&children, 1, &mut pages[1])];
+    for ((name, page), content) in ["page.leaf", "page.node"].into_iter().zip(&mut pages).zip(contents) {
+        let pointer = seal(page, &stamp, &content, 0x0a0b);
+        // Behind its content a page is zeros.
+        let mut frozen = check_bytes(name, "the beginning of a page of the tree", &page[..512]);
+        frozen.resize(page.len(), 0);
+        let header = verify(&frozen, &IDENTITY, &pointer).unwrap();
+        assert_eq!((header.stamp, header.content), (stamp, content), "{name}");
+    }
+}
+
+#[test]
 fn no_golden_bytes_are_left_over() {
     let files = golden::all(&golden::folder(env!("CARGO_MANIFEST_DIR")));
-    assert_eq!(files.len(), 3 + 5 + 2 + 2 + 8, "a value is gone and its file is not, or a value has no file");
+    assert_eq!(
+        files.len(),
+        3 + 5 + 2 + 2 + 8 + 2,
+        "a value is gone and its file is not, or a value has no file"
+    );
 }
