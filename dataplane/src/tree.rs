@@ -7,8 +7,8 @@
 //!  version   the tree of the last durable checkpoint
 //! ```
 //!
-//! The first layer that knows a key says what it is. Writing touches `active` alone. A clone is a snapshot: it
-//! costs a pointer, and stays as it was while the tree changes.
+//! The first layer that knows a key says what it is. Writing touches `active` alone. A clone is a snapshot:
+//! it costs a pointer, and stays as it was while the tree changes.
 //!
 //! A *resident* tree has no version: all its items stay in `active`, and checkpoints carry them.
 

@@ -159,8 +159,8 @@ impl Merge {
         }
     }
 
-    /// Begins to build what is to stand in for a damaged leaf or node of the height `level`, from all cells of
-    /// its keys, `clip`.
+    /// Begins to build what is to stand in for a damaged leaf or node of the height `level`, from all cells
+    /// of its keys, `clip`.
     #[must_use]
     pub fn instead(cells: &Delta, clip: Clip, level: u8) -> Self {
         Self { height: Some(level), ..Self::new(Version::default(), cells, clip) }

@@ -4,8 +4,10 @@
 //! * [`mod@pointer`]: how pages point to each other.
 //! * [`page`]: what every page begins with. [`leaf`] and [`node`]: what stands in them.
 //! * [`version`]: a tree as of one position. [`lookup`]: reading it. [`delta`]: what was written since.
-//! * [`merge`]: the next version, through [`pending`] and [`batch`]. [`feed`]: pages for work in the background.
-//! * [`space`]: which blocks are in use. [`cache`]: pages in memory. [`store`]: both, and who waits for pages.
+//! * [`merge`]: the next version, through [`pending`] and [`batch`]. [`feed`]: pages for work in the
+//!   background.
+//! * [`space`]: which blocks are in use. [`cache`]: pages in memory. [`store`]: both, and who waits for
+//!   pages.
 
 pub mod batch;
 pub mod cache;

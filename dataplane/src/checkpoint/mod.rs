@@ -8,9 +8,11 @@
 //!
 //! * [`image`]: the records that a partition's state is made of, in a checkpoint and in a snapshot to a peer
 //!   alike.
+//! * [`cells`]: those of a key range, for a member whose pages are damaged.
 //! * [`chunk`]: how they stand in the file. [`superblock`]: what names a checkpoint.
 //! * [`writer`]: writes one, a chunk at a time. [`recovery`]: reads superblock, checkpoint and log back.
 
+pub mod cells;
 pub mod chunk;
 pub mod image;
 pub mod recovery;

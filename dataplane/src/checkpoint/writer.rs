@@ -1,15 +1,17 @@
-//! Writes checkpoints in the background, a few operations at a time, so that requests beside it hardly notice.
+//! Writes checkpoints in the background, a few operations at a time, so that requests beside it hardly
+//! notice.
 //!
 //! The order of what happens: copies in the log; for each partition the merge of what was written into the
-//! next version of its tree; the images, which name those versions, and the bitmap of the tree's file; flushes
-//! of both files; when all that and the copies are durable, the superblock; then segments and blocks are free.
+//! next version of its tree; the images, which name those versions, and the bitmap of the tree's file;
+//! flushes of both files; when all that and the copies are durable, the superblock; then segments and blocks
+//! are free.
 //!
 //! It is *paced*: merging goes no further than the log has filled up in the meantime, with some advance, so
 //! that it is done in time and its work is spread evenly.
 //!
-//! A checkpoint that finds no space gives up what it has written, waits, and begins again, from the same states
-//! and behind the same copies in the log: waiting uses up no log. Until there is space the log fills, and the
-//! core refuses writes. Any other failure halts the core.
+//! A checkpoint that finds no space gives up what it has written, waits, and begins again, from the same
+//! states and behind the same copies in the log: waiting uses up no log. Until there is space the log fills,
+//! and the core refuses writes. Any other failure halts the core.
 
 use super::chunk::{ChunkPlace, lay_out};
 use super::image::{ImageSource, space_records};

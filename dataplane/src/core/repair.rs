@@ -1,17 +1,17 @@
 //! Damaged pages are built anew from what a member of the group holds, without an operator.
 //!
-//! 1. Whoever needs a page that fails verification twice says which leaf or node it is, and between which keys
-//!    it stands.
-//! 2. A member is asked for the items of these keys, a frame at a time. It must have applied at least what the
-//!    tree here holds. Of its answer counts what was last written at or before the tree's position; the rest is
-//!    in the changes since, which are in memory here.
+//! 1. Whoever needs a page that fails verification twice says which leaf or node it is, and between which
+//!    keys it stands.
+//! 2. A member is asked for the items of these keys, a frame at a time. It must have applied at least what
+//!    the tree here holds. Of its answer counts what was last written at or before the tree's position; the
+//!    rest is in the changes since, which are in memory here.
 //! 3. When this replica has itself applied as much as the member had, pages are built from the items and
 //!    written. Until then a key that the member has changed might be missing.
-//! 4. From then on they are read wherever the damaged page is pointed to, and the next checkpoint writes their
-//!    parents anew. Until it is durable a crash takes them, and the damage is found again.
+//! 4. From then on they are read wherever the damaged page is pointed to, and the next checkpoint writes
+//!    their parents anew. Until it is durable a crash takes them, and the damage is found again.
 //!
-//! One page is repaired at a time. Requests that need it are refused meanwhile, with an error that says so and
-//! can be retried.
+//! One page is repaired at a time. Requests that need it are refused meanwhile, with an error that says so
+//! and can be retried.
 
 use super::messages;
 use super::serving::Serving;
@@ -22,7 +22,8 @@ use crate::btree::lookup::Place;
 use crate::btree::merge::{Clip, Merge, Progress, Workshop};
 use crate::btree::page::{PageFault, Stamp};
 use crate::btree::pointer::PagePointer;
-use crate::checkpoint::image::{CellBatch, ImageRecord};
+use crate::checkpoint::cells::CellBatch;
+use crate::checkpoint::image::ImageRecord;
 use crate::limits::{REPAIR_LEAVES_PER_TURN, REPAIR_PATIENCE};
 use crate::operations::Owner;
 use crate::partition::Stop;
@@ -95,7 +96,8 @@ impl Serving {
         tracing::error!(
             node = %self.config.node,
             core = %self.config.core,
-            "a page of {partition} at block {} is damaged: {fault}; keys {} to {} are fetched from the other members",
+            "a page of {partition} at block {} is damaged: {fault}; keys {} to {} are fetched from the other \
+             members",
             page.block,
             Hex(&place.low),
             Hex(&place.high),

@@ -98,7 +98,8 @@ impl Serving {
         if let Some(fault) = self.store.damage(&needed) {
             self.found_damage(header.partition, needed, *miss.place, fault);
             let message = format!(
-                "a page of {} is damaged ({fault}) and is being repaired from its peers; try again in a moment",
+                "a page of {} is damaged ({fault}) and is being repaired from its peers; try again in a \
+                 moment",
                 header.partition
             );
             return Err(Problem::new(ErrorCode::Unavailable, message));

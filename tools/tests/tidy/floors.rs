@@ -49,8 +49,9 @@ const FLOORS: [Floor; 7] = [
     Floor {
         folder: "bench",
         uses: &["wire", "wire/client"],
-        tests_use: &[],
-        reason: "floor 4: load comes from outside, through the client, as everybody's does",
+        tests_use: &["dataplane"],
+        reason: "floor 4: load comes from outside, through the client, as everybody's does; its benches look \
+                 at pieces",
     },
     Floor {
         folder: "tools",

@@ -316,8 +316,8 @@ pub struct FetchRange {
     pub at_least: Slot,
 }
 
-/// Items of a range, as far as they go into one frame. What was written after the slot that the asker named is
-/// left out: the asker has it in its log.
+/// Items of a range, as far as they go into one frame. What was written after the slot that the asker named
+/// is left out: the asker has it in its log.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct RangeCells<'a> {
     /// As in the question.
