@@ -4,27 +4,23 @@
 //! requests are due at fixed times, and their latency counts from when they were due: a server that stalls is
 //! charged for all that it kept waiting (no coordinated omission).
 
+use crate::phases::{Look, Phases};
 use crate::report::Report;
-use crate::workload::{Draw, Kind, Workload, item, key_item};
+use crate::workload::{Kind, Workload};
+use crate::writer::Writer;
 use evenkeel_client::nonblocking::Link;
 use evenkeel_client::protocol::connection::Connection;
-use evenkeel_wire::checksum::crc32c;
 use evenkeel_wire::error::{ErrorAnswer, Problem};
-use evenkeel_wire::expression::{Bindings, Update as UpdateTree, encode_update};
 use evenkeel_wire::frame;
 use evenkeel_wire::ids::RequestId;
-use evenkeel_wire::item::encode as encode_item;
-use evenkeel_wire::message::request::{Get, Put, ReturnItem, Token, Update};
-use evenkeel_wire::message::{Body, Encode, access, encode};
-use evenkeel_wire::prng::Prng;
+use evenkeel_wire::message::access;
 use evenkeel_wire::table::TableDescriptor;
 use polling::{Events, Poller};
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::ops::Range;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -83,29 +79,61 @@ pub enum LoadError {
         /// What happened.
         message: String,
     },
+    /// A key cannot be written, and will not be if it is tried again.
+    #[error("key {key} cannot be written: {problem}")]
+    Preload {
+        /// Its number.
+        key: u64,
+        /// Why not.
+        problem: String,
+    },
 }
 
 /// A request under way.
 #[derive(Clone, Copy, Debug)]
-struct UnderWay {
-    request: RequestId,
-    due: Instant,
-    sent: Instant,
+pub(crate) struct UnderWay {
+    pub(crate) request: RequestId,
+    pub(crate) kind: Kind,
+    pub(crate) key: u64,
+    pub(crate) due: Instant,
+    pub(crate) sent: Instant,
+}
+
+/// A request that is not under way any more.
+pub(crate) struct Answered {
+    pub(crate) asked: UnderWay,
+    arrived: Instant,
+    /// Why it failed, if it did.
+    pub(crate) problem: Option<Problem>,
 }
 
 /// A connection with the requests that are under way on it.
-struct Line {
-    link: Link,
-    under_way: VecDeque<UnderWay>,
+pub(crate) struct Line {
+    pub(crate) link: Link,
+    pub(crate) under_way: VecDeque<UnderWay>,
+}
+
+/// A border of the time that is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Border {
+    /// Measuring begins.
+    Begin,
+    /// It ends; answers that are still to come count.
+    End,
 }
 
 /// The thread's state.
 pub struct Load {
-    options: Options,
+    pub(crate) options: Options,
     poller: Arc<Poller>,
-    lines: Vec<Line>,
-    writer: Writer,
+    pub(crate) lines: Vec<Line>,
+    pub(crate) writer: Writer,
+    /// What has arrived and was not looked at.
+    pub(crate) answered: Vec<Answered>,
     report: Report,
+    phases: Phases,
+    /// Looks at the servers, from whoever takes them.
+    looks: Receiver<Look>,
     /// Measuring begins here, and ends there.
     from: Instant,
     until: Instant,
@@ -116,16 +144,16 @@ pub struct Load {
 
 /// The real time: a load generator is a door.
 #[allow(clippy::disallowed_methods, reason = "a load generator measures real time")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
 impl Load {
-    /// Connects.
+    /// Connects. `looks` say when checkpoints run, while the load does; without any, that is not known.
     ///
     /// # Errors
     /// When a connection cannot be opened.
-    pub fn connect(options: Options) -> Result<Self, LoadError> {
+    pub fn connect(options: Options, looks: Receiver<Look>) -> Result<Self, LoadError> {
         let router = options.router;
         let socket_error = |error| LoadError::Socket { router, error };
         let poller = Arc::new(Poller::new().map_err(socket_error)?);
@@ -142,7 +170,10 @@ impl Load {
             poller,
             lines,
             writer,
+            answered: Vec::new(),
             report: Report::default(),
+            phases: Phases::default(),
+            looks,
             from: now,
             until: now,
             due: now,
@@ -151,50 +182,37 @@ impl Load {
         })
     }
 
-    /// Writes every key once, so that reads find something. `progress` is told how many are written.
+    /// Runs the load: warms up, measures, and stops. `at_border` is called when measuring begins and ends.
     ///
     /// # Errors
     /// When a connection fails.
-    pub fn preload(&mut self, progress: &mut dyn FnMut(u64)) -> Result<(), LoadError> {
-        let per_line = PRELOAD_UNDER_WAY.div_ceil(self.lines.len());
-        let mut next = 0;
-        self.from = now() + FAR;
-        while next < self.options.keys || self.lines.iter().any(|line| !line.under_way.is_empty()) {
-            for line in &mut self.lines {
-                while line.under_way.len() < per_line && next < self.options.keys {
-                    self.writer.ask(line, Kind::Put, next, now());
-                    next += 1;
-                }
-            }
-            self.exchange(Some(Duration::from_millis(100)))?;
-            progress(next);
-        }
-        Ok(())
-    }
-
-    /// Runs the load: warms up, measures, and stops.
-    ///
-    /// # Errors
-    /// When a connection fails.
-    pub fn run(mut self) -> Result<Report, LoadError> {
+    pub fn run(mut self, at_border: &mut dyn FnMut(Border)) -> Result<Report, LoadError> {
         let start = now();
         self.from = start + self.options.warm_up;
         self.until = self.from + self.options.measure;
         self.due = start;
+        let mut border = self.from;
         while now() < self.until {
+            if now() >= border {
+                at_border(Border::Begin);
+                border = self.until;
+            }
             match self.options.pace {
                 Pace::Closed(under_way) => self.fill_up(under_way),
                 Pace::Open(rate) => self.begin_due(rate),
             }
-            let left = self.until.saturating_duration_since(now());
+            let left = border.saturating_duration_since(now());
             let wait = match self.options.pace {
                 Pace::Closed(_) => left,
                 Pace::Open(_) => left.min(self.due.saturating_duration_since(now())),
             };
             self.exchange(Some(wait))?;
+            self.count_answers();
         }
+        at_border(Border::End);
         self.drain()?;
         self.report.measured = self.options.measure;
+        self.report.phases = self.phases;
         if let Pace::Open(rate) = self.options.pace {
             // What was due, also if it was never sent.
             self.report.offered = (self.options.measure.as_secs_f64() * rate) as u64;
@@ -207,8 +225,44 @@ impl Load {
         let end = self.until + DRAIN;
         while self.under_way() > 0 && now() < end {
             self.exchange(Some(end.saturating_duration_since(now())))?;
+            self.count_answers();
+        }
+        // The looks that tell what the last of them met.
+        while !self.phases.is_settled() && now() < end {
+            match self.looks.recv_timeout(end.saturating_duration_since(now())) {
+                Ok(look) => self.phases.look(look),
+                Err(_) => break,
+            }
         }
         Ok(())
+    }
+
+    /// Counts what has arrived, if it was due in the time that is measured.
+    fn count_answers(&mut self) {
+        while let Ok(look) = self.looks.try_recv() {
+            self.phases.look(look);
+        }
+        for Answered { asked, arrived, problem } in self.answered.drain(..) {
+            if !(self.from..self.until).contains(&asked.due) {
+                continue;
+            }
+            if let Some(Problem { code, .. }) = problem {
+                *self.report.errors.entry(format!("{code:?}")).or_default() += 1;
+                continue;
+            }
+            let (latency, service) = (arrived - asked.due, arrived - asked.sent);
+            self.report.latencies.record(latency);
+            self.report.service.record(service);
+            self.phases.answered(asked.due, arrived);
+            if asked.kind.is_read() {
+                self.report.reads.record(latency);
+            } else {
+                self.report.writes.record(latency);
+            }
+            if asked.kind == Kind::Put {
+                self.report.bytes_put += self.options.item_bytes as u64;
+            }
+        }
     }
 
     fn under_way(&self) -> usize {
@@ -246,7 +300,7 @@ impl Load {
     }
 
     /// Sends what is to be sent, waits, and takes what has arrived.
-    fn exchange(&mut self, wait: Option<Duration>) -> Result<(), LoadError> {
+    pub(crate) fn exchange(&mut self, wait: Option<Duration>) -> Result<(), LoadError> {
         let router = self.options.router;
         let socket_error = |error| LoadError::Socket { router, error };
         for line in &mut self.lines {
@@ -265,7 +319,7 @@ impl Load {
             }
             if event.readable {
                 line.link.fill(&mut scratch).map_err(socket_error)?;
-                line.take_answers(&mut self.report, self.from..self.until)
+                line.take_answers(&mut self.answered)
                     .map_err(|message| LoadError::Protocol { router, message })?;
             }
             line.link.watch().map_err(socket_error)?;
@@ -275,8 +329,7 @@ impl Load {
 }
 
 impl Line {
-    /// Takes answers. Those to requests that were due in the window count.
-    fn take_answers(&mut self, report: &mut Report, window: Range<Instant>) -> Result<(), String> {
+    fn take_answers(&mut self, into: &mut Vec<Answered>) -> Result<(), String> {
         let arrived = now();
         loop {
             let answer = self.link.connection.poll_answer().map_err(|error| error.to_string())?;
@@ -284,107 +337,18 @@ impl Line {
                 return Ok(());
             };
             let request = answer.header.request;
-            let problem = (answer.header.kind == frame::Kind::Error).then(|| {
-                access::<ErrorAnswer>(answer.body).map_or_else(|problem| problem, Problem::from).code
-            });
+            let problem = (answer.header.kind == frame::Kind::Error)
+                .then(|| access::<ErrorAnswer>(answer.body).map_or_else(|problem| problem, Problem::from));
             let place = self.under_way.iter().position(|under_way| under_way.request == request);
-            let Some(UnderWay { due, sent, .. }) = place.and_then(|place| self.under_way.remove(place))
-            else {
-                continue;
-            };
-            if !window.contains(&due) {
-                continue;
-            }
-            match problem {
-                None => {
-                    report.latencies.record(arrived - due);
-                    report.service.record(arrived - sent);
-                }
-                Some(code) => *report.errors.entry(format!("{code:?}")).or_default() += 1,
+            if let Some(asked) = place.and_then(|place| self.under_way.remove(place)) {
+                into.push(Answered { asked, arrived, problem });
             }
         }
     }
-}
-
-/// Writes requests.
-struct Writer {
-    table: TableDescriptor,
-    client: [u8; 16],
-    item_bytes: usize,
-    draw: Draw,
-    prng: Prng,
-    update: Vec<u8>,
-    sequence: u64,
-    /// Requests that may still be unanswered: tokens below the oldest are done.
-    window: u64,
-    server_ms: u64,
-    begin: Instant,
-}
-
-impl Writer {
-    fn new(options: &Options, server_ms: u64, begin: Instant) -> Self {
-        let mut bindings = Bindings::new().with_value(":one", 1);
-        let update = UpdateTree::parse("ADD n :one", &mut bindings).expect("a constant expression parses");
-        Self {
-            table: options.table.clone(),
-            client: options.client,
-            item_bytes: options.item_bytes,
-            draw: Draw::new(options.workload, options.keys, options.seed),
-            prng: Prng::new(options.seed ^ 0x5eed),
-            update: encode_update(&update).expect("a constant expression can be encoded"),
-            sequence: 0,
-            window: TOKENS_KEPT,
-            server_ms,
-            begin,
-        }
-    }
-
-    fn token(&mut self) -> Token {
-        self.sequence += 1;
-        let issued_ms = self.server_ms + now().duration_since(self.begin).as_millis() as u64;
-        let acknowledged_below = self.sequence.saturating_sub(self.window);
-        Token { client: self.client, sequence: self.sequence, issued_ms, acknowledged_below }
-    }
-
-    fn ask(&mut self, line: &mut Line, kind: Kind, key: u64, due: Instant) {
-        let key_item = key_item(key);
-        let storage_key = self.table.schema.storage_key(&self.table.hash_key, &key_item);
-        let storage_key = Cow::Owned(storage_key.expect("the workload's keys are keys").0);
-        let table = self.table.id;
-        let condition = Cow::Borrowed(&[][..]);
-        let request = match kind {
-            Kind::Get | Kind::GetEventual => {
-                request(line, &Get { table, key: storage_key, strong: kind == Kind::Get })
-            }
-            Kind::Put => {
-                let item = item(key, self.item_bytes, &mut self.prng);
-                let archive = encode_item(&item).expect("the workload's items are items");
-                let item_checksum = crc32c(&archive);
-                let (token, return_item) = (self.token(), ReturnItem::None);
-                let item = Cow::Owned(archive);
-                request(
-                    line,
-                    &Put { table, token, key: storage_key, item, item_checksum, condition, return_item },
-                )
-            }
-            Kind::Update => {
-                let key_item = Cow::Owned(encode_item(&key_item).expect("a key is an item"));
-                let (token, return_item) = (self.token(), ReturnItem::None);
-                let update = Cow::Borrowed(&self.update[..]);
-                let key = storage_key;
-                request(line, &Update { table, token, key, key_item, update, condition, return_item })
-            }
-        };
-        line.under_way.push_back(UnderWay { request, due, sent: now() });
-    }
-}
-
-fn request<T: Body + for<'a> Encode<'a>>(line: &mut Line, body: &T) -> RequestId {
-    line.link.connection.request(T::KIND, REQUEST_DEADLINE, |out| encode(body, out))
 }
 
 /// Opens a connection and says hello.
-fn shake(router: SocketAddr) -> Result<(TcpStream, Connection), LoadError> {
+pub(crate) fn shake(router: SocketAddr) -> Result<(TcpStream, Connection), LoadError> {
     let socket_error = |error| LoadError::Socket { router, error };
     let mut stream = TcpStream::connect(router).map_err(socket_error)?;
     stream.set_nodelay(true).map_err(socket_error)?;
@@ -392,17 +356,23 @@ fn shake(router: SocketAddr) -> Result<(TcpStream, Connection), LoadError> {
     connection.greet();
     stream.write_all(connection.transmit()).map_err(socket_error)?;
     connection.transmitted(connection.transmit().len());
-    let mut bytes = [0; 1024];
     while connection.established().is_none() {
-        let count = stream.read(&mut bytes).map_err(socket_error)?;
-        if count == 0 {
-            return Err(socket_error(std::io::ErrorKind::UnexpectedEof.into()));
-        }
-        connection.handle_input(&bytes[..count]);
+        receive(&mut stream, &mut connection).map_err(socket_error)?;
         let polled = connection.poll_answer().map(|_| ());
         polled.map_err(|error| LoadError::Protocol { router, message: error.to_string() })?;
     }
     Ok((stream, connection))
+}
+
+/// Waits for bytes, and gives them to the connection.
+pub(crate) fn receive(stream: &mut TcpStream, connection: &mut Connection) -> std::io::Result<()> {
+    let mut bytes = [0; 4096];
+    let count = stream.read(&mut bytes)?;
+    if count == 0 {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    connection.handle_input(&bytes[..count]);
+    Ok(())
 }
 
 /// Requests that an open loop has under way at the most; what is due beyond them waits, and its latency
@@ -412,11 +382,3 @@ const UNDER_WAY_MAX: usize = 100_000;
 const BEGUN_AT_ONCE_MAX: usize = 256;
 /// How long answers are waited for after the end.
 const DRAIN: Duration = Duration::from_secs(2);
-/// Puts under way while keys are written for the first time.
-const PRELOAD_UNDER_WAY: usize = 256;
-/// How long a request may take.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
-/// Writes that may be unanswered: a token is acknowledged when this many others came after it.
-const TOKENS_KEPT: u64 = 8192;
-/// Later than any run.
-const FAR: Duration = Duration::from_secs(1 << 30);

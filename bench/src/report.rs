@@ -1,5 +1,6 @@
 //! Latencies, as percentiles with the counts behind them.
 
+use crate::phases::Phases;
 use hdrhistogram::Histogram;
 use std::time::Duration;
 
@@ -69,6 +70,14 @@ pub struct Report {
     pub latencies: Latencies,
     /// The same, from when they were sent: in a closed loop there is no difference.
     pub service: Latencies,
+    /// Of the latencies, those of reads.
+    pub reads: Latencies,
+    /// Of the latencies, those of writes.
+    pub writes: Latencies,
+    /// The latencies by whether a checkpoint ran.
+    pub phases: Phases,
+    /// Bytes of the items that were put, as the workload counts them.
+    pub bytes_put: u64,
     /// Requests that failed, by error.
     pub errors: std::collections::BTreeMap<String, u64>,
     /// How long it measured.

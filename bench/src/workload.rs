@@ -19,6 +19,17 @@ pub enum Kind {
     Update,
 }
 
+impl Kind {
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_read(self) -> bool {
+        match self {
+            Self::Get | Self::GetEventual => true,
+            Self::Put | Self::Update => false,
+        }
+    }
+}
+
 /// How keys are chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Keys {
@@ -45,6 +56,7 @@ pub const WORKLOADS: &[Workload] = &[
     Workload { name: "put", mix: &[(Kind::Put, 100)], keys: Keys::Uniform },
     Workload { name: "get", mix: &[(Kind::Get, 100)], keys: Keys::Uniform },
     Workload { name: "get-eventual", mix: &[(Kind::GetEventual, 100)], keys: Keys::Uniform },
+    Workload { name: "get-put", mix: &[(Kind::Get, 90), (Kind::Put, 10)], keys: Keys::Uniform },
     Workload { name: "ycsb-a", mix: &[(Kind::Get, 50), (Kind::Put, 50)], keys: ZIPFIAN },
     Workload { name: "ycsb-b", mix: &[(Kind::Get, 95), (Kind::Put, 5)], keys: ZIPFIAN },
     Workload { name: "ycsb-c", mix: &[(Kind::Get, 100)], keys: ZIPFIAN },
@@ -61,7 +73,13 @@ impl Workload {
     /// Whether it reads what must have been written before.
     #[must_use]
     pub fn reads(&self) -> bool {
-        self.mix.iter().any(|(kind, _)| matches!(kind, Kind::Get | Kind::GetEventual))
+        self.mix.iter().any(|(kind, _)| kind.is_read())
+    }
+
+    /// Whether it writes.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        self.mix.iter().any(|(kind, _)| !kind.is_read())
     }
 }
 

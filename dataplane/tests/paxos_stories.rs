@@ -14,6 +14,7 @@
 //! > damage n2            n2, which is down, loses its last two records although they were durable
 //! > drain n1             let n1 hand its leadership over
 //! > status               how everybody stands
+//! > group 1              instead of a group of three: begin with one of so many
 //! ```
 
 use bytes::Bytes;
@@ -55,7 +56,7 @@ struct Stage {
 }
 
 impl Stage {
-    fn new() -> Self {
+    fn new(members: u32) -> Self {
         let member = |number: u32| Member {
             node: NodeId(number),
             core: CoreId(0),
@@ -67,7 +68,7 @@ impl Stage {
             start: vec![],
             end: vec![],
             epoch: Epoch(1),
-            members: (1..=3).map(member).collect(),
+            members: (1..=members).map(member).collect(),
         };
         let mut stage = Self {
             now: Boot(1_000_000_000),
@@ -77,7 +78,7 @@ impl Stage {
             cut: BTreeSet::new(),
             said: String::new(),
         };
-        for node in (1..=3).map(NodeId) {
+        for node in (1..=members).map(NodeId) {
             let actor = Actor {
                 replica: None,
                 durable: Vec::new(),
@@ -99,7 +100,7 @@ impl Stage {
     }
 
     fn start(&mut self, node: NodeId) {
-        let actor = self.actors.get_mut(&node).expect("there are three");
+        let actor = self.actors.get_mut(&node).expect("it is a member");
         let seed = if actor.durable.is_empty() {
             let log = GroupLog::new(LogPoint::default(), Ballot::ZERO);
             let (promised, commit) = (Ballot::ZERO, Slot::ZERO);
@@ -211,7 +212,8 @@ impl Stage {
         else {
             return self.say(&format!("{leader} does not lead"));
         };
-        for node in (1..=3).map(NodeId).filter(|node| *node != leader) {
+        let nodes: Vec<NodeId> = self.actors.keys().copied().collect();
+        for node in nodes.into_iter().filter(|node| *node != leader) {
             if self.cut.contains(&leader) || self.cut.contains(&node) || self.actors[&node].replica.is_none()
             {
                 continue;
@@ -235,8 +237,8 @@ impl Stage {
     }
 
     fn status(&mut self) {
-        for number in 1..=3 {
-            let node = NodeId(number);
+        let nodes: Vec<NodeId> = self.actors.keys().copied().collect();
+        for node in nodes {
             let line = match &self.actors[&node].replica {
                 None => "is down".to_owned(),
                 Some(replica) => {
@@ -314,6 +316,7 @@ impl Stage {
                 replica.hand_over(now, out);
             }),
             "status" => self.status(),
+            "group" => *self = Self::new(words[1].parse().expect("a count of members")),
             other => panic!("unknown command {other}"),
         }
     }
@@ -380,7 +383,7 @@ fn show(message: &Message) -> String {
 
 /// Plays a story: the script with the traffic that was seen.
 fn play(script: &str) -> String {
-    let mut stage = Stage::new();
+    let mut stage = Stage::new(3);
     let mut played = String::new();
     for line in script.lines() {
         if let Some(command) = line.strip_prefix("> ") {

@@ -271,7 +271,7 @@ fn core_json(core: &Core) -> Value {
             "log": {
                 "writes": status.log.writes, "bytes": status.log.bytes, "records": status.log.records,
                 "segments": status.log.segments, "segments_free": status.log.segments_free,
-                "checkpoints": status.log.checkpoints,
+                "checkpoints": status.log.checkpoints, "checkpointing": status.log.checkpointing,
             },
             "recovery": status.recovery,
         }),

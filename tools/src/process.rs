@@ -11,8 +11,15 @@ use evenkeel_router::memds::Memds;
 use evenkeel_router::route::{Router, RouterConfig};
 use evenkeel_wire::handshake::{Identity, Peer, PeerRole};
 use evenkeel_wire::ids::{CoreId, Incarnation, NodeId};
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 use thiserror::Error;
+
+/// How long a process waits for its address to be free.
+const LISTEN_PATIENCE: Duration = Duration::from_millis(500);
+/// How often it tries meanwhile.
+const LISTEN_RETRY: Duration = Duration::from_millis(10);
 
 /// Why a process cannot start.
 #[derive(Debug, Error)]
@@ -56,12 +63,24 @@ fn seed() -> Result<u64, ProcessError> {
     Ok(u64::from_le_bytes(entropy()?))
 }
 
-/// Binds a listener.
+/// Binds a listener. One that is taken may be a killed process's, whose end shows a moment before the kernel
+/// has let go of its sockets: that is waited for.
 ///
 /// # Errors
 /// When the address is taken.
 pub fn listen(address: SocketAddr) -> Result<TcpListener, ProcessError> {
-    TcpListener::bind(address).map_err(|error| ProcessError::Listen { address, error })
+    let mut left = LISTEN_PATIENCE;
+    loop {
+        match TcpListener::bind(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && !left.is_zero() => {
+                #[allow(clippy::disallowed_methods, reason = "waiting is a door's work")]
+                std::thread::sleep(LISTEN_RETRY);
+                left = left.saturating_sub(LISTEN_RETRY);
+            }
+            Err(error) => return Err(ProcessError::Listen { address, error }),
+        }
+    }
 }
 
 /// Prepares a storage core with `cache_bytes` of page cache.

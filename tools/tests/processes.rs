@@ -72,6 +72,54 @@ fn what_goes_in_comes_out() {
 }
 
 #[test]
+fn a_cluster_of_one_node_keeps_what_it_acknowledged() {
+    let cluster = Processes::up(&["--nodes", "1"]);
+    finish(&mut cluster.command(&CREATE)).ok();
+    let client = cluster.client();
+    let item = |number: u64| Item::new().with("section", "one").with("package", number.to_string());
+    for number in 0..100 {
+        client.put("packages", item(number)).send().unwrap();
+    }
+    cluster.run("kill", &["n1"]).ok();
+    cluster.run("restart", &["n1"]).ok();
+    for number in 0..100 {
+        assert!(client.get("packages", item(number)).send().unwrap().item.is_some(), "{number}");
+    }
+    let (code, status) = cluster.status();
+    assert_eq!(code, Some(0), "{status:#}");
+    let partitions = status["partitions"].as_array().unwrap();
+    assert!(partitions.iter().all(|partition| partition["followers"].as_array().unwrap().is_empty()));
+}
+
+#[test]
+fn a_bench_tells_what_the_processes_used() {
+    let (cluster, folder) = (Processes::up(&["--nodes", "1"]), folder());
+    let [dir, disk] = [cluster.path(), folder.path()].map(|path| path.to_str().unwrap());
+    let short = ["--warm-up", "100ms", "--for", "1s", "--keys", "5000", "--closed", "8", "--json"];
+    let more = ["--workload", "get-put", "--cluster", dir, "--disk", disk, "--scratch-mib", "16"];
+    let measure = |more: &[&str]| -> Value {
+        let arguments = [&["bench"][..], &short, more].concat();
+        serde_json::from_str(&finish(&mut cluster.command(&arguments)).ok()).unwrap()
+    };
+    let measured = measure(&more);
+    assert_eq!(measured["errors"], serde_json::json!({}), "every key is there: {measured:#}");
+    for role in ["storage", "router", "storage+router"] {
+        assert!(measured["servers"][role]["requests_per_cpu_second"].as_f64() > Some(0.0), "{measured:#}");
+    }
+    assert!(measured["written_per_byte"].as_f64() > Some(1.0), "the log alone holds each item: {measured:#}");
+    assert_eq!(measured["bare_reads_depth"], 8);
+    for (loop_name, ours) in [("bare_reads", "reads_us"), ("bare_log_writes", "writes_us")] {
+        assert!(measured[loop_name]["latencies_us"]["p50"].as_u64() > Some(0), "{measured:#}");
+        assert!(measured[ours]["count"].as_u64() > Some(0), "{measured:#}");
+    }
+    assert!(measured["checkpoints"]["outside"]["rate"].as_f64() > Some(0.0), "{measured:#}");
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+    // What is loaded is used again, and a preload that was complete has nothing left to do.
+    assert!(measure(&["--workload", "get", "--no-preload"])["rate"].as_f64() > Some(0.0));
+    assert!(measure(&["--workload", "get", "--resume-preload"])["rate"].as_f64() > Some(0.0));
+}
+
+#[test]
 fn every_process_is_killed_in_the_middle_of_a_load_and_the_load_goes_on() {
     let (cluster, folder) = (Processes::up(&[]), folder());
     let (input, notes) = (input(folder.path()), folder.path().join("notes"));

@@ -1,5 +1,8 @@
 //! Where a new table's replicas go: each partition on three nodes in three availability zones.
 //!
+//! A cluster that is a single node has groups of one member, for measuring and development
+//! (docs/decisions/0011-single-member.md).
+//!
 //! Within a zone the node with the fewest replicas is taken, then its cores in turn. The first member of a
 //! group stands for leadership first, so the zones take turns in being first.
 
@@ -15,26 +18,27 @@ const REPLICAS: usize = 3;
 /// Places the partitions of a table. `held` says how many replicas each node holds already.
 ///
 /// # Errors
-/// When there are fewer than three zones.
+/// When there are fewer than three zones, and more than one node.
 pub fn place(
     table: TableId,
     partitions: u32,
     nodes: &BTreeMap<NodeId, NodeInfo>,
     held: &BTreeMap<NodeId, usize>,
 ) -> Result<Vec<GroupConfig>, Problem> {
+    let replicas = if nodes.len() == 1 { 1 } else { REPLICAS };
     let mut zones: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
     for (node, info) in nodes.iter().filter(|(_, info)| !info.cores.is_empty()) {
         zones.entry(&info.zone).or_default().push(*node);
     }
-    if zones.len() < REPLICAS {
+    if zones.len() < replicas {
         let message =
-            format!("a table needs nodes in {REPLICAS} availability zones, the cluster has {}", zones.len());
+            format!("a table needs nodes in {replicas} availability zones, the cluster has {}", zones.len());
         return Err(Problem::new(ErrorCode::Validation, message));
     }
     let zones: Vec<Vec<NodeId>> = zones.into_values().collect();
     let mut held = held.clone();
     let groups = (0..partitions).map(|index| {
-        let members = (0..REPLICAS).map(|offset| {
+        let members = (0..replicas).map(|offset| {
             let zone = &zones[(index as usize + offset) % zones.len()];
             let least = zone.iter().min_by_key(|node| held.get(node).copied().unwrap_or(0));
             let node = *least.expect("a zone has a node");
@@ -114,5 +118,13 @@ mod tests {
     #[test]
     fn two_zones_are_too_few() {
         assert!(place(TableId(2), 1, &nodes(&["a", "b", "a"], 1), &BTreeMap::new()).is_err());
+    }
+
+    #[test]
+    fn one_node_holds_everything_alone_and_two_in_one_zone_nothing() {
+        let groups = place(TableId(2), 4, &nodes(&["a"], 2), &BTreeMap::new()).unwrap();
+        let cores: Vec<_> = groups.iter().map(|group| (group.members.len(), group.members[0].core)).collect();
+        assert_eq!(cores, [(1, CoreId(0)), (1, CoreId(1)), (1, CoreId(0)), (1, CoreId(1))]);
+        assert!(place(TableId(2), 1, &nodes(&["a", "a"], 1), &BTreeMap::new()).is_err());
     }
 }

@@ -9,7 +9,11 @@ use evenkeel_wire::turn::{Boot, Effects};
 impl Serving {
     pub(super) fn answer_status(&self, now: Boot, asker: Asker, out: &mut Effects) {
         let state = if self.draining_since.is_some() { CoreState::Draining } else { CoreState::Serving };
-        let log = LogStatus { checkpoints: self.checkpointer.completed(), ..self.log.status() };
+        let log = LogStatus {
+            checkpoints: self.checkpointer.completed(),
+            checkpointing: !self.checkpointer.may_begin(),
+            ..self.log.status()
+        };
         let status = StatusAnswer::Storage(StorageStatus {
             node: self.config.node,
             core: self.config.core,

@@ -87,15 +87,19 @@ impl Replica {
     pub(super) fn advance_candidate(&mut self, now: Boot, out: &mut Vec<Output>) {
         let quorum = self.quorum();
         let own_end = self.log.end();
-        let Role::Candidate(candidate) = &mut self.role else {
+        let Role::Candidate(Candidate { asked_at, .. }) = &self.role else {
             return;
         };
         if self.promised_durable < self.promised {
             return;
         }
-        if candidate.asked_at.is_none() {
-            return self.ask_for_promises(now, out);
+        if asked_at.is_none() {
+            self.ask_for_promises(now, out);
         }
+        let Role::Candidate(candidate) = &mut self.role else {
+            return;
+        };
+        // Its own promise is a lone member's quorum: no answer will come that could be waited for.
         if candidate.promises.len() + 1 < quorum || candidate.quorum_at.is_some() {
             return;
         }

@@ -123,13 +123,14 @@ impl Replica {
 
     pub(super) fn tick_follower(&mut self, now: Boot, out: &mut Vec<Output>) {
         let voting = !self.is_refilling();
+        let alone = self.others().next().is_none();
         let Role::Follower(follower) = &mut self.role else {
             return;
         };
         if now < follower.deadline || !voting {
             return;
         }
-        if follower.stands_at_once {
+        if follower.stands_at_once || alone {
             return self.stand(now, None, out);
         }
         follower.asking = true;

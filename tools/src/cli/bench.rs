@@ -1,29 +1,39 @@
 //! Putting load on a cluster.
+//!
+//! * [`bare`]: the disk alone, in the same run. [`servers`]: what the processes use. [`measured`]: all
+//!   of it, as it is told.
+
+mod bare;
+mod measured;
+mod servers;
 
 use super::demo::duration;
-use super::output::{bar, columns, count, json, say};
+use super::output::{bar, json, say};
 use super::{Ended, Failed, Global, Outcome, failed};
+use crate::cluster::Cluster;
 use crate::process::entropy;
+use bare::Disk;
 use clap::Args;
-use evenkeel_bench::load::{Load, Options, Pace};
-use evenkeel_bench::report::{Latencies, PERCENTILES, Report};
-use evenkeel_bench::workload::{WORKLOADS, Workload};
+use evenkeel_bench::load::{Border, Load, Options, Pace};
+use evenkeel_bench::preload::resume_from;
+use evenkeel_bench::report::Report;
+use evenkeel_bench::watch::Watch;
+use evenkeel_bench::workload::{WORKLOADS, Workload, key_item};
 use evenkeel_client::{Client, KeyType};
-use evenkeel_link::probe;
 use evenkeel_wire::table::TableDescriptor;
-use serde_json::{Value, json};
-use std::net::ToSocketAddrs;
+use measured::Measured;
+use serde_json::{Map, Value, json};
+use servers::ByRole;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// An open loop that offered this much more than it got done is no measurement of the offered rate.
 const SHORTFALL_MAX: f64 = 0.01;
-/// How long the bare loop of log writes is measured, before and after the load.
-const BARE_FOR: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(super) struct Bench {
-    /// What to do: put, get, get-eventual, ycsb-a, ycsb-b, ycsb-c or ycsb-f.
+    /// What to do: put, get, get-eventual, get-put, ycsb-a, ycsb-b, ycsb-c or ycsb-f.
     #[arg(long, default_value = "put")]
     workload: String,
     /// Open loop: so many requests are due each second, whatever becomes of them.
@@ -44,6 +54,12 @@ pub(super) struct Bench {
     /// Keys to choose from; all are written once before a workload that reads.
     #[arg(long, default_value_t = 10_000)]
     keys: u64,
+    /// Do not write the keys before a workload that reads: the table holds them.
+    #[arg(long, conflicts_with = "resume_preload")]
+    no_preload: bool,
+    /// Go on with writing the keys where the same command was interrupted while it wrote them.
+    #[arg(long)]
+    resume_preload: bool,
     /// Bytes of an item.
     #[arg(long, default_value_t = 1024)]
     item_bytes: usize,
@@ -53,10 +69,18 @@ pub(super) struct Bench {
     /// Decides operations and keys.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Also measure a bare loop of durable 4 KiB writes in this folder, before and after, and print ratios to
-    /// it.
+    /// Also measure the disk of this folder alone, before and after, and print ratios to it: durable 4 KiB
+    /// writes, one after the other, beside a workload that writes; random 8 KiB reads, as many at a time as
+    /// there are requests under way (in an open loop one), beside one that reads.
     #[arg(long, value_name = "FOLDER")]
     disk: Option<PathBuf>,
+    /// MiB of the file that is read from with --disk: more than the device keeps in memory.
+    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u64).range(1..))]
+    scratch_mib: u64,
+    /// The folder of the cluster, if its processes run on this host: also tell what they use, CPU time and
+    /// bytes written.
+    #[arg(long, value_name = "FOLDER")]
+    cluster: Option<PathBuf>,
     /// Write report.json into this folder.
     #[arg(long, value_name = "FOLDER")]
     report: Option<PathBuf>,
@@ -74,28 +98,52 @@ impl Bench {
         };
         let client = global.connect()?;
         let table = self.table(&client)?;
-        let before = self.disk.as_deref().map(bare_loop).transpose()?;
-        let mut load = Load::connect(self.options(global, workload, table)?)?;
-        if workload.reads() {
-            let progress = bar(self.keys, "writing keys {bar:30} {pos} of {len}");
-            load.preload(&mut |written| progress.set_position(written))?;
-            progress.finish_and_clear();
+        let cluster = self.cluster.as_deref().map(Cluster::open).transpose()?;
+        let mut disk = self.disk(workload)?;
+        let (watch, looks) = Watch::start(storage_cores(&client)?)?;
+        let mut load = Load::connect(self.options(global, workload, table)?, looks)?;
+        if workload.reads() && !self.no_preload {
+            self.preload(&client, &mut load)?;
         }
+        let before = disk.as_mut().map(Disk::run).transpose()?;
         say(&format!("{} for {:?}, after {:?}", self.describe(), self.time, self.warm_up));
-        let report = load.run()?;
-        let after = self.disk.as_deref().map(bare_loop).transpose()?;
-        let bare = before.zip(after).map(|(mut before, after)| {
-            before.add(&after);
-            before
-        });
-        self.print(global, &report, bare.as_ref())?;
+        let (report, used) = run(load, cluster.as_ref())?;
+        drop(watch);
+        let after = disk.as_mut().map(Disk::run).transpose()?;
+        let depth = disk.map_or(0, |disk| disk.depth);
+        let bare = before.zip(after).map(|(before, after)| (before.and(&after), depth));
+        let measured = Measured { report, bare, used };
+        self.tell(global, &measured)?;
         let open = self.rate.is_some();
-        if open && report.shortfall() > SHORTFALL_MAX {
-            let percent = report.shortfall() * 100.0;
+        if open && measured.report.shortfall() > SHORTFALL_MAX {
+            let percent = measured.report.shortfall() * 100.0;
             say(&format!("INVALID: {percent:.1}% of the offered requests were not served in time"));
             return Ok(Ended::Invalid);
         }
         Ok(Ended::Ok)
+    }
+
+    fn disk(&self, workload: &Workload) -> Result<Option<Disk>, Failed> {
+        let depth = match self.pace() {
+            Pace::Closed(under_way) => under_way.max(1),
+            Pace::Open(_) => 1,
+        };
+        let kinds = (workload.reads(), workload.writes());
+        let prepare = |folder| Disk::prepare(folder, kinds, self.scratch_mib, depth);
+        self.disk.as_deref().map(prepare).transpose()
+    }
+
+    fn preload(&self, client: &Client, load: &mut Load) -> Result<(), Failed> {
+        let is_there =
+            |key| client.get(&self.table, key_item(key)).send().map(|answer| answer.item.is_some());
+        let first = if self.resume_preload { resume_from(self.keys, is_there)? } else { 0 };
+        let progress =
+            bar(self.keys, "writing keys {bar:30} {human_pos} of {human_len}, {per_sec}, {eta} left");
+        progress.set_position(first);
+        progress.reset_eta();
+        let written = load.preload(first, &mut |written| progress.set_position(written));
+        progress.finish_and_clear();
+        written.map_err(|error| failed(format!("{error}; --resume-preload goes on from here")))
     }
 
     fn table(&self, client: &Client) -> Result<TableDescriptor, Failed> {
@@ -148,105 +196,40 @@ impl Bench {
         }
     }
 
-    fn print(&self, global: &Global, report: &Report, bare: Option<&Bare>) -> Result<(), Failed> {
-        let value = self.to_json(report, bare);
+    fn tell(&self, global: &Global, measured: &Measured) -> Result<(), Failed> {
+        let value = measured.to_json(self.run_json());
         if let Some(folder) = &self.report {
             std::fs::create_dir_all(folder)?;
             std::fs::write(folder.join("report.json"), serde_json::to_string_pretty(&value)?)?;
         }
-        if global.json {
-            return json(&value);
-        }
-        let mut header = vec!["".to_owned(), "per second".to_owned(), "requests".to_owned()];
-        header.extend(PERCENTILES.iter().map(|percentile| format!("p{percentile} us")));
-        header.push("max us".to_owned());
-        let mut rows = vec![header, row("load", report.rate(), &report.latencies)];
-        if self.rate.is_some() {
-            rows.push(row("  service time", report.rate(), &report.service));
-        }
-        if let Some(bare) = bare {
-            rows.push(row("bare 4 KiB log writes", bare.rate(), &bare.latencies));
-            rows.push(ratios(report, bare));
-        }
-        columns(&rows)?;
-        for (code, errors) in &report.errors {
-            say(&format!("{} requests failed: {code}", count(*errors)));
-        }
-        Ok(())
+        if global.json { json(&value) } else { measured.print(self.rate.is_some()) }
     }
 
-    fn to_json(&self, report: &Report, bare: Option<&Bare>) -> Value {
-        let bare_json = bare.map(|bare| {
-            json!({"rate": bare.rate(), "latencies_us": latencies_json(&bare.latencies),
-                "rate_ratio": report.rate() / bare.rate()})
-        });
-        json!({
+    fn run_json(&self) -> Map<String, Value> {
+        let run = json!({
             "workload": self.workload, "loop": if self.rate.is_some() { "open" } else { "closed" },
             "offered_rate": self.rate, "under_way": self.closed,
-            "measured_seconds": report.measured.as_secs_f64(),
             "item_bytes": self.item_bytes, "keys": self.keys, "seed": self.seed,
-            "rate": report.rate(), "offered": report.offered,
-            "latencies_us": latencies_json(&report.latencies),
-            "service_us": latencies_json(&report.service), "errors": report.errors,
-            "bare_log_writes": bare_json,
-        })
+        });
+        run.as_object().cloned().unwrap_or_default()
     }
 }
 
-/// A bare loop of durable writes, as a log without anything around it would do them.
-struct Bare {
-    latencies: Latencies,
-    measured: Duration,
+fn storage_cores(client: &Client) -> Result<Vec<SocketAddr>, Failed> {
+    let nodes = client.topology().send()?.nodes;
+    Ok(nodes.into_iter().flat_map(|node| node.cores).map(SocketAddr::from).collect())
 }
 
-impl Bare {
-    fn rate(&self) -> f64 {
-        self.latencies.count() as f64 / self.measured.as_secs_f64()
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.latencies.add(&other.latencies);
-        self.measured += other.measured;
-    }
-}
-
-fn bare_loop(folder: &std::path::Path) -> Result<Bare, Failed> {
-    let times = probe::log_writes(folder, 4096, BARE_FOR)?;
-    let mut latencies = Latencies::new();
-    times.iter().for_each(|time| latencies.record(*time));
-    Ok(Bare { latencies, measured: times.iter().sum() })
-}
-
-fn cell(value: Option<u64>) -> String {
-    value.map_or("-".to_owned(), count)
-}
-
-fn row(name: &str, rate: f64, latencies: &Latencies) -> Vec<String> {
-    let mut row = vec![name.to_owned(), count(rate as u64), count(latencies.count())];
-    row.extend(PERCENTILES.iter().map(|percentile| cell(latencies.percentile(*percentile))));
-    row.push(count(latencies.max()));
-    row
-}
-
-fn ratios(report: &Report, bare: &Bare) -> Vec<String> {
-    let ratio = |a: Option<u64>, b: Option<u64>| match (a, b) {
-        (Some(a), Some(b)) if b > 0 => format!("{:.2}x", a as f64 / b as f64),
-        _ => "-".to_owned(),
-    };
-    let mut row =
-        vec!["load / bare".to_owned(), format!("{:.2}x", report.rate() / bare.rate()), String::new()];
-    row.extend(PERCENTILES.iter().map(|percentile| {
-        ratio(report.latencies.percentile(*percentile), bare.latencies.percentile(*percentile))
-    }));
-    row
-}
-
-fn latencies_json(latencies: &Latencies) -> Value {
-    let percentiles =
-        PERCENTILES.iter().map(|percentile| (format!("p{percentile}"), latencies.percentile(*percentile)));
-    let mut value: serde_json::Map<String, Value> =
-        percentiles.map(|(name, value)| (name, json!(value))).collect();
-    value.insert("max".to_owned(), json!(latencies.max()));
-    value.insert("count".to_owned(), json!(latencies.count()));
-    Value::Object(value)
+/// Runs a load, and looks at what the servers use meanwhile.
+fn run(load: Load, cluster: Option<&Cluster>) -> Result<(Report, Option<ByRole>), Failed> {
+    let (mut before, mut after) = (None, None);
+    let report = load.run(&mut |border| {
+        let used = cluster.map(servers::used);
+        match border {
+            Border::Begin => before = used,
+            Border::End => after = used,
+        }
+    })?;
+    let (before, after) = (before.transpose()?, after.transpose()?);
+    Ok((report, before.zip(after).map(|(before, after)| servers::between(&before, &after))))
 }

@@ -93,8 +93,8 @@ pub(crate) const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(15);
 /// Segments of one core's log: each is an open file.
 pub(crate) const FILES_PER_CORE_MAX: u32 = 4096;
 
-/// Bytes of one write while a core's segments are filled with zeros.
-pub(crate) const ZERO_WRITE_BYTES: usize = 1024 * 1024;
+/// Bytes of one write while a core's segments, or a scratch file, are filled.
+pub(crate) const FILL_WRITE_BYTES: usize = 1024 * 1024;
 
 /// How often the watchdog wakes every executor.
 pub(crate) const WATCHDOG_INTERVAL: Duration = Duration::from_millis(10);

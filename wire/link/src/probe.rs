@@ -1,11 +1,18 @@
-//! A log writer with nothing around it: what the disk alone takes for durable writes.
+//! What the disk alone takes: a log writer and a reader of pages with nothing around them.
 
 use crate::clock;
 use crate::files::{FilesError, os, scratch};
+use crate::limits::FILL_WRITE_BYTES;
+use crate::ring::{Completion, Payload, Ring, Token};
+use crate::signal::Signal;
 use evenkeel_wire::aligned::AlignedBuffer;
+use evenkeel_wire::prng::Prng;
+use evenkeel_wire::turn::Boot;
 use rustix::io::{ReadWriteFlags, pwritev2};
-use std::io::IoSlice;
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes that are written over and over.
@@ -21,8 +28,9 @@ const AREA_BYTES: u64 = 16 * 1024 * 1024;
 /// # Panics
 /// When `bytes` is not a whole number of blocks, or more than 16 MiB.
 pub fn log_writes(directory: &Path, bytes: usize, period: Duration) -> Result<Vec<Duration>, FilesError> {
-    let file = scratch(directory, AREA_BYTES)?;
-    let mut block = AlignedBuffer::zeroed(bytes);
+    let file = scratch(directory, AREA_BYTES, &noise())?;
+    let mut block = AlignedBuffer::with_capacity(bytes);
+    block.resize(bytes);
     block.fill(0x5a);
     let (start, mut times, mut offset) = (clock::boot(), Vec::new(), 0);
     while clock::boot().since(start) < period {
@@ -36,6 +44,86 @@ pub fn log_writes(directory: &Path, bytes: usize, period: Duration) -> Result<Ve
     Ok(times)
 }
 
+/// A scratch file that pages are read from, one here and one there. It goes when this is dropped.
+#[derive(Debug)]
+pub struct PageReads {
+    directory: PathBuf,
+    file: File,
+    pages: u64,
+    page_bytes: usize,
+    prng: Prng,
+}
+
+impl PageReads {
+    /// Makes the file in `directory`: `bytes` in pages of `page_bytes` (whole blocks). It should be larger
+    /// than what the device keeps in memory. It holds noise: some devices do not really read zeros.
+    ///
+    /// # Errors
+    /// When the folder cannot be written to, or has no direct input/output.
+    ///
+    /// # Panics
+    /// When the file has no page.
+    pub fn prepare(directory: &Path, bytes: u64, page_bytes: usize) -> Result<Self, FilesError> {
+        let pages = bytes / page_bytes as u64;
+        assert!(pages > 0, "a file to read from has pages");
+        let file = scratch(directory, pages * page_bytes as u64, &noise())?;
+        Ok(Self { directory: directory.to_owned(), file, pages, page_bytes, prng: Prng::new(1) })
+    }
+
+    /// Reads random pages with O_DIRECT for the time `period`, `depth` at a time, through a ring like that of
+    /// a core. Returns how long each took.
+    ///
+    /// # Errors
+    /// When the kernel gives no ring, or a read fails.
+    pub fn run(&mut self, depth: usize, period: Duration) -> Result<Vec<Duration>, FilesError> {
+        let directory = self.directory.clone();
+        self.read_for(depth, period).map_err(|error| os(&directory, error))
+    }
+
+    fn read_for(&mut self, depth: usize, period: Duration) -> io::Result<Vec<Duration>> {
+        let mut ring = Ring::new(Arc::new(Signal::new()?)).map_err(io::Error::other)?;
+        let (end, mut times, mut completions) = (clock::boot().after(period), Vec::new(), Vec::new());
+        let mut begun = vec![Boot(0); depth];
+        for (place, begun) in begun.iter_mut().enumerate() {
+            let mut page = AlignedBuffer::with_capacity(self.page_bytes);
+            page.resize(self.page_bytes);
+            *begun = self.begin(&mut ring, place as u32, page);
+        }
+        while !ring.is_quiet() {
+            ring.wait()?;
+            ring.take(depth, &mut completions);
+            for Completion { token, result, payload, .. } in completions.drain(..) {
+                let (Token::Disk(place), Payload::Block(page)) = (token, payload) else {
+                    unreachable!("nothing but reads was asked for");
+                };
+                let got = result.map_err(io::Error::from_raw_os_error)? as usize;
+                assert_eq!(got, self.page_bytes, "a read within a file is whole, or an error");
+                let (begun, now) = (&mut begun[place as usize], clock::boot());
+                times.push(now.since(*begun));
+                if now < end {
+                    *begun = self.begin(&mut ring, place, page);
+                }
+            }
+        }
+        Ok(times)
+    }
+
+    fn begin(&mut self, ring: &mut Ring, place: u32, page: AlignedBuffer) -> Boot {
+        let offset = self.prng.below(self.pages) * self.page_bytes as u64;
+        let now = clock::boot();
+        ring.read(place, &self.file, page, 0, offset);
+        now
+    }
+}
+
+/// Noise to fill a file with.
+fn noise() -> AlignedBuffer {
+    let mut noise = AlignedBuffer::with_capacity(FILL_WRITE_BYTES);
+    noise.resize(FILL_WRITE_BYTES);
+    Prng::new(1).fill(&mut noise);
+    noise
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,6 +133,17 @@ mod tests {
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let times = log_writes(folder.path(), 4096, Duration::from_millis(30)).unwrap();
         assert!(!times.is_empty() && times.iter().all(|time| !time.is_zero()));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn pages_are_read_at_any_depth_and_nothing_is_left_behind() {
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let mut reads = PageReads::prepare(folder.path(), 1 << 20, 8192).unwrap();
+        for depth in [1, 32] {
+            let times = reads.run(depth, Duration::from_millis(20)).unwrap();
+            assert!(times.len() >= depth && times.iter().all(|time| !time.is_zero()));
+        }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -124,6 +124,8 @@ pub struct LogStatus {
     pub segments_free: u32,
     /// Checkpoints completed, since the start.
     pub checkpoints: u64,
+    /// Whether one is being written now.
+    pub checkpointing: bool,
 }
 
 /// A MemDS server.

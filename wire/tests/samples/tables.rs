@@ -210,6 +210,7 @@ fn storage_status(state: CoreState) -> StorageStatus {
             segments: 0x7172_7374,
             segments_free: 0x8182_8384,
             checkpoints: number(0x91),
+            checkpointing: true,
         },
         recovery: "what recovery found".to_owned(),
     }

@@ -7,7 +7,7 @@
 use super::{
     Access, FilesError, check_file_system, full_or_os, open_direct, os, path_of, reserve, sync_directory,
 };
-use crate::limits::{FILES_PER_CORE_MAX, ZERO_WRITE_BYTES};
+use crate::limits::{FILES_PER_CORE_MAX, FILL_WRITE_BYTES};
 use evenkeel_wire::aligned::AlignedBuffer;
 use evenkeel_wire::limits::BLOCK_BYTES;
 use evenkeel_wire::turn;
@@ -45,10 +45,12 @@ pub fn create_core(
         return Err(FilesError::NotEmpty { path: directory.to_owned() });
     }
     check_file_system(directory)?;
+    let mut zeros = AlignedBuffer::with_capacity(FILL_WRITE_BYTES);
+    zeros.resize(FILL_WRITE_BYTES);
     let mut done = 0;
     for segment in 0..segments {
         let path = path_of(directory, turn::File::Segment(segment));
-        write_zeros(&path, segment_bytes, &mut |bytes| {
+        fill(&path, segment_bytes, &zeros, &mut |bytes| {
             done += bytes;
             progress(done);
         })?;
@@ -67,14 +69,20 @@ pub fn create_core(
     }
 }
 
-pub(super) fn write_zeros(path: &Path, bytes: u64, progress: &mut dyn FnMut(u64)) -> Result<(), FilesError> {
+/// Makes a file of `bytes` that repeats `pattern`.
+pub(super) fn fill(
+    path: &Path,
+    bytes: u64,
+    pattern: &AlignedBuffer,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), FilesError> {
     let file = open_direct(path, Access::Create)?;
     reserve(&file, path, bytes)?;
-    let zeros = AlignedBuffer::zeroed(ZERO_WRITE_BYTES);
     let mut offset = 0;
     while offset < bytes {
-        let step = (bytes - offset).min(ZERO_WRITE_BYTES as u64);
-        file.write_all_at(&zeros[..step as usize], offset).map_err(|error| full_or_os(path, bytes, error))?;
+        let step = (bytes - offset).min(pattern.len() as u64);
+        file.write_all_at(&pattern[..step as usize], offset)
+            .map_err(|error| full_or_os(path, bytes, error))?;
         offset += step;
         progress(step);
     }

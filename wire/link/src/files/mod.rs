@@ -267,11 +267,11 @@ fn lock(file: &File, directory: &Path) -> Result<(), FilesError> {
     }
 }
 
-/// A file of `bytes` zeros in `directory` that has no name and goes when it is closed.
-pub(crate) fn scratch(directory: &Path, bytes: u64) -> Result<File, FilesError> {
+/// A file of `bytes` in `directory` that repeats `pattern`, has no name and goes when it is closed.
+pub(crate) fn scratch(directory: &Path, bytes: u64, pattern: &AlignedBuffer) -> Result<File, FilesError> {
     let path = directory.join(format!(".evenkeel-scratch-{}", std::process::id()));
-    let made =
-        create::write_zeros(&path, bytes, &mut |_| {}).and_then(|()| open_direct(&path, Access::Change));
+    let made = create::fill(&path, bytes, pattern, &mut |_| {})
+        .and_then(|()| open_direct(&path, Access::Change));
     let removed = fs::remove_file(&path).map_err(|error| os(&path, error));
     made.and_then(|file| removed.map(|()| file))
 }

@@ -187,6 +187,21 @@ impl Ring {
         }
     }
 
+    /// Submits what was asked for, and sleeps until something has completed.
+    ///
+    /// # Errors
+    /// When the kernel refuses for a reason other than that completions must be taken first.
+    pub(crate) fn wait(&mut self) -> io::Result<()> {
+        self.fill_from_backlog();
+        match self.ring.submit_and_wait(1) {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
     /// Whether [`enter`](Self::enter) or [`take`](Self::take) would find something.
     pub(crate) fn has_work(&mut self) -> bool {
         let queue = self.ring.submission();
@@ -303,14 +318,7 @@ impl Ring {
             });
         }
         while !self.is_quiet() {
-            self.fill_from_backlog();
-            match self.ring.submit_and_wait(1) {
-                Ok(_) => {}
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => {}
-                    _ => return Err(error),
-                },
-            }
+            self.wait()?;
             self.take(usize::MAX, &mut taken);
             taken.clear();
         }
