@@ -234,6 +234,8 @@ impl Merge {
                 };
                 let whole = low.is_empty() && high.is_empty();
                 let changed = !whole || pointer != root;
+                // The old root holds every key: its outermost children may reach beyond the clip.
+                let (low, high) = (Vec::new(), Vec::new());
                 if level_of(page) == 0 {
                     let children = vec![Child { separator: Vec::new(), pointer: root }];
                     let new = Vec::new();

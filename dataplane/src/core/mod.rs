@@ -68,6 +68,13 @@ impl StorageCore {
         }
     }
 
+    /// Asks for a checkpoint in one of the next turns, if the core is at work.
+    pub fn want_checkpoint(&mut self) {
+        if let Phase::Serving(serving) = &mut self.phase {
+            serving.want_checkpoint();
+        }
+    }
+
     fn identity(&self) -> LogIdentity {
         LogIdentity { incarnation: self.config.incarnation, core: self.config.core }
     }

@@ -204,6 +204,12 @@ impl Serving {
         self.store.pages_with(feed)
     }
 
+    /// Asks for a checkpoint as soon as none is running, however short the log is. Otherwise they begin when half
+    /// of it is used.
+    pub fn want_checkpoint(&mut self) {
+        self.checkpoint_wanted = true;
+    }
+
     /// All groups of the core.
     pub fn groups(&self) -> impl Iterator<Item = &Group> {
         self.groups.values()

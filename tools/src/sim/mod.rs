@@ -9,6 +9,7 @@
 //!   there.
 //! * [`client`]: the workload. [`history`]: what it saw. [`checks`]: what must hold beside it. [`faults`]:
 //!   what goes wrong. [`trace`]: what happened.
+//! * [`matrix`]: one core and its disk alone, for the storage engine.
 
 pub mod checks;
 pub mod client;
@@ -16,6 +17,7 @@ pub mod cluster;
 pub mod disk;
 pub mod faults;
 pub mod history;
+pub mod matrix;
 pub mod network;
 pub mod trace;
 pub mod world;

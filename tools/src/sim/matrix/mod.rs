@@ -1,0 +1,370 @@
+//! The crash matrix of the storage engine: one real storage core on a simulated disk, beside a reference model,
+//! with crashes at random effects.
+//!
+//! There is no network and no other replica here, so all that survives a crash is what the core's own log,
+//! checkpoints and tree hold; and without the rest of a cluster a core does a great many operations in little
+//! time. Segments are few, the cache is a fraction of the tree, checkpoints follow each other.
+//!
+//! A run is a row of *lives*. In each the core serves, then crashes between two effects: its process dies, or
+//! the power fails and takes what was not durable. It recovers, perhaps crashing again meanwhile. Then every key
+//! is read, and everything is scanned in both directions: each key must be what its last acknowledged write
+//! made of it, or one that was under way; and nothing else may be there. The last lives are spent with bits
+//! flipped, and writes lost and misplaced, in the tree's file: then answers are right, or errors that say what
+//! is wrong.
+//!
+//! * [`engine`]: the core, its disk, its crashes. [`client`]: what it is asked, and what it must answer.
+//!   [`model`]: what must be there.
+
+pub mod client;
+pub mod engine;
+pub mod model;
+
+use super::disk::FileKind;
+use super::world::{MS, SECOND};
+use super::{Failure, message};
+use client::{Answered, Client, Place, Span};
+use engine::{Crash, Engine};
+use evenkeel_wire::frame::{Header, Kind, seal};
+use evenkeel_wire::ids::{Epoch, PartitionId, RequestId};
+use evenkeel_wire::key::{KeySchema, KeyType};
+use evenkeel_wire::message::catalog::CreateTable;
+use evenkeel_wire::message::encode;
+use evenkeel_wire::prng::Prng;
+use evenkeel_wire::table::Billing;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// How long a core may take until it serves, simulated: an election in which nobody else takes part.
+const SERVES_WITHIN: u64 = 30 * SECOND;
+/// How long everything that was asked may take to be answered.
+const ANSWERS_WITHIN: u64 = 60 * SECOND;
+/// How often a refused read is repeated, when nothing is wrong with the disk.
+const PATIENCE: u32 = 1000;
+/// Lives that are spent with damage.
+const DAMAGED_LIVES: u32 = 6;
+
+/// What to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Decides everything.
+    pub seed: u64,
+    /// Requests to be answered, those that read everything after a crash not counted.
+    pub operations: u64,
+}
+
+/// A run that went well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// Requests that were made.
+    pub operations: u64,
+    /// Reads that compared everything with the model.
+    pub verified: u64,
+    /// Deaths of the process.
+    pub killed: u64,
+    /// Failures of the power.
+    pub power_failures: u64,
+    /// Reads of a damaged tree that were refused.
+    pub refused: u64,
+    /// Simulated nanoseconds.
+    pub time: u64,
+}
+
+/// Runs one seed.
+///
+/// # Errors
+/// What must not be.
+pub fn run(options: &Options) -> Result<Report, Failure> {
+    let mut prng = Prng::new(options.seed);
+    let mut engine = Engine::new(prng.fork());
+    // A panic is a bug like any other.
+    let gone = catch_unwind(AssertUnwindSafe(|| {
+        engine.start(None);
+        let place = create_table(&mut engine)?;
+        let mut run = Run::new(&mut engine, prng, place, options);
+        run.go(options.operations)?;
+        run.report.time = run.engine.now;
+        Ok(run.report)
+    }));
+    let gone = gone.unwrap_or_else(|panic| Err(format!("a panic: {}", message(panic.as_ref()))));
+    gone.map_err(|what| Failure { seed: options.seed, at: engine.now, what, story: String::new() })
+}
+
+/// Creates the table, through the catalogue.
+fn create_table(engine: &mut Engine) -> Result<Place, String> {
+    serves(engine, PartitionId::SYSTEM)?;
+    let create = CreateTable {
+        name: "matrix".to_owned(),
+        schema: KeySchema::partition_only("k", KeyType::N),
+        billing: Billing::OnDemand,
+        partitions: 1,
+    };
+    let header = Header::new(Kind::CreateTable, RequestId(0)).to_partition(PartitionId::SYSTEM, Epoch(1));
+    let mut bytes = Vec::new();
+    seal(&mut bytes, header, |out| encode(&create, out));
+    engine.ask(bytes);
+    let deadline = engine.now + SERVES_WITHIN;
+    while engine.group().is_none() && engine.now < deadline {
+        engine.advance(deadline)?;
+    }
+    let group = engine.group().ok_or("the catalogue does not create the table's partition")?;
+    let config = group.replica.config();
+    let place = Place { table: config.table, partition: config.partition, epoch: config.epoch };
+    serves(engine, place.partition)?;
+    Ok(place)
+}
+
+/// Waits until the core serves a partition, or has crashed.
+fn serves(engine: &mut Engine, partition: PartitionId) -> Result<(), String> {
+    let deadline = engine.now + SERVES_WITHIN;
+    while engine.is_alive() && !engine.is_ready(partition) {
+        if engine.now >= deadline {
+            return Err(format!("{partition} does not serve {} s after the start", SERVES_WITHIN / SECOND));
+        }
+        engine.advance(deadline)?;
+    }
+    Ok(())
+}
+
+struct Run<'e> {
+    engine: &'e mut Engine,
+    prng: Prng,
+    client: Client,
+    partition: PartitionId,
+    /// Requests under way, at most.
+    depth: usize,
+    /// Time between requests, at most.
+    think: u64,
+    /// Reads of a damaged tree may be refused.
+    damaged: bool,
+    report: Report,
+}
+
+impl<'e> Run<'e> {
+    fn new(engine: &'e mut Engine, mut prng: Prng, place: Place, options: &Options) -> Self {
+        let keys = *prng.pick(&[300, 1000, 2000]);
+        let model = model::Model::new(&mut prng, keys);
+        Self {
+            engine,
+            client: Client::new(model, place),
+            partition: place.partition,
+            depth: *prng.pick(&[1, 8, 40]),
+            think: *prng.pick(&[100_000, 400_000, MS]),
+            prng,
+            damaged: false,
+            report: Report { seed: options.seed, ..Report::default() },
+        }
+    }
+
+    fn go(&mut self, operations: u64) -> Result<(), String> {
+        while self.report.operations < operations {
+            self.live(operations)?;
+            self.restart()?;
+            self.verify()?;
+            self.count()?;
+        }
+        self.damaged = true;
+        self.engine.may_halt = true;
+        for _ in 0..DAMAGED_LIVES {
+            self.damage()?;
+            self.restart()?;
+            self.verify()?;
+        }
+        Ok(())
+    }
+
+    /// Serves until the crash.
+    fn live(&mut self, operations: u64) -> Result<(), String> {
+        let kinds = [FileKind::Superblock, FileKind::Checkpoint, FileKind::Tree];
+        let crash = if self.prng.chance(1, 2) {
+            Crash { effects: self.prng.below(12), behind: Some(*self.prng.pick(&kinds)) }
+        } else {
+            Crash { effects: 0, behind: None }
+        };
+        // At first many effects, so that there is something to lose.
+        let undisturbed = self.engine.effects_done + self.prng.below(6000);
+        let at = Crash { effects: crash.effects + self.prng.below(500), ..crash };
+        let mut planned = false;
+        while self.engine.is_alive() && (self.report.operations < operations || planned) {
+            if !planned && self.engine.effects_done >= undisturbed {
+                planned = true;
+                self.engine.crash_at(Some(if crash.behind.is_some() { crash } else { at }));
+            }
+            self.work()?;
+        }
+        Ok(())
+    }
+
+    /// Asks for a little more, and goes on to the next turn.
+    fn work(&mut self) -> Result<(), String> {
+        self.engine.want_checkpoint();
+        if self.client.under_way() < self.depth {
+            let before = self.client.requests();
+            self.client.ask_anything(self.engine);
+            self.report.operations += self.client.requests() - before;
+        }
+        let think = self.engine.now + self.prng.below(self.think);
+        while self.engine.is_alive() && self.engine.now < think {
+            self.engine.advance(think)?;
+            for answered in self.answers()? {
+                match answered {
+                    Answered::Rightly | Answered::Key(..) | Answered::Page(_) => {}
+                    Answered::Refused(problem) if self.damaged || is_overload(&problem) => {}
+                    Answered::Refused(problem) => return Err(format!("a request was refused: {problem}")),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn answers(&mut self) -> Result<Vec<Answered>, String> {
+        let answers = std::mem::take(&mut self.engine.answers);
+        answers.iter().map(|(header, body)| self.client.take(header, body)).collect()
+    }
+
+    /// The crash, and the recovery, during which it may crash again.
+    fn restart(&mut self) -> Result<(), String> {
+        loop {
+            // What was sent before the crash arrives.
+            self.answers()?;
+            self.client.crashed();
+            let power = self.prng.chance(1, 2);
+            self.engine.die(power);
+            if power {
+                self.report.power_failures += 1;
+            } else {
+                self.report.killed += 1;
+            }
+            let again = self.prng.chance(1, 6);
+            let crash = Crash { effects: self.prng.below(60), behind: None };
+            self.engine.start(again.then_some(crash));
+            serves(self.engine, self.partition)?;
+            if self.engine.is_alive() {
+                self.engine.crash_at(None);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads every key, and scans everything in both directions.
+    fn verify(&mut self) -> Result<(), String> {
+        let keys = self.client.model.keys.len();
+        let mut left: VecDeque<usize> = (0..keys).collect();
+        let deadline = self.engine.now + ANSWERS_WITHIN;
+        let mut refused = 0;
+        while !left.is_empty() || self.client.under_way() > 0 {
+            while self.client.under_way() < 32
+                && let Some(key) = left.pop_front()
+            {
+                self.report.verified += 1;
+                self.client.get(self.engine, key);
+            }
+            self.wait(deadline)?;
+            for answered in self.answers()? {
+                match answered {
+                    Answered::Rightly | Answered::Page(_) => {}
+                    Answered::Key(key, content) => self.client.model.keys[key].may_be = vec![content],
+                    Answered::Refused(_) if self.damaged => self.report.refused += 1,
+                    Answered::Refused(problem) => {
+                        refused += 1;
+                        if refused > PATIENCE || !is_overload(&problem) {
+                            return Err(format!("a key cannot be read: {problem}"));
+                        }
+                        left = (0..keys).collect();
+                    }
+                }
+            }
+        }
+        for forward in [true, false] {
+            self.scan(Span { low: 0, high: keys, forward })?;
+        }
+        Ok(())
+    }
+
+    fn scan(&mut self, mut span: Span) -> Result<(), String> {
+        let deadline = self.engine.now + ANSWERS_WITHIN;
+        loop {
+            self.report.verified += 1;
+            self.client.page(self.engine, span, 0);
+            while self.client.under_way() > 0 && self.engine.answers.is_empty() {
+                self.wait(deadline)?;
+            }
+            for answered in self.answers()? {
+                match answered {
+                    Answered::Rightly | Answered::Key(..) => {}
+                    Answered::Page(None) => return Ok(()),
+                    Answered::Page(Some(rest)) if rest == span => {
+                        return Err(format!("a scan of {span:?} does not get on"));
+                    }
+                    Answered::Page(Some(rest)) => span = rest,
+                    Answered::Refused(_) if self.damaged => {
+                        self.report.refused += 1;
+                        return Ok(());
+                    }
+                    Answered::Refused(problem) => return Err(format!("a scan was refused: {problem}")),
+                }
+            }
+        }
+    }
+
+    fn wait(&mut self, deadline: u64) -> Result<(), String> {
+        if self.engine.now >= deadline {
+            let what = self.client.oldest();
+            return Err(format!("no answer within {} s to {what:?}", ANSWERS_WITHIN / SECOND));
+        }
+        if !self.engine.is_alive() {
+            return Err("the core died of what it read".to_owned());
+        }
+        self.engine.advance(deadline)
+    }
+
+    /// Now and then: once a checkpoint has taken everything over, the tree knows how many items there are.
+    fn count(&mut self) -> Result<(), String> {
+        if self.prng.chance(1, 2) {
+            return Ok(());
+        }
+        self.engine.want_checkpoint();
+        let deadline = self.engine.now + ANSWERS_WITHIN;
+        let merged = |engine: &Engine| {
+            engine.group().is_some_and(|group| {
+                let tree = &group.state().tree;
+                tree.frozen().is_none() && tree.unwritten_bytes() == 0
+            })
+        };
+        while !merged(self.engine) {
+            self.wait(deadline)?;
+        }
+        let items = self.engine.group().map(|group| group.state().tree.items());
+        let expected = self.client.model.items();
+        if items != expected {
+            return Err(format!("the tree counts {items:?} items, and there are {expected:?}"));
+        }
+        Ok(())
+    }
+
+    /// A life with damage: writes of the tree are lost or misplaced, and in the end bits are flipped.
+    fn damage(&mut self) -> Result<(), String> {
+        match self.prng.below(3) {
+            0 => self.engine.disk.lose_next_write_to_tree = true,
+            1 => {
+                let offset = self.prng.below(100) * 4096;
+                self.engine.disk.misdirect_next_write_to_tree = Some(offset);
+            }
+            _ => {}
+        }
+        for _ in 0..self.prng.below(300) {
+            if self.engine.is_alive() {
+                self.work()?;
+            }
+        }
+        for _ in 0..1 + self.prng.below(20) {
+            self.engine.disk.flip_bit(&mut self.prng, FileKind::Tree);
+        }
+        Ok(())
+    }
+}
+
+fn is_overload(problem: &evenkeel_wire::error::Problem) -> bool {
+    problem.code == evenkeel_wire::error::ErrorCode::Overloaded
+}
