@@ -9,10 +9,12 @@
 //! * [`image`]: the records that a partition's state is made of, in a checkpoint and in a snapshot to a peer
 //!   alike.
 //! * [`chunk`]: how they stand in the file. [`superblock`]: what names a checkpoint.
-//! * [`writer`]: writes one, a chunk at a time. [`recovery`]: reads superblock, checkpoint and log back.
+//! * [`writer`]: writes one, a chunk at a time. [`reader`]: reads one. [`recovery`]: reads superblock,
+//!   checkpoint and log back.
 
 pub mod chunk;
 pub mod image;
+pub mod reader;
 pub mod recovery;
 pub mod superblock;
 pub mod writer;
