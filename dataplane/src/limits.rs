@@ -118,6 +118,12 @@ pub const CHECKPOINT_ADVANCE: f64 = 1.5;
 /// Pages that a merge reads ahead.
 pub const MERGE_READ_AHEAD: usize = 32;
 
+/// Pages that a check asks for at a time. Neighbours are read at once where that is possible.
+pub const CHECK_READ_AHEAD: usize = 64;
+
+/// Findings that a check keeps until somebody takes them; the others are counted.
+pub const CHECK_FINDINGS_MAX: usize = 1000;
+
 /// Bytes read at once during recovery.
 pub const RECOVERY_READ_BYTES: usize = 1024 * 1024;
 
