@@ -5,6 +5,7 @@
 //! * [`requests`]: routers' requests. [`peers`]: other cores' frames; [`messages`] their bodies.
 //! * [`heartbeats`]: leases, one frame per pair of cores. [`snapshots`]: partitions' states on their way to
 //!   peers.
+//! * [`scrub`]: whether what is on disk is still whole.
 //! * [`publish`]: what MemDS is told. [`status`]: what people are told.
 
 pub mod heartbeats;
@@ -12,6 +13,7 @@ pub mod messages;
 pub mod peers;
 pub mod publish;
 pub mod requests;
+pub mod scrub;
 pub mod serving;
 pub mod snapshots;
 pub mod status;
