@@ -28,7 +28,7 @@ use evenkeel_wire::aligned::AlignedBuffer;
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::handshake::Peer;
-use evenkeel_wire::message::status::{CoreState, LogStatus, StatusAnswer, StorageStatus};
+use evenkeel_wire::message::status::{CoreState, LogStatus, StatusAnswer, StorageStatus, TreeStatus};
 use evenkeel_wire::turn::{Boot, DiskOperation, Effects, Endpoint, Halt, Input, Machine, Now};
 use serving::Serving;
 
@@ -126,6 +126,7 @@ impl StorageCore {
                     state: CoreState::Recovering,
                     groups: Vec::new(),
                     log: LogStatus::default(),
+                    tree: TreeStatus::default(),
                     recovery: String::new(),
                 });
                 out.send(from, Header::new(Kind::StatusAnswer, header.request), &status);
