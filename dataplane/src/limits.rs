@@ -124,6 +124,24 @@ pub const REPAIR_LEAVES_PER_TURN: usize = 8;
 /// Pages that a merge reads ahead.
 pub const MERGE_READ_AHEAD: usize = 32;
 
+/// Pages that a check asks for at a time. Neighbours are read at once where that is possible.
+pub const CHECK_READ_AHEAD: usize = 64;
+
+/// Findings that a check keeps until somebody takes them; the others are counted.
+pub const CHECK_FINDINGS_MAX: usize = 1000;
+
+/// How long after a start the trees are checked for the first time.
+pub const SCRUB_AFTER_START: Duration = Duration::from_secs(20);
+
+/// How long after the end of one check of all trees the next one begins.
+pub const SCRUB_INTERVAL: Duration = Duration::from_secs(6 * 3600);
+
+/// How often the check goes on.
+pub const SCRUB_TICK: Duration = Duration::from_millis(20);
+
+/// Pages that it looks at each time: 400 in a second, some 11 GiB in an hour, and 3 MiB/s for the device.
+pub const SCRUB_PAGES_PER_TICK: usize = 8;
+
 /// Bytes read at once during recovery.
 pub const RECOVERY_READ_BYTES: usize = 1024 * 1024;
 

@@ -40,6 +40,15 @@ pub enum FolderError {
         /// The folder.
         path: PathBuf,
     },
+    /// It is no node's data folder.
+    #[error(
+        "{} holds no node.toml, so it is not the data folder of a storage node; name the folder that \
+         `storage.data` in the node's configuration names", path.display()
+    )]
+    NotAFolder {
+        /// The folder.
+        path: PathBuf,
+    },
     /// It was formatted before.
     #[error("{} is formatted already; it holds node {node}, incarnation {incarnation}", path.display())]
     Formatted {
@@ -211,4 +220,32 @@ pub fn open(cluster: &ClusterConfig, storage: &StorageConfig) -> Result<OpenFold
         incarnation: Incarnation::parse(&node.incarnation).unwrap_or_default(),
         cores: cores.collect::<Result<_, _>>()?,
     })
+}
+
+/// A data folder that is open for looking at it only.
+#[derive(Debug)]
+pub struct ReadOnlyFolder {
+    /// The node.
+    pub node: NodeId,
+    /// The folder's life.
+    pub incarnation: Incarnation,
+    /// The files of each core.
+    pub cores: Vec<CoreFiles>,
+}
+
+/// Opens a node's folder without locks, whoever it belongs to: a node may be serving it.
+///
+/// # Errors
+/// When it is not a node's folder, or cannot be opened.
+pub fn open_read_only(data: &Path) -> Result<ReadOnlyFolder, FolderError> {
+    if !is_formatted(data) {
+        return Err(FolderError::NotAFolder { path: data.to_owned() });
+    }
+    let FolderIdentity { node, incarnation, cores, segments, .. } = read_identity(data)?;
+    let incarnation = Incarnation::parse(&incarnation).map_err(|_| FolderError::Identity {
+        path: identity_path(data),
+        message: format!("the incarnation {incarnation:?} is none; the file is damaged"),
+    })?;
+    let cores = (0..cores).map(|core| CoreFiles::open_read_only(&core_path(data, core), segments));
+    Ok(ReadOnlyFolder { node: NodeId(node), incarnation, cores: cores.collect::<Result<_, _>>()? })
 }

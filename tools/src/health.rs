@@ -7,7 +7,7 @@ use evenkeel_client::Client;
 use evenkeel_wire::ids::{CoreId, NodeId, PartitionId};
 use evenkeel_wire::message::status::{
     CoreState, FollowerStatus, GroupStatus, MemdsStatus, Role, RouterStatus, StatusAnswer, StorageStatus,
-    TopologyAnswer,
+    TopologyAnswer, TreeStatus,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -273,6 +273,7 @@ fn core_json(core: &Core) -> Value {
                 "segments": status.log.segments, "segments_free": status.log.segments_free,
                 "checkpoints": status.log.checkpoints, "checkpointing": status.log.checkpointing,
             },
+            "tree": tree_json(&status.tree),
             "recovery": status.recovery,
         }),
         Err(error) => {
@@ -282,4 +283,17 @@ fn core_json(core: &Core) -> Value {
             })
         }
     }
+}
+
+fn tree_json(tree: &TreeStatus) -> Value {
+    json!({
+        "blocks": tree.blocks, "blocks_live": tree.blocks_live, "blocks_free": tree.blocks_free,
+        "blocks_retired": tree.blocks_retired, "blocks_loose": tree.blocks_loose,
+        "cache_bytes": tree.cache_bytes, "cache_bytes_max": tree.cache_bytes_max,
+        "cache_hits": tree.cache_hits, "cache_misses": tree.cache_misses,
+        "cache_evictions": tree.cache_evictions,
+        "page_reads": tree.page_reads, "bytes_written": tree.bytes_written, "parked": tree.parked,
+        "damaged_pages": tree.damaged_pages, "damage_found": tree.damage_found,
+        "damage_repaired": tree.damage_repaired, "checks": tree.checks, "blocks_swept": tree.blocks_swept,
+    })
 }

@@ -2,11 +2,13 @@
 //!
 //! * [`local`]: a whole cluster in this process, for tests and examples.
 //! * [`config`], [`folder`], [`process`]: what a process is told, where it keeps its data, what it runs.
+//! * [`check`]: whether a data folder is whole.
 //! * [`cluster`]: the same as separate processes on this host. [`health`]: how a cluster is.
 //! * [`cli`]: the command's verbs.
 //! * [`sim`]: the cluster in simulation; [`linearizability`]: the check of its clients' histories.
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -19,11 +19,11 @@ use evenkeel_wire::turn::DiskAction;
 const IDENTITY: LogIdentity = LogIdentity { incarnation: Incarnation([1; 16]), core: CoreId(0) };
 
 /// The tree, its file and its cache.
-pub struct MemoryTree {
+pub(crate) struct MemoryTree {
     /// Its present version.
-    pub version: Version,
+    pub(crate) version: Version,
     /// Pages in memory.
-    pub cache: Cache,
+    pub(crate) cache: Cache,
     redirects: Redirects,
     file: Vec<u8>,
     space: Space,
@@ -32,7 +32,7 @@ pub struct MemoryTree {
 
 /// The key of an item: hashed keys are spread like this.
 #[must_use]
-pub fn key(number: u64) -> [u8; 16] {
+pub(crate) fn key(number: u64) -> [u8; 16] {
     let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut key = [0; 16];
     key[..8].copy_from_slice(&spread.to_be_bytes());
@@ -42,7 +42,7 @@ pub fn key(number: u64) -> [u8; 16] {
 
 /// An item of about 1 KiB.
 #[must_use]
-pub fn cell(slot: u64) -> Cell {
+pub(crate) fn cell(slot: u64) -> Cell {
     Cell {
         slot: Slot(slot),
         timestamp: slot << 16,
@@ -54,7 +54,7 @@ pub fn cell(slot: u64) -> Cell {
 impl MemoryTree {
     /// A tree of `items` items, with a cache of `cache_bytes`.
     #[must_use]
-    pub fn new(items: u64, cache_bytes: usize) -> Self {
+    pub(crate) fn new(items: u64, cache_bytes: usize) -> Self {
         let mut tree = Self {
             version: Version::default(),
             cache: Cache::new(cache_bytes),
@@ -72,7 +72,7 @@ impl MemoryTree {
     }
 
     /// Merges changes into the next version, as a checkpoint does. Returns the bytes of pages written.
-    pub fn merge(&mut self, delta: &Delta) -> u64 {
+    pub(crate) fn merge(&mut self, delta: &Delta) -> u64 {
         self.checkpoint += 1;
         let stamp = Stamp {
             identity: IDENTITY,
@@ -141,12 +141,12 @@ impl MemoryTree {
 
     /// Where readers look.
     #[must_use]
-    pub fn pages(&self) -> Pages<'_> {
+    pub(crate) fn pages(&self) -> Pages<'_> {
         Pages { cache: Some(&self.cache), feed: None, redirects: Some(&self.redirects) }
     }
 
     /// Reads an item, whatever it takes. Returns its length.
-    pub fn read(&mut self, number: u64) -> usize {
+    pub(crate) fn read(&mut self, number: u64) -> usize {
         loop {
             let miss = match get(&self.version, &self.pages(), &key(number)) {
                 Ok(found) => return found.map_or(0, |found| found.archive.len()),
@@ -157,7 +157,7 @@ impl MemoryTree {
     }
 
     /// Walks over `items` items from an item on, whatever it takes. Returns their bytes.
-    pub fn scan(&mut self, number: u64, items: usize) -> usize {
+    pub(crate) fn scan(&mut self, number: u64, items: usize) -> usize {
         loop {
             let miss = {
                 let mut cursor = Cursor::new(&self.version, self.pages(), &key(number), b"", true);

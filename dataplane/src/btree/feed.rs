@@ -24,6 +24,12 @@ impl Feed {
         self.held.get(&pointer.block).map(|buffer| &buffer[..]).or_else(|| cache.peek(pointer))
     }
 
+    /// The page, if it was read for this work.
+    #[must_use]
+    pub fn held(&self, pointer: &PagePointer) -> Option<&[u8]> {
+        self.held.get(&pointer.block).map(|buffer| &buffer[..])
+    }
+
     /// Asks for a page. Asking again changes nothing.
     pub fn want(&mut self, pointer: PagePointer) {
         if !self.held.contains_key(&pointer.block) && self.asked.insert(pointer.block) {

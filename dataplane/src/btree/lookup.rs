@@ -38,6 +38,14 @@ pub struct Place {
     pub high: Vec<u8>,
 }
 
+impl Place {
+    /// Whether `key` is among the keys that it may hold.
+    #[must_use]
+    pub fn holds(&self, key: &[u8]) -> bool {
+        self.low[..] <= *key && (self.high.is_empty() || *key < self.high[..])
+    }
+}
+
 /// The way down to a page: each node, and which of its children was taken.
 #[derive(Debug, Default)]
 struct Path<'a> {

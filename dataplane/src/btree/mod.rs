@@ -6,13 +6,16 @@
 //! * [`version`]: a tree as of one position. [`lookup`]: reading it. [`delta`]: what was written since.
 //! * [`merge`]: the next version, through [`pending`] and [`batch`]. [`feed`]: pages for work in the
 //!   background.
+//! * [`check`]: whether trees are what they should be; [`finding`]: in which way they are not.
 //! * [`space`]: which blocks are in use. [`cache`]: pages in memory. [`store`]: both, and who waits for
 //!   pages.
 
 pub mod batch;
 pub mod cache;
+pub mod check;
 pub mod delta;
 pub mod feed;
+pub mod finding;
 pub mod leaf;
 pub mod lookup;
 pub mod merge;

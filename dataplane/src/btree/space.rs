@@ -175,6 +175,22 @@ impl Space {
         self.retirements.entry(checkpoint).or_default().push(run);
     }
 
+    /// Retires, with the next checkpoint, those of the `lost` blocks, a bit each, that are in use, not loose
+    /// and not retired. Until its superblock is durable, the present one may still refer to them. Returns how
+    /// many.
+    pub fn retire_lost(&mut self, lost: &[u64]) -> u64 {
+        let words = self.used.words().iter().zip(self.loose.words()).zip(self.retired.words()).zip(lost);
+        let lost = words.map(|(((used, loose), retired), lost)| used & !loose & !retired & lost);
+        let lost = Bitmap::new(lost.collect());
+        let checkpoint = self.durable + 1;
+        for region in 0..lost.regions() {
+            for run in lost.runs(region) {
+                self.retire(checkpoint, run.block, run.blocks);
+            }
+        }
+        lost.count()
+    }
+
     /// Notes that the superblock of a checkpoint is durable, and frees what was retired up to it and is not
     /// pinned.
     ///
@@ -425,6 +441,22 @@ mod tests {
         space.release(dropped, 2);
         assert_eq!(space.status().loose, 0);
         assert_eq!((space.stored_words(1), space.used_words()[0]), (vec![0b10_0111], 0b10_0111));
+    }
+
+    #[test]
+    fn lost_blocks_are_retired_with_the_next_checkpoint_unless_something_else_became_of_them() {
+        let mut space = Space::restore(&[0b11_1111]);
+        space.settle(4);
+        space.release(0, 1);
+        space.retire(5, 1, 1);
+        let loose = space.allocate_loose(1);
+        assert_eq!(space.retire_lost(&[0b1_1111 | 1 << loose, u64::MAX]), 3);
+        assert!((1..6).all(|block| space.is_used(block)), "version 4 may refer to them");
+        let pin = space.pin(4);
+        space.settle(5);
+        assert!((1..6).all(|block| space.is_used(block)), "version 4 is read");
+        space.unpin(pin);
+        assert_eq!(space.used_words()[0], 1 << 5 | 1 << loose);
     }
 
     #[test]

@@ -89,6 +89,8 @@ pub struct Store {
     /// Failed once. A few are remembered; the others may fail again.
     suspects: VecDeque<(PagePointer, PageFault)>,
     damaged: BTreeMap<PagePointer, PageFault>,
+    damage_found: u64,
+    damage_repaired: u64,
 }
 
 /// Suspects that are remembered.
@@ -118,6 +120,8 @@ impl Store {
             bodies: Vec::new(),
             suspects: VecDeque::new(),
             damaged: BTreeMap::new(),
+            damage_found: 0,
+            damage_repaired: 0,
         }
     }
 
@@ -152,18 +156,28 @@ impl Store {
 
     /// Notes that a page is damaged.
     pub fn note_damage(&mut self, pointer: PagePointer, fault: PageFault) {
-        self.damaged.insert(pointer, fault);
+        if self.damaged.insert(pointer, fault).is_none() {
+            self.damage_found += 1;
+        }
     }
 
     /// Forgets damage: something stands in for the page.
     pub fn repaired(&mut self, pointer: &PagePointer) {
-        self.damaged.remove(pointer);
+        if self.damaged.remove(pointer).is_some() {
+            self.damage_repaired += 1;
+        }
     }
 
     /// How many pages are known to be damaged.
     #[must_use]
     pub fn damaged_pages(&self) -> usize {
         self.damaged.len()
+    }
+
+    /// How many pages were found damaged since the start, and how many of them were repaired.
+    #[must_use]
+    pub fn damage_counts(&self) -> (u64, u64) {
+        (self.damage_found, self.damage_repaired)
     }
 
     /// How many operations are parked.
@@ -323,7 +337,7 @@ impl Store {
     fn suspect(&mut self, pointer: PagePointer, fault: PageFault) {
         if let Some(place) = self.suspects.iter().position(|(suspect, _)| *suspect == pointer) {
             self.suspects.remove(place);
-            self.damaged.insert(pointer, fault);
+            self.note_damage(pointer, fault);
             return;
         }
         if self.suspects.len() == SUSPECTS_MAX {

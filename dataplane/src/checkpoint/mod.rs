@@ -10,11 +10,13 @@
 //!   alike.
 //! * [`cells`]: those of a key range, for a member whose pages are damaged.
 //! * [`chunk`]: how they stand in the file. [`superblock`]: what names a checkpoint.
-//! * [`writer`]: writes one, a chunk at a time. [`recovery`]: reads superblock, checkpoint and log back.
+//! * [`writer`]: writes one, a chunk at a time. [`reader`]: reads one. [`recovery`]: reads superblock,
+//!   checkpoint and log back.
 
 pub mod cells;
 pub mod chunk;
 pub mod image;
+pub mod reader;
 pub mod recovery;
 pub mod superblock;
 pub mod writer;

@@ -4,11 +4,10 @@
 //! Everything that was read is made durable before the core votes: a write that survived the crash of the
 //! process may still lie in the device's cache only.
 
-use super::chunk::{CHUNK_HEADER_BYTES, ChunkHeader, ChunkPlace};
-use super::image::ImageSink;
-use super::superblock::{CheckpointName, SUPERBLOCK_FILE_BYTES, Superblock, SuperblockError};
+use super::chunk::ChunkPlace;
+use super::reader::{Advance, CheckpointReader};
+use super::superblock::{SUPERBLOCK_FILE_BYTES, Superblock, SuperblockError};
 use crate::btree::space::Space;
-use crate::limits::RECOVERY_READ_BYTES;
 use crate::partition::state::State;
 use crate::paxos::Seed;
 use crate::wal::block::{LogIdentity, Place};
@@ -17,8 +16,6 @@ use crate::wal::recovery::{LogError, LogRecovery, Next, RecoveredLog};
 use crate::wal::replay::{Replay, ReplayError};
 use bytes::Bytes;
 use evenkeel_wire::aligned::AlignedBuffer;
-use evenkeel_wire::checksum::Hash128;
-use evenkeel_wire::limits::BLOCK_BYTES;
 use evenkeel_wire::turn::{DiskAction, DiskFault, File};
 use std::collections::VecDeque;
 use thiserror::Error;
@@ -124,20 +121,6 @@ pub struct Recovery {
     asked: Option<(File, u64)>,
 }
 
-#[derive(Debug)]
-struct CheckpointReader {
-    name: CheckpointName,
-    sequence: u64,
-    index: u64,
-    offset: u64,
-    previous_hash: Hash128,
-    sink: ImageSink,
-    window: Bytes,
-    window_offset: u64,
-    /// What was asked for last: offset and least length.
-    asked: Option<(u64, usize)>,
-}
-
 impl Recovery {
     /// Begins.
     #[must_use]
@@ -186,8 +169,7 @@ impl Recovery {
                 }
             }
             Phase::Checkpoint(reader) => {
-                reader.window = bytes;
-                reader.window_offset = offset;
+                reader.take(offset, bytes);
                 self.read_checkpoint()
             }
             Phase::Log(_) => {
@@ -211,13 +193,13 @@ impl Recovery {
         };
         match reader.advance(&self.identity)? {
             Advance::Read { offset, bytes } => {
-                let file = File::Checkpoint(reader.name.file);
+                let file = reader.file();
                 Ok(self.read(file, offset, bytes))
             }
             Advance::Complete => {
-                let images = std::mem::take(&mut reader.sink.complete);
-                self.space = Space::restore(&reader.sink.space);
-                self.replay = Replay::new(images);
+                let image = reader.finish();
+                self.space = Space::restore(&image.space);
+                self.replay = Replay::new(image.complete);
                 self.begin_log()
             }
             Advance::Damaged => {
@@ -277,72 +259,5 @@ impl Recovery {
         let space = std::mem::replace(&mut self.space, Space::restore(&[]));
         let recovered = Recovered { superblock, superblock_damaged, log, damaged_chunk, space, groups };
         Ok(RecoveryStep::Done(Box::new(recovered)))
-    }
-}
-
-/// What a checkpoint's reader wants.
-enum Advance {
-    Read { offset: u64, bytes: usize },
-    Complete,
-    Damaged,
-}
-
-impl CheckpointReader {
-    fn new(name: CheckpointName, sequence: u64) -> Self {
-        Self {
-            name,
-            sequence,
-            index: 0,
-            offset: 0,
-            previous_hash: Hash128::ZERO,
-            sink: ImageSink::default(),
-            window: Bytes::new(),
-            window_offset: 0,
-            asked: None,
-        }
-    }
-
-    fn place(&self) -> ChunkPlace {
-        let Self { name, sequence, index, offset, .. } = *self;
-        ChunkPlace { file: name.file, checkpoint: sequence, index, offset }
-    }
-
-    /// Takes chunks from the window.
-    fn advance(&mut self, identity: &LogIdentity) -> Result<Advance, RecoveryError> {
-        loop {
-            let skip = ((self.offset - self.window_offset) as usize).min(self.window.len());
-            let left = self.window.slice(skip..);
-            if left.len() < BLOCK_BYTES {
-                return Ok(self.ask_for(BLOCK_BYTES));
-            }
-            let Some((header, hash)) = ChunkHeader::decode(&left, identity, &self.place()) else {
-                return Ok(Advance::Damaged);
-            };
-            if left.len() < header.disk_bytes() {
-                return Ok(self.ask_for(header.disk_bytes()));
-            }
-            let payload = left.slice(CHUNK_HEADER_BYTES..CHUNK_HEADER_BYTES + header.payload_bytes as usize);
-            if header.previous_hash != self.previous_hash || Hash128::of(&payload) != header.payload_hash {
-                return Ok(Advance::Damaged);
-            }
-            self.sink.take(payload)?;
-            self.index += 1;
-            self.offset += header.disk_bytes() as u64;
-            self.previous_hash = hash;
-            if header.last {
-                let as_named = self.index == self.name.chunks && hash == self.name.last_hash;
-                let whole = as_named && !self.sink.is_open();
-                return Ok(if whole { Advance::Complete } else { Advance::Damaged });
-            }
-        }
-    }
-
-    /// Asks for `bytes` at the present offset, once: the file is too short if they did not come.
-    fn ask_for(&mut self, bytes: usize) -> Advance {
-        if self.asked == Some((self.offset, bytes)) {
-            return Advance::Damaged;
-        }
-        self.asked = Some((self.offset, bytes));
-        Advance::Read { offset: self.offset, bytes: bytes.max(RECOVERY_READ_BYTES) }
     }
 }

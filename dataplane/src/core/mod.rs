@@ -6,6 +6,7 @@
 //! * [`heartbeats`]: leases, one frame per pair of cores. [`snapshots`]: partitions' states on their way to
 //!   peers.
 //! * [`repair`]: damaged pages, built anew from what peers hold.
+//! * [`scrub`]: whether what is on disk is still whole.
 //! * [`publish`]: what MemDS is told. [`status`]: what people are told.
 
 pub mod heartbeats;
@@ -14,6 +15,7 @@ pub mod peers;
 pub mod publish;
 pub mod repair;
 pub mod requests;
+pub mod scrub;
 pub mod serving;
 pub mod snapshots;
 pub mod status;
@@ -28,7 +30,7 @@ use evenkeel_wire::aligned::AlignedBuffer;
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::handshake::Peer;
-use evenkeel_wire::message::status::{CoreState, LogStatus, StatusAnswer, StorageStatus};
+use evenkeel_wire::message::status::{CoreState, LogStatus, StatusAnswer, StorageStatus, TreeStatus};
 use evenkeel_wire::turn::{Boot, DiskOperation, Effects, Endpoint, Halt, Input, Machine, Now};
 use serving::Serving;
 
@@ -133,6 +135,7 @@ impl StorageCore {
                     state: CoreState::Recovering,
                     groups: Vec::new(),
                     log: LogStatus::default(),
+                    tree: TreeStatus::default(),
                     recovery: String::new(),
                 });
                 out.send(from, Header::new(Kind::StatusAnswer, header.request), &status);

@@ -214,6 +214,7 @@ impl Serving {
         let mut group = self.groups.remove(&partition)?;
         group.abandon(out);
         self.snapshots.abandon(partition, &mut self.store);
+        self.scrub.sweep_wanted = true;
         let record = Record {
             partition,
             promised: group.replica.promised(),

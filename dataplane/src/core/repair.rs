@@ -18,6 +18,7 @@ use super::serving::Serving;
 use crate::btree::batch::Batches;
 use crate::btree::delta::Delta;
 use crate::btree::feed::Feed;
+use crate::btree::finding::KeyRange;
 use crate::btree::lookup::Place;
 use crate::btree::merge::{Clip, Merge, Progress, Workshop};
 use crate::btree::page::{PageFault, Stamp};
@@ -47,9 +48,6 @@ pub(super) struct Repairs {
     operations: u64,
     questions: u64,
     retry_at: Boot,
-    /// How many were found since the start, and how many of them are repaired.
-    pub(super) found: u64,
-    pub(super) repaired: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -92,15 +90,12 @@ impl Serving {
         if known {
             return;
         }
-        self.repairs.found += 1;
         tracing::error!(
             node = %self.config.node,
             core = %self.config.core,
-            "a page of {partition} at block {} is damaged: {fault}; keys {} to {} are fetched from the other \
-             members",
+            "a page of {partition} at block {} is damaged: {fault}; {} are fetched from the other members",
             page.block,
-            Hex(&place.low),
-            Hex(&place.high),
+            KeyRange(&place),
         );
         self.repairs.waiting.insert(place.unit, Damage { partition, page, place });
     }
@@ -334,10 +329,11 @@ impl Serving {
         self.store.redirects.add(partition, place.low.clone(), place.unit, instead);
         self.store.repaired(&page);
         self.store.repaired(&place.unit);
-        self.repairs.repaired += 1;
         self.repairs.retry_at = now;
         // Its parents point to the damaged page until then.
         self.checkpoint_wanted = true;
+        // What hung below the damaged page is lost with it.
+        self.scrub.sweep_wanted = true;
         tracing::warn!(
             node = %self.config.node,
             core = %self.config.core,
@@ -374,17 +370,5 @@ impl Serving {
             Err(fault) => return Err(Halt(format!("writing repaired pages failed: {fault}"))),
         }
         Ok(())
-    }
-}
-
-/// A key for a person, at a bounded length.
-struct Hex<'a>(&'a [u8]);
-
-impl std::fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("(the end)");
-        }
-        self.0.iter().take(24).try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }

@@ -8,6 +8,7 @@ use super::heartbeats::Heartbeats;
 use super::messages;
 use super::publish::Publisher;
 use super::repair::Repairs;
+use super::scrub::Scrub;
 use super::snapshots::Snapshots;
 use crate::btree::feed::Feed;
 use crate::btree::lookup::Pages;
@@ -61,6 +62,7 @@ pub struct Serving {
     pub(super) heartbeats: Heartbeats,
     pub(super) snapshots: Snapshots,
     pub(super) repairs: Repairs,
+    pub(super) scrub: Scrub,
     pub(crate) catalog: Catalog,
     pub(super) publisher: Publisher,
     /// What the catalogue's orders led to, to be answered once it is durable.
@@ -130,6 +132,7 @@ impl Serving {
             heartbeats: Heartbeats::new(now.boot),
             snapshots: Snapshots::default(),
             repairs: Repairs::default(),
+            scrub: Scrub::new(now.boot),
             catalog: Catalog::default(),
             publisher: Publisher::new(now.boot),
             ensured: VecDeque::new(),
@@ -263,6 +266,8 @@ impl Serving {
     fn checkpointed(&mut self, versions: Vec<(PartitionId, Version)>) {
         for (partition, version) in versions {
             if let Some(group) = self.groups.get_mut(&partition) {
+                // One of the two trees, the present and the staged one, is given up.
+                self.scrub.sweep_wanted |= group.staged.as_ref().is_some_and(|staged| staged.in_checkpoint);
                 group.checkpointed(version);
                 self.touched.insert(partition);
             }
@@ -273,8 +278,8 @@ impl Serving {
     fn page_came(&mut self, now: Now, completion: DiskCompletion, out: &mut Effects) {
         let (mut ready, mut deliveries) = (Vec::new(), Vec::new());
         self.store.completed(completion, &mut ready, &mut deliveries);
-        for Delivery { feed, pointer, page } in deliveries {
-            let Some(feed) = self.feed(feed) else {
+        for Delivery { feed: id, pointer, page } in deliveries {
+            let Some(feed) = self.feed(id) else {
                 continue;
             };
             match page {
@@ -283,6 +288,9 @@ impl Serving {
                     // Background work reads versions that nothing replaces under its hands: this is damage.
                     feed.failed(&pointer);
                     self.store.note_damage(pointer, fault);
+                    if id == FeedId::Check {
+                        self.scrub.failed(&pointer, fault);
+                    }
                 }
             }
         }
@@ -296,7 +304,7 @@ impl Serving {
         match id {
             FeedId::Checkpoint => Some(&mut self.checkpointer.feed),
             FeedId::Snapshot(partition, to) => self.snapshots.feed(partition, to),
-            FeedId::Check => None,
+            FeedId::Check => Some(&mut self.scrub.feed),
         }
     }
 
@@ -366,6 +374,7 @@ impl Serving {
         self.tend_catalog(now, out);
         self.end_groups(now, out);
         self.advance_repairs(now.boot, out);
+        self.advance_scrub(now.boot);
         self.begin_checkpoint(now.boot);
         self.log.end_turn(now.boot, out);
         self.checkpointer.end_turn(now.boot, &self.log, &mut self.store, out);

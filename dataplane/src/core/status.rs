@@ -1,9 +1,10 @@
 //! What people are told.
 
 use super::serving::Serving;
+use crate::btree::space::SpaceStatus;
 use crate::partition::pending::Asker;
 use evenkeel_wire::frame::{Header, Kind};
-use evenkeel_wire::message::status::{CoreState, LogStatus, StatusAnswer, StorageStatus};
+use evenkeel_wire::message::status::{CoreState, LogStatus, StatusAnswer, StorageStatus, TreeStatus};
 use evenkeel_wire::turn::{Boot, Effects};
 
 impl Serving {
@@ -21,8 +22,35 @@ impl Serving {
             state,
             groups: self.groups.values().map(|group| group.status(now)).collect(),
             log,
+            tree: self.tree_status(),
             recovery: self.recovery_report.clone(),
         });
         out.send(asker.endpoint, Header::new(Kind::StatusAnswer, asker.request), &status);
+    }
+
+    fn tree_status(&self) -> TreeStatus {
+        let SpaceStatus { blocks, used, free, retired, loose } = self.store.space.status();
+        let cache = self.store.cache.status();
+        let (damage_found, damage_repaired) = self.store.damage_counts();
+        TreeStatus {
+            blocks,
+            blocks_live: used - retired - loose,
+            blocks_free: free,
+            blocks_retired: retired,
+            blocks_loose: loose,
+            cache_bytes: cache.bytes as u64,
+            cache_bytes_max: cache.capacity_bytes as u64,
+            cache_hits: cache.hits,
+            cache_misses: cache.misses,
+            cache_evictions: cache.evictions,
+            page_reads: self.store.reads(),
+            bytes_written: self.checkpointer.tree_bytes_written(),
+            parked: self.store.parked_operations() as u64,
+            damaged_pages: self.store.damaged_pages() as u64,
+            damage_found,
+            damage_repaired,
+            checks: self.scrub.completed,
+            blocks_swept: self.scrub.swept,
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::config::{CACHE_MIB_MIN, CACHE_MIB_ONE_HOST, SEGMENT_MIB_DEFAULT, SEGM
 use crate::health::{self, Health};
 use clap::{Args, Subcommand, value_parser};
 use evenkeel_client::Client;
+use evenkeel_wire::limits::BLOCK_BYTES;
 use evenkeel_wire::message::status::Role;
 use indicatif::HumanBytes;
 use serde_json::json;
@@ -291,6 +292,8 @@ fn print(health: &Health) -> Result<(), Failed> {
     }
     columns(&rows)?;
     line("")?;
+    print_trees(health)?;
+    line("")?;
     print_partitions(health)?;
     line("")?;
     if health.is_healthy() {
@@ -298,6 +301,31 @@ fn print(health: &Health) -> Result<(), Failed> {
     }
     line("unhealthy:")?;
     health.complaints.iter().try_for_each(|complaint| line(&format!("  {complaint}")))
+}
+
+fn print_trees(health: &Health) -> Result<(), Failed> {
+    let mut rows =
+        vec![row(&["tree", "live", "free", "held", "cache", "hits", "reads", "parked", "damaged"])];
+    for core in &health.cores {
+        let Ok(status) = &core.said.status else {
+            continue;
+        };
+        let tree = &status.tree;
+        let blocks = |blocks: u64| HumanBytes(blocks * BLOCK_BYTES as u64).to_string();
+        let lookups = (tree.cache_hits + tree.cache_misses).max(1);
+        rows.push(vec![
+            format!("{}.{}", core.node, core.core),
+            blocks(tree.blocks_live),
+            blocks(tree.blocks_free),
+            blocks(tree.blocks_retired + tree.blocks_loose),
+            format!("{} of {}", HumanBytes(tree.cache_bytes), HumanBytes(tree.cache_bytes_max)),
+            format!("{:.1}%", tree.cache_hits as f64 * 100.0 / lookups as f64),
+            count(tree.page_reads),
+            count(tree.parked),
+            format!("{} now, {} repaired", count(tree.damaged_pages), count(tree.damage_repaired)),
+        ]);
+    }
+    columns(&rows)
 }
 
 fn print_partitions(health: &Health) -> Result<(), Failed> {

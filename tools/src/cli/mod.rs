@@ -4,6 +4,7 @@
 //! failed, 2 usage, 3 unhealthy, 4 measurement invalid.
 
 mod bench;
+mod check;
 mod cluster;
 mod demo;
 mod doctor;
@@ -96,6 +97,8 @@ enum Verb {
     Export(export::Export),
     /// Put load on a cluster, and measure it.
     Bench(bench::Bench),
+    /// Read a storage node's data folder, running or not, and tell what in it is damaged.
+    Check(check::Check),
     /// Look at this host: what would slow a storage node down, and how to mend it.
     Doctor(doctor::Doctor),
     /// Run the whole cluster in simulation, under faults.
@@ -144,6 +147,7 @@ pub fn main() -> ExitCode {
         Verb::Load(verb) => verb.run(&command.global),
         Verb::Export(verb) => verb.run(&command.global),
         Verb::Bench(verb) => verb.run(&command.global),
+        Verb::Check(verb) => verb.run(&command.global),
         Verb::Doctor(verb) => verb.run(&command.global),
         Verb::Sim(verb) => verb.run(&command.global),
     };

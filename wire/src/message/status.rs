@@ -47,6 +47,8 @@ pub struct StorageStatus {
     pub groups: Vec<GroupStatus>,
     /// Its log.
     pub log: LogStatus,
+    /// Its trees.
+    pub tree: TreeStatus,
     /// What recovery found at the last start: a sentence, or empty for a clean start.
     pub recovery: String,
 }
@@ -126,6 +128,47 @@ pub struct LogStatus {
     pub checkpoints: u64,
     /// Whether one is being written now.
     pub checkpointing: bool,
+}
+
+/// The trees of a core: their file, and their pages in memory. What is counted is counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct TreeStatus {
+    /// Length of the file, in blocks of 4 KiB.
+    pub blocks: u64,
+    /// Blocks of the present versions.
+    pub blocks_live: u64,
+    /// Blocks that nothing uses.
+    pub blocks_free: u64,
+    /// Blocks of older versions that are still held.
+    pub blocks_retired: u64,
+    /// Blocks of pages that stand in for damaged ones, or of trees being built.
+    pub blocks_loose: u64,
+    /// Memory of the pages in the cache, bytes.
+    pub cache_bytes: u64,
+    /// Its budget, bytes.
+    pub cache_bytes_max: u64,
+    /// Lookups that found their page in it.
+    pub cache_hits: u64,
+    /// Lookups that did not.
+    pub cache_misses: u64,
+    /// Pages given up to make room.
+    pub cache_evictions: u64,
+    /// Pages read from the file.
+    pub page_reads: u64,
+    /// Bytes of pages written to it.
+    pub bytes_written: u64,
+    /// Operations that wait for pages now.
+    pub parked: u64,
+    /// Pages that are damaged now.
+    pub damaged_pages: u64,
+    /// Pages found damaged.
+    pub damage_found: u64,
+    /// Of them, those that were repaired.
+    pub damage_repaired: u64,
+    /// Checks of everything that have ended.
+    pub checks: u64,
+    /// Lost blocks that checks have given back.
+    pub blocks_swept: u64,
 }
 
 /// A MemDS server.

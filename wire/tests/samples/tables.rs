@@ -15,7 +15,7 @@ use evenkeel_wire::message::routing::{
 };
 use evenkeel_wire::message::status::{
     CoreState, FollowerStatus, GroupStatus, LogStatus, MemdsStatus, Role, RouterStatus, StatusAnswer,
-    StorageStatus, TopologyAnswer, TopologyNode,
+    StorageStatus, TopologyAnswer, TopologyNode, TreeStatus,
 };
 use evenkeel_wire::table::{Billing, GroupConfig, Member, Route, TableDescriptor, TableStatus, Throughput};
 use std::borrow::Cow;
@@ -211,6 +211,26 @@ fn storage_status(state: CoreState) -> StorageStatus {
             segments_free: 0x8182_8384,
             checkpoints: number(0x91),
             checkpointing: true,
+        },
+        tree: TreeStatus {
+            blocks: number(0x11),
+            blocks_live: number(0x21),
+            blocks_free: number(0x31),
+            blocks_retired: number(0x41),
+            blocks_loose: number(0x51),
+            cache_bytes: number(0x61),
+            cache_bytes_max: number(0x71),
+            cache_hits: number(0x81),
+            cache_misses: number(0x91),
+            cache_evictions: number(0xa1),
+            page_reads: number(0xb1),
+            bytes_written: number(0xc1),
+            parked: number(0xd1),
+            damaged_pages: number(0xe1),
+            damage_found: number(0x12),
+            damage_repaired: number(0x22),
+            checks: number(0x32),
+            blocks_swept: number(0x42),
         },
         recovery: "what recovery found".to_owned(),
     }

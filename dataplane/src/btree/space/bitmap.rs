@@ -1,6 +1,6 @@
 //! A bit per block, in regions of 256.
 
-use super::{REGION_BLOCKS, Run};
+use super::{REGION_BLOCKS, RUN_BLOCKS_MAX, Run};
 
 const WORD_BITS: u64 = u64::BITS as u64;
 
@@ -57,6 +57,18 @@ impl Bitmap {
     pub(super) fn remove(&mut self, run: Run) {
         self.count -= u64::from(self.count_in(run));
         masks(run).for_each(|(word, mask)| self.words[word] &= !mask);
+    }
+
+    /// The runs of a region, short enough for one page each.
+    pub(super) fn runs(&self, region: usize) -> impl Iterator<Item = Run> {
+        let words = &self.words[region * REGION_WORDS..][..REGION_WORDS];
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let start = next(words, at, |word| word);
+            at = next(words, start, |word| !word).min(start.saturating_add(RUN_BLOCKS_MAX));
+            let block = region as u64 * REGION_BLOCKS + u64::from(start);
+            (start < at).then(|| Run { block, blocks: at - start })
+        })
     }
 
     /// The gaps of a region from a place in it on, ascending: each where it begins in the region, and its

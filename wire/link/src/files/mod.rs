@@ -183,6 +183,16 @@ impl CoreFiles {
         Ok(())
     }
 
+    /// How long the tree's file is, blocks.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn tree_blocks(&self) -> Result<u64, DiskFault> {
+        let facts = self.tree.metadata();
+        let facts = facts.map_err(|error| fault(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        Ok(facts.len() / BLOCK_BYTES as u64)
+    }
+
     /// The file, if there is one.
     pub(crate) fn get(&self, file: turn::File) -> Option<&File> {
         match file {

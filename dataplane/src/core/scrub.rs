@@ -1,0 +1,185 @@
+//! The check of the trees in the background, so that damage is found while peers still have what it took.
+//!
+//! Every few hours all partitions are checked, one after the other, each from its version as it is then. A
+//! *sweep* walks over inner nodes only, of all partitions at once, and finds blocks that are lost: those of a
+//! partition that was removed, of a tree that a snapshot replaced, or of what hung below a damaged page.
+//!
+//! * Whatever is walked over is pinned: a checkpoint that ends meanwhile frees nothing of it.
+//! * A sweep begins while no checkpoint runs, with the blocks that the last one stored. What no tree in
+//!   memory reaches then, no later checkpoint will refer to: it writes what is in memory and new pages.
+//! * Lost blocks are retired with the next checkpoint, not freed: until it is durable, a crash brings back
+//!   the one before, which may refer to them; and snapshots on their way to members hold pins.
+//! * Reading is paced, and goes past the cache.
+
+use super::serving::Serving;
+use crate::btree::check::{Check, CheckedTree, Depth};
+use crate::btree::feed::Feed;
+use crate::btree::finding::Finding;
+use crate::btree::merge::Progress;
+use crate::btree::page::PageFault;
+use crate::btree::pointer::PagePointer;
+use crate::btree::space::PinId;
+use crate::btree::store::FeedId;
+use crate::group::Group;
+use crate::limits::{SCRUB_AFTER_START, SCRUB_INTERVAL, SCRUB_PAGES_PER_TICK, SCRUB_TICK};
+use evenkeel_wire::ids::PartitionId;
+use evenkeel_wire::turn::Boot;
+use std::collections::VecDeque;
+
+/// Checks of a core.
+#[derive(Debug)]
+pub(super) struct Scrub {
+    running: Option<Box<Running>>,
+    pub(super) feed: Feed,
+    /// Partitions that the walk over everything has still to come to.
+    left: VecDeque<PartitionId>,
+    /// Such a walk has begun and not ended.
+    walking: bool,
+    /// When the next one begins.
+    begins_at: Boot,
+    paced_at: Boot,
+    /// Blocks may be lost.
+    pub(super) sweep_wanted: bool,
+    /// Walks over everything that have ended.
+    pub(super) completed: u64,
+    /// Lost blocks that were given back.
+    pub(super) swept: u64,
+}
+
+#[derive(Debug)]
+struct Running {
+    check: Check,
+    pin: PinId,
+    /// For a sweep: the blocks that the durable checkpoint stored.
+    stored: Option<Vec<u64>>,
+}
+
+impl Scrub {
+    /// After a start, what earlier processes lost is swept first.
+    pub(super) fn new(now: Boot) -> Self {
+        Self {
+            running: None,
+            feed: Feed::default(),
+            left: VecDeque::new(),
+            walking: false,
+            begins_at: now.after(SCRUB_AFTER_START),
+            paced_at: now,
+            sweep_wanted: true,
+            completed: 0,
+            swept: 0,
+        }
+    }
+
+    /// A page that was wanted will not come.
+    pub(super) fn failed(&mut self, pointer: &PagePointer, fault: PageFault) {
+        if let Some(running) = &mut self.running {
+            running.check.failed(pointer, fault);
+        }
+    }
+}
+
+fn tree_of(group: &Group) -> CheckedTree {
+    let config = group.replica.config();
+    CheckedTree {
+        partition: config.partition,
+        start: config.start.clone(),
+        end: config.end.clone(),
+        version: *group.state().tree.version(),
+    }
+}
+
+impl Serving {
+    /// Goes on with the check, as far as its pace allows.
+    pub(super) fn advance_scrub(&mut self, now: Boot) {
+        if now.since(self.scrub.paced_at) < SCRUB_TICK {
+            return;
+        }
+        self.scrub.paced_at = now;
+        if self.scrub.running.is_none() {
+            self.begin_scrub(now);
+        }
+        let Some(mut running) = self.scrub.running.take() else {
+            return;
+        };
+        let (cache, redirects) = (&self.store.cache, &self.store.redirects);
+        let feed = &mut self.scrub.feed;
+        let progress = running.check.advance(feed, Some(cache), redirects, SCRUB_PAGES_PER_TICK);
+        for finding in std::mem::take(&mut running.check.findings) {
+            self.take_finding(finding);
+        }
+        match progress {
+            Progress::Done => self.end_scrub(*running),
+            Progress::Waits | Progress::More => {
+                self.store.serve_feed(FeedId::Check, &mut self.scrub.feed);
+                self.scrub.running = Some(running);
+            }
+        }
+    }
+
+    /// Begins what is due: a sweep, the next partition, or a walk over all of them.
+    fn begin_scrub(&mut self, now: Boot) {
+        if self.scrub.sweep_wanted {
+            if !self.checkpointer.may_begin() {
+                return;
+            }
+            self.scrub.sweep_wanted = false;
+            let space = &self.store.space;
+            let stored = space.stored_words(space.durable_checkpoint());
+            let trees = self.groups.values().map(tree_of).collect();
+            self.begin_check(trees, Depth::NodesOnly, Some(stored));
+            return;
+        }
+        if !self.scrub.walking && now >= self.scrub.begins_at {
+            self.scrub.left = self.groups.keys().copied().collect();
+            self.scrub.walking = true;
+        }
+        while let Some(partition) = self.scrub.left.pop_front() {
+            if let Some(group) = self.groups.get(&partition) {
+                let trees = vec![tree_of(group)];
+                return self.begin_check(trees, Depth::Everything, None);
+            }
+        }
+        if self.scrub.walking {
+            self.scrub.walking = false;
+            self.scrub.completed += 1;
+            self.scrub.begins_at = now.after(SCRUB_INTERVAL);
+            // What hung below pages that were damaged and are repaired is lost.
+            self.scrub.sweep_wanted = true;
+        }
+    }
+
+    fn begin_check(&mut self, trees: Vec<CheckedTree>, depth: Depth, stored: Option<Vec<u64>>) {
+        let space = &mut self.store.space;
+        let check = Check::new(trees, space.used_words().to_vec(), depth);
+        let pin = space.pin(space.durable_checkpoint());
+        self.scrub.running = Some(Box::new(Running { check, pin, stored }));
+    }
+
+    fn end_scrub(&mut self, running: Running) {
+        let Running { check, pin, stored } = running;
+        if let (Some(stored), Some(reached)) = (&stored, check.reached()) {
+            let lost = stored.iter().zip(reached).map(|(stored, reached)| stored & !reached);
+            let swept = self.store.space.retire_lost(&lost.collect::<Vec<u64>>());
+            self.scrub.swept += swept;
+            // They are free when the next checkpoint is durable.
+            self.checkpoint_wanted |= swept > 0;
+        }
+        self.store.space.unpin(pin);
+    }
+
+    fn take_finding(&mut self, finding: Finding) {
+        let Finding { partition, place, pointer, what } = &finding;
+        if !self.groups.contains_key(partition) {
+            return;
+        }
+        match what.fault() {
+            Some(fault) => {
+                self.store.note_damage(*pointer, fault);
+                self.found_damage(*partition, *pointer, place.clone(), fault);
+            }
+            None => {
+                tracing::error!(node = %self.config.node, core = %self.config.core, "{finding}");
+            }
+        }
+    }
+}
