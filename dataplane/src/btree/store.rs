@@ -5,6 +5,10 @@
 //! again from its beginning, by whoever parked it. The slab is fixed: when it is full, the operation is
 //! refused.
 //!
+//! Pages that an operation has waited for may be given up again before it has all that it needs, when the cache
+//! is small for what is asked of it. One that has been executed several times *keeps* the pages that come for it
+//! until it is answered, so that it always is.
+//!
 //! A page that fails verification is read once more, for the one who needs it: in the meantime a checkpoint
 //! may have ended, and the block may hold another page by now. What fails twice is damaged, and stays so
 //! until it is repaired.
@@ -48,6 +52,14 @@ pub struct Parked {
     /// Its frame's body. Give it back with [`Store::unpark`].
     pub body: Vec<u8>,
     waits_for: usize,
+    attempt: Attempt,
+}
+
+/// How often an operation was executed, and what it keeps.
+#[derive(Debug, Default)]
+struct Attempt {
+    count: u32,
+    kept: Feed,
 }
 
 /// A page that background work gets, or why not.
@@ -84,6 +96,8 @@ pub struct Store {
     under_way: BTreeMap<u64, PagePointer>,
     reads: u64,
     parked: Vec<Option<Parked>>,
+    /// Of the operation that is executed again at this moment.
+    current: Attempt,
     free: Vec<usize>,
     bodies: Vec<Vec<u8>>,
     /// Failed once. A few are remembered; the others may fail again.
@@ -93,6 +107,8 @@ pub struct Store {
     damage_repaired: u64,
 }
 
+/// An operation that was executed as often as that keeps what comes for it: more than a tree has levels.
+const ATTEMPTS_WITHOUT_KEEPING: u32 = 6;
 /// Suspects that are remembered.
 const SUSPECTS_MAX: usize = 64;
 /// Bodies that are kept for the next parked operation.
@@ -116,6 +132,7 @@ impl Store {
             under_way: BTreeMap::new(),
             reads: 0,
             parked: (0..PARKED_OPERATIONS_MAX).map(|_| None).collect(),
+            current: Attempt::default(),
             free: (0..PARKED_OPERATIONS_MAX).rev().collect(),
             bodies: Vec::new(),
             suspects: VecDeque::new(),
@@ -139,7 +156,9 @@ impl Store {
     /// Where requests look for pages.
     #[must_use]
     pub fn pages(&self) -> Pages<'_> {
-        Pages { cache: Some(&self.cache), feed: None, redirects: Some(&self.redirects) }
+        let kept = &self.current.kept;
+        let feed = (kept.pages() > 0).then_some(kept);
+        Pages { cache: Some(&self.cache), feed, redirects: Some(&self.redirects) }
     }
 
     /// Where background work looks for them.
@@ -204,7 +223,9 @@ impl Store {
         for pointer in pages {
             self.reading(*pointer).operations.push(place);
         }
-        self.parked[place] = Some(Parked { from, header, body: kept, waits_for: pages.len() });
+        let mut attempt = std::mem::take(&mut self.current);
+        attempt.count += 1;
+        self.parked[place] = Some(Parked { from, header, body: kept, waits_for: pages.len(), attempt });
         true
     }
 
@@ -278,6 +299,14 @@ impl Store {
             };
             deliveries.push(Delivery { feed, pointer, page });
         }
+        for place in &operations {
+            let parked = self.parked[*place].as_mut().expect("it waits for this page");
+            if parked.attempt.count > ATTEMPTS_WITHOUT_KEEPING
+                && let Ok((_, page)) = &outcome
+            {
+                parked.attempt.kept.arrived(&pointer, AlignedBuffer::copy_of(page));
+            }
+        }
         match outcome {
             // Background work alone wanted it: the cache is not for that.
             Ok((_, page)) if operations.is_empty() && !deliveries.is_empty() => self.cache.give_back(page),
@@ -346,8 +375,14 @@ impl Store {
         self.suspects.push_back((pointer, fault));
     }
 
+    /// An operation that was parked is executed again now.
+    pub fn resume(&mut self, parked: &mut Parked) {
+        self.current = std::mem::take(&mut parked.attempt);
+    }
+
     /// Gives the memory of an operation back that was executed again.
     pub fn unpark(&mut self, parked: Parked) {
+        self.current = Attempt::default();
         if self.bodies.len() < BODIES_MAX && parked.body.capacity() <= BODY_BYTES_MAX {
             self.bodies.push(parked.body);
         }

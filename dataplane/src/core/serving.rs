@@ -294,7 +294,8 @@ impl Serving {
                 }
             }
         }
-        for parked in ready {
+        for mut parked in ready {
+            self.store.resume(&mut parked);
             self.on_frame(now, parked.from, parked.header, &parked.body, out);
             self.store.unpark(parked);
         }
