@@ -1,6 +1,6 @@
 //! The crash matrix of the storage engine: seeds pass, and planted bugs are found (docs/testing.md).
 //!
-//! `evenkeel sim --matrix --operations 1000000` runs a million operations with the release build.
+//! `evenkeel sim --seeds 200 --matrix 5000` runs a million operations with the release build.
 
 use evenkeel::sim::Failure;
 use evenkeel::sim::matrix::{Options, Report, run};

@@ -201,6 +201,12 @@ impl Serving {
         self.groups.get(&partition)
     }
 
+    /// What recovery found, in a sentence; empty when nothing was damaged, or all of it is refilled.
+    #[must_use]
+    pub fn recovery_report(&self) -> &str {
+        &self.recovery_report
+    }
+
     /// Where those who look inside find pages: in the cache, or in `feed`.
     #[must_use]
     pub fn pages_with<'a>(&'a self, feed: &'a Feed) -> Pages<'a> {

@@ -2,7 +2,7 @@
 
 use super::output::{bar, json, line, say};
 use super::{Ended, Failed, Global, Outcome, failed};
-use crate::sim::{Options, Report, run};
+use crate::sim::{Options, Report, matrix, run};
 use clap::Args;
 use serde_json::json;
 use std::sync::Mutex;
@@ -22,6 +22,10 @@ pub(super) struct Sim {
     /// Simulated seconds under faults, for each seed.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// The crash matrix instead: one storage core on a disk that fails, so many operations for each seed,
+    /// compared with a model at every restart.
+    #[arg(long, value_name = "OPERATIONS", conflicts_with_all = ["hours", "seconds", "story"])]
+    matrix: Option<u64>,
     /// Threads that run seeds side by side; 0: as many as there are CPUs.
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -38,6 +42,7 @@ struct Shared<'a> {
     sim: &'a Sim,
     next: AtomicU64,
     reports: Mutex<Vec<Report>>,
+    matrix: Mutex<matrix::Report>,
     failures: Mutex<Vec<(u64, String)>>,
     progress: indicatif::ProgressBar,
 }
@@ -50,6 +55,7 @@ impl Sim {
             sim: &self,
             next: AtomicU64::new(self.seed),
             reports: Mutex::new(Vec::new()),
+            matrix: Mutex::new(matrix::Report::default()),
             failures: Mutex::new(Vec::new()),
             progress: bar(self.seeds, "{bar:30} seed {pos} of {len}, {elapsed}"),
         };
@@ -63,7 +69,13 @@ impl Sim {
         let mut failures = shared.failures.into_inner().expect("no thread panicked");
         reports.sort_by_key(|report| report.seed);
         failures.sort();
-        Self::print(global, &reports, &failures)?;
+        match self.matrix {
+            None => Self::print(global, &reports, &failures)?,
+            Some(_) => {
+                let matrix = shared.matrix.into_inner().expect("no thread panicked");
+                Self::print_matrix(global, &matrix, &failures)?;
+            }
+        }
         if failures.is_empty() {
             return Ok(Ended::Ok);
         }
@@ -103,6 +115,25 @@ impl Sim {
         Ok(())
     }
 
+    /// The sum over all seeds that went well.
+    fn print_matrix(global: &Global, sum: &matrix::Report, failures: &[(u64, String)]) -> Result<(), Failed> {
+        if global.json {
+            let failures: Vec<_> =
+                failures.iter().map(|(seed, what)| json!({"seed": seed, "what": what})).collect();
+            return json(&json!({
+                "operations": sum.operations, "killed": sum.killed, "power_failures": sum.power_failures,
+                "verified": sum.verified, "refused": sum.refused, "failed": failures,
+            }));
+        }
+        line(&format!(
+            "{} operations; {} kills and {} power failures, and everything compared {} times; {} reads of \
+             damaged pages refused",
+            sum.operations, sum.killed, sum.power_failures, sum.verified, sum.refused,
+        ))?;
+        failures.iter().for_each(|(_, what)| say(what));
+        Ok(())
+    }
+
     #[cfg(feature = "planted")]
     fn check_plant(&self) -> Result<(), Failed> {
         use evenkeel_dataplane::planted::Planted;
@@ -135,12 +166,27 @@ impl Sim {
 }
 
 impl Shared<'_> {
+    fn run_matrix(&self, seed: u64, operations: u64) {
+        match matrix::run(&matrix::Options { seed, operations }) {
+            Ok(report) => self.matrix.lock().expect("no thread panicked").add(&report),
+            Err(failure) => {
+                let what = format!("{failure}\n  again: evenkeel sim --seed {seed} --matrix {operations}");
+                self.failures.lock().expect("no thread panicked").push((seed, what));
+            }
+        }
+    }
+
     fn work(&self) {
         self.sim.plant();
         loop {
             let seed = self.next.fetch_add(1, Ordering::Relaxed);
             if seed >= self.sim.seed + self.sim.seeds {
                 return;
+            }
+            if let Some(operations) = self.sim.matrix {
+                self.run_matrix(seed, operations);
+                self.progress.inc(1);
+                continue;
             }
             match run(&self.sim.options(seed, false)) {
                 Ok(report) => self.reports.lock().expect("no thread panicked").push(report),

@@ -161,6 +161,20 @@ impl Engine {
         group.is_some_and(|group| group.is_ready(self.clock().boot))
     }
 
+    /// How the core stands, for a failure's story.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let Some(core) = &self.core else {
+            return "it does not live".to_owned();
+        };
+        let Some(serving) = core.serving() else {
+            return "it recovers, or has stopped itself".to_owned();
+        };
+        let now = self.clock().boot;
+        let groups = serving.groups().map(|group| format!("{:?}", group.status(now)));
+        [serving.recovery_report().to_owned(), groups.collect::<Vec<_>>().join("; ")].join("; ")
+    }
+
     /// Asks the core for a checkpoint.
     pub fn want_checkpoint(&mut self) {
         if let Some(core) = &mut self.core {
@@ -232,7 +246,9 @@ impl Engine {
         self.core = Some(core);
         let halt = out.halt.take();
         if self.perform(&mut out) {
+            // What the crash kept from being performed is not performed in the next life.
             self.core = None;
+            out = Effects::new();
         }
         self.effects = out;
         match halt {

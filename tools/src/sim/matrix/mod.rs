@@ -71,6 +71,18 @@ pub struct Report {
     pub time: u64,
 }
 
+impl Report {
+    /// Adds what another seed did.
+    pub fn add(&mut self, other: &Self) {
+        self.operations += other.operations;
+        self.verified += other.verified;
+        self.killed += other.killed;
+        self.power_failures += other.power_failures;
+        self.refused += other.refused;
+        self.time += other.time;
+    }
+}
+
 /// Runs one seed.
 ///
 /// # Errors
@@ -120,7 +132,11 @@ fn serves(engine: &mut Engine, partition: PartitionId) -> Result<(), String> {
     let deadline = engine.now + SERVES_WITHIN;
     while engine.is_alive() && !engine.is_ready(partition) {
         if engine.now >= deadline {
-            return Err(format!("{partition} does not serve {} s after the start", SERVES_WITHIN / SECOND));
+            let seconds = SERVES_WITHIN / SECOND;
+            return Err(format!(
+                "{partition} does not serve {seconds} s after the start: {}",
+                engine.describe()
+            ));
         }
         engine.advance(deadline)?;
     }
