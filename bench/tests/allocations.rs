@@ -15,6 +15,7 @@ fn reads_of_what_is_in_memory_allocate_nothing() {
     for number in 0..ITEMS {
         tree.read(number);
     }
+    assert_eq!(tree.scan(0, 10), 10_000);
     let counted = allocation_counter::measure(|| {
         for number in 0..ITEMS {
             let found = get(&tree.version, &tree.pages(), &key(number)).expect("everything is in memory");

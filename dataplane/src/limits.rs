@@ -95,22 +95,29 @@ pub const SNAPSHOT_PATIENCE: Duration = Duration::from_millis(1000);
 pub const TREE_WRITE_BYTES: usize = 256 * 1024;
 
 /// Writes of the tree's file under way. Few: they share the device with the log.
-pub const TREE_WRITES_IN_FLIGHT_MAX: usize = 2;
+pub const TREE_WRITES_IN_FLIGHT_MAX: usize = 8;
 
 /// Reads of pages under way, of requests and background work together.
 pub const PAGE_READS_IN_FLIGHT_MAX: usize = 128;
 
 /// Reads of pages under way for one piece of background work.
-pub const FEED_READS_IN_FLIGHT_MAX: usize = 8;
+pub const FEED_READS_IN_FLIGHT_MAX: usize = 16;
 
 /// Operations of a core that may wait for pages.
 pub const PARKED_OPERATIONS_MAX: usize = 4096;
 
 /// Leaves that a checkpoint merges in one turn.
-pub const CHECKPOINT_LEAVES_PER_TURN: usize = 8;
+pub const CHECKPOINT_LEAVES_PER_TURN: usize = 2;
+
+/// How much further a checkpoint must go than the log's filling up asks for, as a factor; else writes are held.
+/// What is left of the log then serves while the checkpoint is flushed.
+pub const CHECKPOINT_LAG_MAX: f64 = 1.2;
 
 /// Changes that a checkpoint merges in a second even when the log hardly grows.
 pub const CHECKPOINT_CHANGES_PER_SECOND: u64 = 4000;
+
+/// Writes that waited for a checkpoint and are taken up again in one turn.
+pub const HELD_WRITES_PER_TURN: usize = 64;
 
 /// How much further a checkpoint goes than the log's filling up asks for, as a factor.
 pub const CHECKPOINT_ADVANCE: f64 = 1.5;
@@ -194,5 +201,6 @@ const _: () = assert!(LEASE_DRIFT.as_nanos() * 50 >= LEASE_TERM.as_nanos());
 const _: () = assert!(SEGMENT_BYTES_MIN as usize > ITEM_ARCHIVE_BYTES_MAX + LOG_BUFFER_BYTES);
 const _: () = assert!(SEGMENTS_MIN as usize / 2 > SEGMENTS_RESERVED);
 const _: () = assert!(FOLLOWER_WINDOW_BYTES > ITEM_ARCHIVE_BYTES_MAX);
+const _: () = assert!(CHECKPOINT_ADVANCE > CHECKPOINT_LAG_MAX && CHECKPOINT_LAG_MAX > 1.0);
 const _: () = assert!(ON_DEMAND_PARTITIONS as u64 * PARTITION_WRITE_UNITS == 4000);
 const _: () = assert!(ON_DEMAND_PARTITIONS as u64 * PARTITION_READ_UNITS == 12000);

@@ -78,7 +78,8 @@ impl File {
         let mut merge = Merge::new(old, delta, clip);
         loop {
             let (space, cache) = (&mut self.space, &mut self.cache);
-            let mut shop = Workshop { stamp, space, cache, redirects: &redirects, batches: &mut batches };
+            let mut shop =
+                Workshop { stamp, space, cache, redirects: &redirects, batches: &mut batches, loose: false };
             let progress = merge.advance(&mut shop, &mut feed, leaves);
             self.serve(&mut feed);
             self.write(&mut batches, progress == Progress::Done);

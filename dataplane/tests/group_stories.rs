@@ -168,7 +168,7 @@ impl Stage {
 fn code(stop: &Stop) -> ErrorCode {
     match stop {
         Stop::Refuse(problem) => problem.code,
-        Stop::Wait(miss) => panic!("{miss:?}"),
+        Stop::Wait(_) | Stop::Hold => panic!("{stop:?}"),
     }
 }
 

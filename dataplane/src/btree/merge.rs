@@ -27,7 +27,11 @@ use crate::planted::{self, Planted};
 use bytes::Bytes;
 use evenkeel_wire::aligned::round_up;
 use evenkeel_wire::limits::BLOCK_BYTES;
+use std::collections::VecDeque;
 use std::ops::Bound;
+
+/// Changes that are looked up at once.
+const UPCOMING_CHANGES: usize = 256;
 
 /// Longest node, bytes: its entries are found by 16-bit offsets.
 const NODE_BYTES_MAX: usize = 60 * 1024;
@@ -106,6 +110,8 @@ struct OpenLeaf {
 pub struct Merge {
     old: Version,
     changes: Changes,
+    /// The next few of them that are not merged.
+    upcoming: VecDeque<(Bytes, Option<Cell>)>,
     clip: Clip,
     /// The new root must stand so high, and there must be one.
     height: Option<u8>,
@@ -143,6 +149,7 @@ impl Merge {
         Self {
             old,
             changes: changes.changes.clone(),
+            upcoming: VecDeque::with_capacity(UPCOMING_CHANGES),
             clip,
             height: None,
             merged: None,
@@ -253,12 +260,28 @@ impl Merge {
     }
 
     /// The first change that is not merged yet.
-    fn next_change(&self) -> Option<(&Bytes, &Option<Cell>)> {
-        let from: (Bound<&[u8]>, Bound<&[u8]>) = match &self.merged {
-            Some(merged) => (Bound::Excluded(merged), Bound::Unbounded),
-            None => (Bound::Included(&self.clip.low), Bound::Unbounded),
-        };
-        self.changes.range::<_, [u8]>(from).next().filter(|(key, _)| is_below(key, &self.clip.high))
+    fn next_change(&mut self) -> Option<&(Bytes, Option<Cell>)> {
+        if self.upcoming.is_empty() {
+            let from: (Bound<&[u8]>, Bound<&[u8]>) = match &self.merged {
+                Some(merged) => (Bound::Excluded(merged), Bound::Unbounded),
+                None => (Bound::Included(&self.clip.low), Bound::Unbounded),
+            };
+            let changes = self.changes.range::<_, [u8]>(from).take(UPCOMING_CHANGES);
+            let within = changes.take_while(|(key, _)| is_below(key, &self.clip.high));
+            self.upcoming.extend(within.map(|(key, change)| (key.clone(), change.clone())));
+        }
+        self.upcoming.front()
+    }
+
+    /// Whether a change is to come for a key that is not below `start`, and below `end`.
+    fn changes_within(&self, start: &[u8], end: &[u8]) -> bool {
+        let place = self.upcoming.partition_point(|(key, _)| key[..] < *start);
+        match self.upcoming.get(place) {
+            Some((key, _)) => is_below(key, end),
+            None => {
+                bounds(start, end).is_some_and(|range| self.changes.range::<_, [u8]>(range).next().is_some())
+            }
+        }
     }
 
     /// Takes the next child of the innermost frame. Returns false when a page is wanted first.
@@ -268,7 +291,7 @@ impl Merge {
         let end = frame.end_of(frame.next).to_vec();
         // The first child also takes what lies before its separator.
         let start = if frame.next == 0 { frame.low.clone() } else { child.separator.clone() };
-        let (separator, pointer) = (child.separator.clone(), child.pointer);
+        let (separator, pointer, is_leaf) = (child.separator.clone(), child.pointer, frame.level == 1);
         let outside = (!end.is_empty() && end <= self.clip.low)
             || (!self.clip.high.is_empty() && start >= self.clip.high);
         if outside {
@@ -281,7 +304,6 @@ impl Merge {
             start < self.clip.low || (!self.clip.high.is_empty() && (end.is_empty() || end > self.clip.high));
         let changes = self.next_change().is_some_and(|(key, _)| is_below(key, &end));
         let redirected = shop.redirects.within(shop.stamp.tree, &start, &end);
-        let is_leaf = frame.level == 1;
         let fills_up = is_leaf && !self.pending.is_empty() && self.pending.is_small();
         if !(changes || cut || fills_up || redirected) {
             if is_leaf {
@@ -338,19 +360,17 @@ impl Merge {
 
     /// Asks for the leaves that will change next.
     fn read_ahead(&mut self, shop: &Workshop<'_>, feed: &mut Feed) {
-        let changes = &self.changes;
-        let frame = self.frames.last_mut().expect("a frame is open");
-        frame.ahead = frame.ahead.max(frame.next);
-        while frame.ahead < frame.children.len() && feed.pages() < MERGE_READ_AHEAD {
-            let child = &frame.children[frame.ahead];
-            let changed = bounds(&child.separator, frame.end_of(frame.ahead))
-                .is_some_and(|range| changes.range::<_, [u8]>(range).next().is_some());
+        let frame = self.frames.last().expect("a frame is open");
+        let mut ahead = frame.ahead.max(frame.next);
+        while ahead < frame.children.len() && feed.pages() < MERGE_READ_AHEAD {
+            let child = &frame.children[ahead];
             let pointer = shop.redirects.resolve(&child.pointer);
-            if changed && !shop.cache.contains(&pointer) {
+            if self.changes_within(&child.separator, frame.end_of(ahead)) && !shop.cache.contains(&pointer) {
                 feed.want(pointer);
             }
-            frame.ahead += 1;
+            ahead += 1;
         }
+        self.frames.last_mut().expect("a frame is open").ahead = ahead;
     }
 
     /// The new version does without this page.
@@ -378,8 +398,8 @@ impl Merge {
         let mut key = Vec::new();
         while !self.pending.is_large() {
             let cell = view.filter(|_| next < cells).map(|view| (view.prefix(), view.cell(next)));
-            let change = self.next_change().filter(|(key, _)| is_below(key, &high));
-            let change = change.map(|(key, change)| (key.clone(), change.clone()));
+            let change =
+                self.next_change().filter(|(key, _)| is_below(key, &high)).map(|(key, _)| key.clone());
             if let Some((prefix, cell)) = &cell {
                 key.clear();
                 key.extend_from_slice(prefix);
@@ -394,7 +414,7 @@ impl Merge {
                     return;
                 }
                 (Some((prefix, cell)), change)
-                    if change.as_ref().is_none_or(|(changed, _)| key[..] < changed[..]) =>
+                    if change.as_ref().is_none_or(|changed| key[..] < changed[..]) =>
                 {
                     next += 1;
                     let outside = key < self.clip.low || !is_below(&key, &self.clip.high);
@@ -402,11 +422,12 @@ impl Merge {
                         self.pending.push(prefix, cell.key_rest, cell.meta, cell.value);
                     }
                 }
-                (cell, Some((changed, change))) => {
+                (cell, Some(changed)) => {
                     if let Some((_, cell)) = cell.filter(|_| key[..] == changed[..]) {
                         next += 1;
                         self.uncount(shop, &changed, &cell.value);
                     }
+                    let (changed, change) = self.upcoming.pop_front().expect("it was just looked at");
                     self.take_change(shop, changed, change);
                 }
                 (Some(_), None) => unreachable!("a cell without a change before it was taken above"),

@@ -99,6 +99,8 @@ pub struct Store {
     /// Of the operation that is executed again at this moment.
     current: Attempt,
     free: Vec<usize>,
+    /// Places of writes that wait for a checkpoint, not for pages.
+    held: VecDeque<usize>,
     bodies: Vec<Vec<u8>>,
     /// Failed once. A few are remembered; the others may fail again.
     suspects: VecDeque<(PagePointer, PageFault)>,
@@ -134,6 +136,7 @@ impl Store {
             parked: (0..PARKED_OPERATIONS_MAX).map(|_| None).collect(),
             current: Attempt::default(),
             free: (0..PARKED_OPERATIONS_MAX).rev().collect(),
+            held: VecDeque::with_capacity(PARKED_OPERATIONS_MAX),
             bodies: Vec::new(),
             suspects: VecDeque::new(),
             damaged: BTreeMap::new(),
@@ -227,6 +230,22 @@ impl Store {
         attempt.count += 1;
         self.parked[place] = Some(Parked { from, header, body: kept, waits_for: pages.len(), attempt });
         true
+    }
+
+    /// Holds a write until [`take_held`](Self::take_held). Returns false when the slab is full.
+    pub fn hold(&mut self, from: Endpoint, header: Header, body: &[u8]) -> bool {
+        let Some(place) = self.free.last().copied() else {
+            return false;
+        };
+        self.held.push_back(place);
+        self.park(from, header, body, &[])
+    }
+
+    /// The write that was held first.
+    pub fn take_held(&mut self) -> Option<Parked> {
+        let place = self.held.pop_front()?;
+        self.free.push(place);
+        self.parked[place].take()
     }
 
     /// How many pages may be asked for at once, so that they all fit the cache together.

@@ -27,8 +27,8 @@ use crate::btree::pointer::PagePointer;
 use crate::btree::store::{FeedId, Store};
 use crate::btree::version::{Redirects, Version};
 use crate::limits::{
-    CHECKPOINT_ADVANCE, CHECKPOINT_CHANGES_PER_SECOND, CHECKPOINT_LEAVES_PER_TURN, CHUNK_BYTES,
-    SEGMENTS_RESERVED,
+    CHECKPOINT_ADVANCE, CHECKPOINT_CHANGES_PER_SECOND, CHECKPOINT_LAG_MAX, CHECKPOINT_LEAVES_PER_TURN,
+    CHUNK_BYTES, SEGMENTS_RESERVED,
 };
 use crate::operations::Owner;
 use crate::partition::state::State;
@@ -94,8 +94,6 @@ struct Running {
     log_start: Lsn,
     memory_lost: bool,
     began: Boot,
-    /// Free segments when it began.
-    segments_free: usize,
     parts: Vec<Part>,
     /// Changes in all parts, and in those that are merged.
     changes: u64,
@@ -183,6 +181,17 @@ impl Checkpointer {
         self.batches.bytes
     }
 
+    /// Whether the log fills up faster than the checkpoint goes on: then writes are held until it has caught
+    /// up, so that they are slowed down evenly and never meet a log that is full.
+    #[must_use]
+    pub fn lags(&self, log: &Writer) -> bool {
+        let Some(running) = self.running.as_ref().filter(|_| !self.full) else {
+            return false;
+        };
+        let behind = running.step == Step::Trees && running.done() < running.due(log, CHECKPOINT_LAG_MAX);
+        behind || log.is_nearly_full()
+    }
+
     /// When the checkpoint wants to go on although nothing else happens.
     #[must_use]
     pub fn wake_at(&self) -> Boot {
@@ -209,7 +218,6 @@ impl Checkpointer {
             log_start,
             memory_lost,
             began: now,
-            segments_free: log.status().segments_free as usize,
             changes: changes.map(|delta| delta.changes.len() as u64).sum(),
             changes_done: 0,
             parts,
@@ -429,16 +437,25 @@ impl Checkpointer {
 impl Running {
     /// Whether more is merged than the log's filling up since asks for.
     fn is_ahead(&self, now: Boot, log: &Writer) -> bool {
-        let merging = self.merge.as_ref().map_or(0, |merge| merge.progress().1);
-        let done = self.changes_done + merging;
+        let done = self.done();
         let by_time = now.since(self.began).as_millis() as u64 * CHECKPOINT_CHANGES_PER_SECOND / 1000;
-        if done <= by_time {
-            return false;
-        }
-        // The last segment that may be filled is the reserve's first.
-        let budget = self.segments_free.saturating_sub(SEGMENTS_RESERVED).max(1) as f64;
-        let used = self.segments_free as f64 - log.free_segments();
-        done as f64 > self.changes as f64 * (used / budget) * CHECKPOINT_ADVANCE
+        done > by_time && done > self.due(log, CHECKPOINT_ADVANCE)
+    }
+
+    /// How many changes are merged.
+    fn done(&self) -> u64 {
+        self.changes_done + self.merge.as_ref().map_or(0, |merge| merge.progress().1)
+    }
+
+    /// How many should be, for the checkpoint to be done when the log has used up its part, or as much earlier
+    /// as `advance` says.
+    fn due(&self, log: &Writer, advance: f64) -> u64 {
+        // From half of the log, where checkpoints begin, until only the reserve is left. One that begins later,
+        // after a restart or a disk that was full, has no time to lose.
+        let half = log.status().segments as f64 / 2.0;
+        let budget = half - SEGMENTS_RESERVED as f64;
+        let used = (half - log.free_segments()).max(0.0);
+        (self.changes as f64 * (used / budget * advance).min(1.0)) as u64
     }
 
     /// Takes over the trees in which nothing changed.

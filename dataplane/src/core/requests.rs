@@ -3,6 +3,7 @@
 use super::serving::Serving;
 use crate::btree::lookup::Miss;
 use crate::group::{Group, answer_error};
+use crate::limits::HELD_WRITES_PER_TURN;
 use crate::partition::Stop;
 use crate::partition::pending::Asker;
 use crate::partition::writes::WriteRequest;
@@ -78,11 +79,40 @@ impl Serving {
         let refused = match outcome {
             Ok(()) => return,
             Err(Stop::Wait(miss)) => self.park(from, header, body, miss),
+            Err(Stop::Hold) => self.hold(from, header, body),
             Err(Stop::Refuse(problem)) => Err(problem),
         };
         if let Err(problem) = refused {
             let problem = self.add_hint(problem, header.partition);
             answer_error(asker, &problem, out);
+        }
+    }
+
+    /// Whether writes wait for the checkpoint.
+    fn holds_writes(&self) -> bool {
+        self.checkpointer.lags(&self.log) && self.draining_since.is_none()
+    }
+
+    /// Holds a write until the checkpoint has caught up with the log.
+    fn hold(&mut self, from: Endpoint, header: Header, body: &[u8]) -> Result<(), Problem> {
+        if self.store.hold(from, header, body) {
+            return Ok(());
+        }
+        let message = "the log waits for a checkpoint; try again in a moment";
+        Err(Problem::new(ErrorCode::Overloaded, message))
+    }
+
+    /// Takes up writes that were held, as the checkpoint goes on.
+    pub(super) fn release_held(&mut self, now: Now, out: &mut Effects) {
+        for _ in 0..HELD_WRITES_PER_TURN {
+            if self.holds_writes() {
+                return;
+            }
+            let Some(parked) = self.store.take_held() else {
+                return;
+            };
+            self.on_frame(now, parked.from, parked.header, &parked.body, out);
+            self.store.unpark(parked);
         }
     }
 
@@ -132,6 +162,9 @@ impl Serving {
         out: &mut Effects,
     ) -> Result<(), Stop> {
         self.check_router(asker.endpoint)?;
+        if self.holds_writes() {
+            return Err(Stop::Hold);
+        }
         self.check_room_for_writes()?;
         let request = WriteRequest::read(header.kind, body)?;
         let mut outputs = std::mem::take(&mut self.outputs);

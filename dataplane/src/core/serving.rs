@@ -374,6 +374,7 @@ impl Serving {
             self.tick_at = now.boot.after(TICK);
             self.tick(now, out);
         }
+        self.release_held(now, out);
         self.end_groups(now, out);
         self.heartbeat(now.boot, out);
         self.advance_snapshots(now.boot, out);

@@ -21,6 +21,8 @@ pub enum Stop {
     Refuse(Problem),
     /// Pages must be read first; then it is executed again from its beginning.
     Wait(Miss),
+    /// It is a write, and the checkpoint must catch up first; then it is executed again.
+    Hold,
 }
 
 impl From<Problem> for Stop {

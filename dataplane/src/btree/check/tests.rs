@@ -42,7 +42,8 @@ impl Shelf {
         let redirects = Redirects::default();
         loop {
             let (space, cache, batches) = (&mut space, &mut cache, &mut batches);
-            let mut shop = Workshop { stamp: stamp(2), space, cache, redirects: &redirects, batches };
+            let mut shop =
+                Workshop { stamp: stamp(2), space, cache, redirects: &redirects, batches, loose: false };
             let done = merge.advance(&mut shop, &mut feed, 64) == Progress::Done;
             while let Some(DiskAction::Write { offset, buffer, .. }) = shop.batches.next_write(done) {
                 let end = offset as usize + buffer.len();
