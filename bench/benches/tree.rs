@@ -26,7 +26,7 @@ fn reads(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("tree");
     let item = vec![1_u8; 1000];
     group.bench_function("one pass over an item of 1 KiB", |bencher| {
-        bencher.iter(|| crc32c(black_box(&item)))
+        bencher.iter(|| crc32c(black_box(&item)));
     });
     let mut number = 0_u64;
     let mut next = move || {

@@ -1,6 +1,6 @@
 //! Writing every key once, so that reads find something: as fast as the cluster takes them.
 //!
-//! Keys go out in order, and none is more than [`WINDOW`] ahead of the first that is not acknowledged. So
+//! Keys go out in order, and none is more than a window ahead of the first that is not acknowledged. So
 //! whoever finds a key that is there and whose successor is not knows that all keys up to one window before
 //! it are there, too, and can go on from that one ([`resume_from`]).
 

@@ -285,6 +285,8 @@ pub fn common_prefix(a: &[u8], b: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::leaf::{self, CellMeta, NewCell, Value};
+    use super::super::node::{self, Child};
     use super::*;
     use evenkeel_wire::ids::{CoreId, Incarnation};
 
@@ -327,12 +329,23 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_is_found() {
-        let (mut page, pointer) = overflow_page();
-        for bit in 0..page.len() * 8 {
-            page[bit / 8] ^= 1 << (bit % 8);
-            assert!(verify(&page, &stamp().identity, &pointer).is_err(), "bit {bit}");
-            page[bit / 8] ^= 1 << (bit % 8);
+    fn every_flipped_bit_of_every_kind_of_page_is_found() {
+        let (overflow, pointer) = overflow_page();
+        let meta = CellMeta { slot: Slot(1), timestamp: 2, checksum: 3 };
+        let cells = [NewCell { key: b"key", meta, value: Value::Inline(b"item") }];
+        let children = [Child { separator: b"key".to_vec(), pointer }];
+        let (mut leaf, mut node) = (Vec::new(), Vec::new());
+        let leaf_content = leaf::lay_out(&cells, &mut leaf);
+        let node_content = node::lay_out(&children, 1, &mut node);
+        let leaf_pointer = seal(&mut leaf, &stamp(), &leaf_content, 7);
+        let node_pointer = seal(&mut node, &stamp(), &node_content, 9);
+        for (mut page, pointer) in [(overflow, pointer), (leaf, leaf_pointer), (node, node_pointer)] {
+            verify(&page, &stamp().identity, &pointer).unwrap();
+            for bit in 0..page.len() * 8 {
+                page[bit / 8] ^= 1 << (bit % 8);
+                assert!(verify(&page, &stamp().identity, &pointer).is_err(), "bit {bit}");
+                page[bit / 8] ^= 1 << (bit % 8);
+            }
         }
     }
 }

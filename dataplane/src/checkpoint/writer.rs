@@ -452,7 +452,7 @@ impl Running {
     fn due(&self, log: &Writer, advance: f64) -> u64 {
         // From half of the log, where checkpoints begin, until only the reserve is left. One that begins later,
         // after a restart or a disk that was full, has no time to lose.
-        let half = log.status().segments as f64 / 2.0;
+        let half = f64::from(log.status().segments) / 2.0;
         let budget = half - SEGMENTS_RESERVED as f64;
         let used = (half - log.free_segments()).max(0.0);
         (self.changes as f64 * (used / budget * advance).min(1.0)) as u64

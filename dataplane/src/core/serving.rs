@@ -201,6 +201,18 @@ impl Serving {
         self.groups.get(&partition)
     }
 
+    /// Whether a check of everything has ended since the start, and nothing is damaged that was found.
+    #[must_use]
+    pub fn is_checked(&self) -> bool {
+        self.scrub.completed > 0 && self.store.damaged_pages() == 0
+    }
+
+    /// How many pages were found damaged since the start, and how many of them were repaired.
+    #[must_use]
+    pub fn damage_counts(&self) -> (u64, u64) {
+        self.store.damage_counts()
+    }
+
     /// What recovery found, in a sentence; empty when nothing was damaged, or all of it is refilled.
     #[must_use]
     pub fn recovery_report(&self) -> &str {
@@ -291,9 +303,8 @@ impl Serving {
             match page {
                 Ok(page) => feed.arrived(&pointer, page),
                 Err(fault) => {
-                    // Background work reads versions that nothing replaces under its hands: this is damage.
+                    // It is asked for again, and is damaged if that fails too.
                     feed.failed(&pointer);
-                    self.store.note_damage(pointer, fault);
                     if id == FeedId::Check {
                         self.scrub.failed(&pointer, fault);
                     }

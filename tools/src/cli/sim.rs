@@ -2,6 +2,7 @@
 
 use super::output::{bar, json, line, say};
 use super::{Ended, Failed, Global, Outcome, failed};
+use crate::sim::faults::Fault;
 use crate::sim::{Options, Report, matrix, run};
 use clap::Args;
 use serde_json::json;
@@ -22,6 +23,10 @@ pub(super) struct Sim {
     /// Simulated seconds under faults, for each seed.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// These faults only, as their names stand in stories (FlipPage, Kill, …), instead of each seed's own
+    /// mix.
+    #[arg(long, value_name = "FAULT", value_delimiter = ',', conflicts_with = "matrix")]
+    faults: Vec<String>,
     /// The crash matrix instead: one storage core on a disk that fails, so many operations for each seed,
     /// compared with a model at every restart.
     #[arg(long, value_name = "OPERATIONS", conflicts_with_all = ["hours", "seconds", "story"])]
@@ -50,6 +55,10 @@ struct Shared<'a> {
 impl Sim {
     pub(super) fn run(self, global: &Global) -> Outcome {
         self.check_plant()?;
+        if let Some(unknown) = self.faults.iter().find(|name| Fault::named(name).is_none()) {
+            let names: Vec<String> = Fault::ALL.iter().map(|fault| format!("{fault:?}")).collect();
+            return Err(failed(format!("there is no fault {unknown:?}; there are {}", names.join(", "))));
+        }
         let threads = if self.threads == 0 { evenkeel_link::cpus::count() } else { self.threads };
         let shared = Shared {
             sim: &self,
@@ -84,7 +93,8 @@ impl Sim {
 
     fn options(&self, seed: u64, verbose: bool) -> Options {
         let seconds = self.hours.map_or(self.seconds, |hours| (hours * 3600.0) as u64);
-        Options { seed, seconds, faults: None, verbose }
+        let faults: Vec<Fault> = self.faults.iter().filter_map(|name| Fault::named(name)).collect();
+        Options { seed, seconds, faults: (!faults.is_empty()).then_some(faults), verbose }
     }
 
     fn print(global: &Global, reports: &[Report], failures: &[(u64, String)]) -> Result<(), Failed> {
@@ -102,13 +112,15 @@ impl Sim {
         }
         for report in reports {
             line(&format!(
-                "seed {}: trace {:016x}, {} events, {} operations ({} of unknown outcome), {} faults",
+                "seed {}: trace {:016x}, {} events, {} operations ({} of unknown outcome), {} faults, {} pages \
+                 repaired",
                 report.seed,
                 report.trace,
                 report.events,
                 report.operations,
                 report.unknown,
                 report.faults.values().sum::<u64>(),
+                report.repaired,
             ))?;
         }
         failures.iter().for_each(|(_, what)| say(what));

@@ -71,15 +71,19 @@ impl Checks {
         Ok(())
     }
 
-    /// Whether every group has a leader that may serve and followers that have all of its log.
+    /// Whether every group has a leader that may serve and followers that have all of its log; and after
+    /// damage to pages, whether all of them were looked at and none is damaged any more.
     #[must_use]
-    pub fn is_healthy(world: &World, cluster: &Cluster) -> bool {
+    pub fn is_healthy(world: &World, cluster: &Cluster, after_damage: bool) -> bool {
         let mut groups: BTreeMap<PartitionId, (usize, Option<Slot>, Vec<Slot>)> = BTreeMap::new();
         for host in cluster.storage() {
             let host = &world.hosts[host];
             let Some(core) = host.storage().and_then(|core| core.serving()) else {
                 return false;
             };
+            if after_damage && !core.is_checked() {
+                return false;
+            }
             let now = host.boot_now(world.now);
             for group in core.groups() {
                 let replica = &group.replica;

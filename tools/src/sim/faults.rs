@@ -38,6 +38,8 @@ pub enum Fault {
     DiskFull,
     /// A bit flips in a log, while its process is down.
     FlipBit,
+    /// A bit flips in a tree's pages or a checkpoint, while its process is down.
+    FlipPage,
     /// A member of an older epoch speaks up.
     Ghost,
     /// A process is asked to end in good order.
@@ -47,8 +49,14 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The kind of that name, as it is spelt in stories.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|fault| format!("{fault:?}").eq_ignore_ascii_case(name))
+    }
+
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Kill,
         Self::PowerNode,
         Self::PowerZone,
@@ -60,6 +68,7 @@ impl Fault {
         Self::DiskError,
         Self::DiskFull,
         Self::FlipBit,
+        Self::FlipPage,
         Self::Ghost,
         Self::Drain,
         Self::KillFront,
@@ -217,14 +226,10 @@ impl Faults {
                 let longest = *world.prng.pick(&[8 * SECOND, 8 * SECOND, 100 * SECOND]);
                 self.full_until.insert(host, world.now + world.prng.below(longest));
             }
-            Fault::FlipBit => {
-                let hosts = &cluster.nodes[&self.damaged_node];
-                let host = *world.prng.pick(hosts);
-                world.kill(host, false);
-                if let Some(disk) = &mut world.hosts[host].disk {
-                    disk.flip_bit(&mut world.prng, FileKind::Segment);
-                }
-                world.start_after(host, 100 * MS);
+            Fault::FlipBit => self.flip(world, cluster, FileKind::Segment),
+            Fault::FlipPage => {
+                let kind = *world.prng.pick(&[FileKind::Tree, FileKind::Tree, FileKind::Checkpoint]);
+                self.flip(world, cluster, kind);
             }
             Fault::Ghost => ghost(world, cluster),
             Fault::Drain => world.drain(host),
@@ -234,6 +239,18 @@ impl Faults {
                 restart(world, &[host], false);
             }
         }
+    }
+}
+
+impl Faults {
+    /// Flips a bit in a file of the node that may be damaged, while its process is down.
+    fn flip(&self, world: &mut World, cluster: &Cluster, kind: FileKind) {
+        let host = *world.prng.pick(&cluster.nodes[&self.damaged_node]);
+        world.kill(host, false);
+        if let Some(disk) = &mut world.hosts[host].disk {
+            disk.flip_bit(&mut world.prng, kind);
+        }
+        world.start_after(host, 100 * MS);
     }
 }
 

@@ -70,6 +70,8 @@ pub struct Report {
     pub faults: BTreeMap<Fault, u64>,
     /// Cores that stopped themselves.
     pub halts: usize,
+    /// Damaged pages that were repaired, by the processes that lived in the end.
+    pub repaired: u64,
 }
 
 /// A run that did not.
@@ -172,11 +174,12 @@ impl Run {
         self.world.network.weather =
             Weather { lost_of_10k: 0, damaged_of_10k: 0, stuck_of_10k: 0, ..self.world.network.weather };
         self.shared.borrow_mut().stop = true;
+        let after_damage = self.faults.counts.contains_key(&Fault::FlipPage);
         let deadline = self.world.now + HEALTHY_WITHIN;
         loop {
             self.advance()?;
             let quiet = self.shared.borrow().busy == 0;
-            if quiet && Checks::is_healthy(&self.world, &self.cluster) {
+            if quiet && Checks::is_healthy(&self.world, &self.cluster, after_damage) {
                 return Ok(());
             }
             if self.world.now > deadline {
@@ -202,6 +205,13 @@ impl Run {
         Ok(())
     }
 
+    /// Damaged pages that were repaired, by the processes that live in the end.
+    fn repaired(&self) -> u64 {
+        let hosts = self.cluster.storage().map(|host| &self.world.hosts[host]);
+        let cores = hosts.filter_map(|host| host.storage().and_then(|core| core.serving()));
+        cores.map(|core| core.damage_counts().1).sum()
+    }
+
     fn report(&self, seed: u64) -> Report {
         let (operations, unknown) = self.shared.borrow().history.counts();
         Report {
@@ -212,6 +222,7 @@ impl Run {
             unknown,
             faults: self.faults.counts.clone(),
             halts: self.world.halts.len(),
+            repaired: self.repaired(),
         }
     }
 }

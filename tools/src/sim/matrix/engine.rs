@@ -276,10 +276,10 @@ impl Engine {
                 match to {
                     ROUTER => self.answers.push((header, body.to_vec())),
                     ITSELF => {
-                        self.schedule(at, Event::Frame { from: Endpoint::Outgoing(ADDRESS), bytes: frame })
+                        self.schedule(at, Event::Frame { from: Endpoint::Outgoing(ADDRESS), bytes: frame });
                     }
                     Endpoint::Outgoing(ADDRESS) => {
-                        self.schedule(at, Event::Frame { from: ITSELF, bytes: frame })
+                        self.schedule(at, Event::Frame { from: ITSELF, bytes: frame });
                     }
                     Endpoint::Incoming(_) | Endpoint::Outgoing(_) => {}
                 }

@@ -19,7 +19,7 @@ pub mod client;
 pub mod engine;
 pub mod model;
 
-use super::disk::FileKind;
+use super::disk::{Access, FileKind};
 use super::world::{MS, SECOND};
 use super::{Failure, message};
 use client::{Answered, Client, Place, Span};
@@ -31,6 +31,7 @@ use evenkeel_wire::message::catalog::CreateTable;
 use evenkeel_wire::message::encode;
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::table::Billing;
+use evenkeel_wire::turn::DiskFault;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -40,6 +41,8 @@ const SERVES_WITHIN: u64 = 30 * SECOND;
 const ANSWERS_WITHIN: u64 = 60 * SECOND;
 /// How often a refused read is repeated, when nothing is wrong with the disk.
 const PATIENCE: u32 = 1000;
+/// Lives in which a disk operation fails.
+const FAILING_LIVES: u64 = 6;
 /// Lives that are spent with damage.
 const DAMAGED_LIVES: u32 = 6;
 
@@ -180,8 +183,13 @@ impl<'e> Run<'e> {
             self.verify()?;
             self.count()?;
         }
-        self.damaged = true;
         self.engine.may_halt = true;
+        for _ in 0..FAILING_LIVES {
+            self.fail_operation()?;
+            self.restart()?;
+            self.verify()?;
+        }
+        self.damaged = true;
         for _ in 0..DAMAGED_LIVES {
             self.damage()?;
             self.restart()?;
@@ -356,6 +364,32 @@ impl<'e> Run<'e> {
         if items != expected {
             return Err(format!("the tree counts {items:?} items, and there are {expected:?}"));
         }
+        Ok(())
+    }
+
+    /// A life in which a disk operation fails: the core stops itself, tries again, or has lost nothing by it.
+    fn fail_operation(&mut self) -> Result<(), String> {
+        let faults = [
+            (FileKind::Segment, Access::Write, DiskFault::Os { errno: 5 }),
+            (FileKind::Segment, Access::Write, DiskFault::Full),
+            (FileKind::Segment, Access::Write, DiskFault::Short { got: 4096, expected: 8192 }),
+            (FileKind::Tree, Access::Read, DiskFault::Os { errno: 5 }),
+            (FileKind::Tree, Access::Write, DiskFault::Os { errno: 5 }),
+            (FileKind::Tree, Access::Write, DiskFault::Full),
+            (FileKind::Tree, Access::Flush, DiskFault::Os { errno: 5 }),
+            (FileKind::Checkpoint, Access::Write, DiskFault::Os { errno: 5 }),
+            (FileKind::Checkpoint, Access::Write, DiskFault::Full),
+            (FileKind::Checkpoint, Access::Flush, DiskFault::Os { errno: 5 }),
+            (FileKind::Superblock, Access::Write, DiskFault::Os { errno: 5 }),
+        ];
+        self.engine.disk.fail_next_on = Some(*self.prng.pick(&faults));
+        self.engine.want_checkpoint();
+        for _ in 0..100 + self.prng.below(300) {
+            if self.engine.is_alive() {
+                self.work()?;
+            }
+        }
+        self.engine.disk.fail_next_on = None;
         Ok(())
     }
 
