@@ -1,5 +1,5 @@
-//! The tree beside a sorted map: merges, splits and reads of any keys and items, and after each merge what must
-//! hold of every page and block.
+//! The tree beside a sorted map: merges, splits and reads of any keys and items, and after each merge what
+//! must hold of every page and block.
 
 use bytes::Bytes;
 use evenkeel_dataplane::btree::batch::Batches;
@@ -122,8 +122,8 @@ impl File {
         })
     }
 
-    /// Looks at every page below `pointer`: `low <= key < high` for all that it holds. Notes blocks, and gives
-    /// the cells in their order.
+    /// Looks at every page below `pointer`: `low <= key < high` for all that it holds. Notes blocks, and
+    /// gives the cells in their order.
     fn look(
         &self,
         pointer: &PagePointer,

@@ -55,7 +55,7 @@ fn search(
 
 #[test]
 fn pages_that_were_damaged_are_built_anew_and_nobody_is_served_from_them() {
-    let faults = [Fault::FlipPage, Fault::Kill];
+    let faults = [Fault::FlipPage, Fault::Checkpoint, Fault::Kill];
     let reports = search(1..13, None, Some(&faults)).unwrap_or_else(|failure| panic!("{failure}"));
     let flips: u64 = reports.iter().map(|report| report.faults[&Fault::FlipPage]).sum();
     let repaired: u64 = reports.iter().map(|report| report.repaired).sum();

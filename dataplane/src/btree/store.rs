@@ -5,9 +5,9 @@
 //! again from its beginning, by whoever parked it. The slab is fixed: when it is full, the operation is
 //! refused.
 //!
-//! Pages that an operation has waited for may be given up again before it has all that it needs, when the cache
-//! is small for what is asked of it. One that has been executed several times *keeps* the pages that come for it
-//! until it is answered, so that it always is.
+//! Pages that an operation has waited for may be given up again before it has all that it needs, when the
+//! cache is small for what is asked of it. One that has been executed several times *keeps* the pages that
+//! come for it until it is answered, so that it always is.
 //!
 //! A page that fails verification is read once more, for the one who needs it: in the meantime a checkpoint
 //! may have ended, and the block may hold another page by now. What fails twice is damaged, and stays so

@@ -184,6 +184,10 @@ impl ImageRecord {
             6 => {
                 need(&payload, 8)?;
                 let first = payload.get_u64_le();
+                if payload.is_empty() || !payload.len().is_multiple_of(8) {
+                    let message = format!("a part of the bitmap of {} bytes", payload.len());
+                    return Err(RecordError::Payload(message));
+                }
                 let words = payload.chunks_exact(8).map(|mut word| word.get_u64_le()).collect();
                 Ok(Self::Space { first, words })
             }

@@ -447,11 +447,11 @@ impl Running {
         self.changes_done + self.merge.as_ref().map_or(0, |merge| merge.progress().1)
     }
 
-    /// How many should be, for the checkpoint to be done when the log has used up its part, or as much earlier
-    /// as `advance` says.
+    /// How many should be, for the checkpoint to be done when the log has used up its part, or as much
+    /// earlier as `advance` says.
     fn due(&self, log: &Writer, advance: f64) -> u64 {
-        // From half of the log, where checkpoints begin, until only the reserve is left. One that begins later,
-        // after a restart or a disk that was full, has no time to lose.
+        // From half of the log, where checkpoints begin, until only the reserve is left. One that begins
+        // later, after a restart or a disk that was full, has no time to lose.
         let half = f64::from(log.status().segments) / 2.0;
         let budget = half - SEGMENTS_RESERVED as f64;
         let used = (half - log.free_segments()).max(0.0);

@@ -88,8 +88,8 @@ impl Serving {
         }
     }
 
-    /// Whether writes wait for the checkpoint. Not for one that may itself have to wait for a repair: then they
-    /// are taken while there is room, and refused when there is none.
+    /// Whether writes wait for the checkpoint. Not for one that may itself have to wait for a repair: then
+    /// they are taken while there is room, and refused when there is none.
     fn holds_writes(&self) -> bool {
         let goes_on = self.draining_since.is_none() && self.store.damaged_pages() == 0;
         goes_on && self.checkpointer.lags(&self.log)

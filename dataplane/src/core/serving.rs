@@ -225,8 +225,8 @@ impl Serving {
         self.store.pages_with(feed)
     }
 
-    /// Asks for a checkpoint as soon as none is running, however short the log is. Otherwise they begin when half
-    /// of it is used.
+    /// Asks for a checkpoint as soon as none is running, however short the log is. Otherwise they begin when
+    /// half of it is used.
     pub fn want_checkpoint(&mut self) {
         self.checkpoint_wanted = true;
     }

@@ -112,8 +112,8 @@ impl Sim {
         }
         for report in reports {
             line(&format!(
-                "seed {}: trace {:016x}, {} events, {} operations ({} of unknown outcome), {} faults, {} pages \
-                 repaired",
+                "seed {}: trace {:016x}, {} events, {} operations ({} of unknown outcome), {} faults, \
+                 {} pages repaired",
                 report.seed,
                 report.trace,
                 report.events,

@@ -40,6 +40,8 @@ pub enum Fault {
     FlipBit,
     /// A bit flips in a tree's pages or a checkpoint, while its process is down.
     FlipPage,
+    /// A core is asked for a checkpoint: no fault, but what pages are damaged by comes after it.
+    Checkpoint,
     /// A member of an older epoch speaks up.
     Ghost,
     /// A process is asked to end in good order.
@@ -56,7 +58,7 @@ impl Fault {
     }
 
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Kill,
         Self::PowerNode,
         Self::PowerZone,
@@ -69,6 +71,7 @@ impl Fault {
         Self::DiskFull,
         Self::FlipBit,
         Self::FlipPage,
+        Self::Checkpoint,
         Self::Ghost,
         Self::Drain,
         Self::KillFront,
@@ -230,6 +233,11 @@ impl Faults {
             Fault::FlipPage => {
                 let kind = *world.prng.pick(&[FileKind::Tree, FileKind::Tree, FileKind::Checkpoint]);
                 self.flip(world, cluster, kind);
+            }
+            Fault::Checkpoint => {
+                for host in storage {
+                    world.want_checkpoint(host);
+                }
             }
             Fault::Ghost => ghost(world, cluster),
             Fault::Drain => world.drain(host),

@@ -358,6 +358,13 @@ impl World {
         }
     }
 
+    /// Asks a storage core for a checkpoint.
+    pub fn want_checkpoint(&mut self, host: HostId) {
+        if let Some(Node::Storage(core)) = &mut self.hosts[host].node {
+            core.want_checkpoint();
+        }
+    }
+
     /// Asks a host to end in good order.
     pub fn drain(&mut self, host: HostId) {
         let boots = self.hosts[host].boots;

@@ -1,8 +1,8 @@
-//! The router that the core answers to: it sends requests, several at a time, and compares each answer with the
-//! model.
+//! The router that the core answers to: it sends requests, several at a time, and compares each answer with
+//! the model.
 //!
-//! At most one write of a key is under way, so what it leads to is known. A read may be answered with whatever
-//! its key was or may have been from when it was asked until it is answered.
+//! At most one write of a key is under way, so what it leads to is known. A read may be answered with
+//! whatever its key was or may have been from when it was asked until it is answered.
 
 use super::engine::{Engine, is_error};
 use super::model::{Content, Model};
@@ -246,8 +246,8 @@ impl Client {
         self.send(engine, &get);
     }
 
-    /// Reads a page of a range, as a scan or as a query. A span from the first key or to the last has no bound
-    /// there.
+    /// Reads a page of a range, as a scan or as a query. A span from the first key or to the last has no
+    /// bound there.
     pub fn page(&mut self, engine: &mut Engine, span: Span, limit: u32) {
         let keys = &self.model.keys;
         let lower = if span.low == 0 { Vec::new() } else { keys[span.low].bytes.clone() };

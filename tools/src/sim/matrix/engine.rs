@@ -1,5 +1,5 @@
-//! A storage core on a simulated disk, without a network: turns, disk operations that end at random times, and
-//! crashes between any two effects.
+//! A storage core on a simulated disk, without a network: turns, disk operations that end at random times,
+//! and crashes between any two effects.
 
 use crate::sim::disk::{Disk, FileKind};
 use crate::sim::world::{MS, SECOND};

@@ -1,16 +1,16 @@
-//! The crash matrix of the storage engine: one real storage core on a simulated disk, beside a reference model,
-//! with crashes at random effects.
+//! The crash matrix of the storage engine: one real storage core on a simulated disk, beside a reference
+//! model, with crashes at random effects.
 //!
 //! There is no network and no other replica here, so all that survives a crash is what the core's own log,
 //! checkpoints and tree hold; and without the rest of a cluster a core does a great many operations in little
 //! time. Segments are few, the cache is a fraction of the tree, checkpoints follow each other.
 //!
 //! A run is a row of *lives*. In each the core serves, then crashes between two effects: its process dies, or
-//! the power fails and takes what was not durable. It recovers, perhaps crashing again meanwhile. Then every key
-//! is read, and everything is scanned in both directions: each key must be what its last acknowledged write
-//! made of it, or one that was under way; and nothing else may be there. The last lives are spent with bits
-//! flipped, and writes lost and misplaced, in the tree's file: then answers are right, or errors that say what
-//! is wrong.
+//! the power fails and takes what was not durable. It recovers, perhaps crashing again meanwhile. Then every
+//! key is read, and everything is scanned in both directions: each key must be what its last acknowledged
+//! write made of it, or one that was under way; and nothing else may be there. The last lives are spent with
+//! bits flipped, and writes lost and misplaced, in the tree's file: then answers are right, or errors that
+//! say what is wrong.
 //!
 //! * [`engine`]: the core, its disk, its crashes. [`client`]: what it is asked, and what it must answer.
 //!   [`model`]: what must be there.
