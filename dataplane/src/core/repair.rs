@@ -36,7 +36,8 @@ use evenkeel_wire::message::peer::{ArchivedFetchRange, ArchivedRangeCells, Fetch
 use evenkeel_wire::message::to_owned;
 use evenkeel_wire::turn::{Boot, DiskCompletion, DiskFault, DiskOperation, Effects, Endpoint, File, Halt};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 /// Damaged leaves and nodes, and the one that is being repaired.
 #[derive(Debug, Default)]
@@ -167,7 +168,7 @@ impl Serving {
         let Some(group) = self.groups.get(&repair.damage.partition) else {
             return;
         };
-        let others: Vec<NodeId> = group.replica.others().map(|member| member.node).collect();
+        let others: BTreeSet<NodeId> = group.replica.others().map(|member| member.node).collect();
         repair.asked_at = now;
         let Some(first) = others.first() else {
             // Nobody else has it. The damage stays, and is found again by who needs the page.
@@ -178,7 +179,8 @@ impl Serving {
             return;
         };
         let last = repair.member;
-        repair.member = others.iter().find(|member| **member > last).copied().unwrap_or(*first);
+        repair.member =
+            others.range((Bound::Excluded(last), Bound::Unbounded)).next().copied().unwrap_or(*first);
         // Another member begins anew: what the last one sent is of another position.
         repair.from.clone_from(&repair.damage.place.low);
         repair.cells = Delta::default();
