@@ -292,6 +292,15 @@ impl Group {
         (self.state_record(&self.state), self.state.clone())
     }
 
+    /// The checkpoint that ran was cancelled.
+    pub fn checkpoint_cancelled(&mut self) {
+        self.state.tree.thaw();
+        if let Some(staged) = &mut self.staged {
+            staged.state.tree.thaw();
+            staged.in_checkpoint = false;
+        }
+    }
+
     /// A checkpoint is durable, and holds the tree as `version`: installs the staged state if it is in there
     /// and still needed.
     pub fn checkpointed(&mut self, version: Version) {

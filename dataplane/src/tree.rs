@@ -91,6 +91,16 @@ impl Tree {
         self.frozen = Some(std::mem::take(&mut self.active));
     }
 
+    /// The checkpoint was cancelled: what was frozen for it is for the next one.
+    pub fn thaw(&mut self) {
+        if let Some(frozen) = self.frozen.take() {
+            let newer = std::mem::replace(&mut self.active, frozen);
+            for (key, change) in newer.changes {
+                self.active.set(key, change);
+            }
+        }
+    }
+
     /// The checkpoint is durable: `version` holds what was frozen. A tree that had nothing in the checkpoint
     /// does not change: it stays in memory, or is younger.
     pub fn adopt(&mut self, version: Version) {
@@ -307,6 +317,18 @@ mod tests {
         assert_eq!(tree.get(&pages, b"b").unwrap().unwrap().archive, b"newer");
         assert_eq!(tree.get(&pages, b"a").unwrap().unwrap().archive, b"v");
         assert_eq!(tree.get(&pages, b"d"), Ok(None));
+    }
+
+    #[test]
+    fn what_was_frozen_for_a_cancelled_checkpoint_stays_below_what_is_newer() {
+        let mut tree = tree(&["a", "b"]);
+        tree.freeze();
+        tree.put(key("a"), cell("newer"));
+        tree.delete(key("b"));
+        tree.thaw();
+        check(&tree, "", "", &["a"]);
+        assert_eq!(tree.get(&Pages::default(), b"a").unwrap().unwrap().archive, b"newer");
+        tree.freeze();
     }
 
     #[test]

@@ -110,8 +110,10 @@ struct Running {
     offset: u64,
     step: Step,
     busy: bool,
-    /// There was no space: when nothing is under way any more, it begins again.
+    /// There was no space: when nothing is under way any more, it begins again…
     giving_up: bool,
+    /// …or ends.
+    cancelled: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +138,8 @@ pub struct Checkpointer {
     not_before: Boot,
     wake_at: Boot,
     full: bool,
+    /// One was cancelled, and nobody has taken note yet.
+    cancelled: bool,
     completed: u64,
 }
 
@@ -153,6 +157,7 @@ impl Checkpointer {
             not_before: Boot(0),
             wake_at: Boot::NEVER,
             full: false,
+            cancelled: false,
             completed: 0,
         }
     }
@@ -179,6 +184,21 @@ impl Checkpointer {
     #[must_use]
     pub fn tree_bytes_written(&self) -> u64 {
         self.batches.bytes
+    }
+
+    /// Ends the checkpoint that runs, if it still merges: it may wait for what only another one can bring.
+    /// See [`take_cancelled`](Self::take_cancelled).
+    pub fn cancel(&mut self) {
+        if let Some(running) = self.running.as_mut().filter(|running| running.step == Step::Trees) {
+            self.batches.abandon();
+            running.giving_up = true;
+            running.cancelled = true;
+        }
+    }
+
+    /// Whether a checkpoint was cancelled since the last question: then what was frozen for it is not merged.
+    pub fn take_cancelled(&mut self) -> bool {
+        std::mem::take(&mut self.cancelled)
     }
 
     /// Whether the log fills up faster than the checkpoint goes on: then writes are held until it has caught
@@ -232,6 +252,7 @@ impl Checkpointer {
             step: Step::Trees,
             busy: false,
             giving_up: false,
+            cancelled: false,
         }));
     }
 
@@ -242,6 +263,12 @@ impl Checkpointer {
         };
         if running.giving_up && self.batches.is_idle() && !running.busy {
             running.begin_again(store);
+            if running.cancelled {
+                self.feed.clear();
+                self.cancelled = true;
+                self.wake_at = Boot::NEVER;
+                return;
+            }
         }
         self.wake_at = if now < self.not_before { self.not_before } else { Boot::NEVER };
         if now >= self.not_before && !running.giving_up && !running.busy {

@@ -120,6 +120,25 @@ impl Serving {
             }
         } else if group.state().slot() >= repair.applied {
             self.build_repair(now, out);
+        } else if group.staged.as_ref().is_some_and(|staged| !staged.in_checkpoint) {
+            // This replica comes no further by its log, but by a snapshot, which the next checkpoint
+            // installs. The one that runs may wait for the very page: it makes room.
+            self.checkpointer.cancel();
+        }
+    }
+
+    /// A snapshot has taken the place of a partition's tree: what was damaged in it matters no more.
+    pub(super) fn forget_damage(&mut self, partition: PartitionId) {
+        let repairs = &mut self.repairs;
+        let mut gone: Vec<Damage> = Vec::new();
+        if repairs.running.as_ref().is_some_and(|repair| repair.damage.partition == partition) {
+            gone.extend(repairs.running.as_ref().map(|repair| repair.damage.clone()));
+            self.give_repair_up();
+        }
+        let waiting = self.repairs.waiting.extract_if(.., |_, damage| damage.partition == partition);
+        gone.extend(waiting.map(|(_, damage)| damage));
+        for damage in gone {
+            self.store.repaired(&damage.page);
         }
     }
 
@@ -347,10 +366,9 @@ impl Serving {
     }
 
     fn give_repair_up(&mut self) {
-        if let Some(Repair { merge: Some(merge), .. }) = self.repairs.running.take() {
-            self.repairs.batches.abandon();
-            merge.abandon(&mut self.store.space);
-        }
+        // Writes may be under way: the blocks stay loose, which a restart forgets.
+        self.repairs.running = None;
+        self.repairs.batches.abandon();
     }
 
     /// Takes the completion of a write of repaired pages.

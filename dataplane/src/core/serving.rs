@@ -285,9 +285,13 @@ impl Serving {
         for (partition, version) in versions {
             if let Some(group) = self.groups.get_mut(&partition) {
                 // One of the two trees, the present and the staged one, is given up.
-                self.scrub.sweep_wanted |= group.staged.as_ref().is_some_and(|staged| staged.in_checkpoint);
+                let replaced = group.staged.as_ref().is_some_and(|staged| staged.in_checkpoint);
                 group.checkpointed(version);
                 self.touched.insert(partition);
+                if replaced {
+                    self.scrub.sweep_wanted = true;
+                    self.forget_damage(partition);
+                }
             }
         }
     }
@@ -397,6 +401,9 @@ impl Serving {
         self.begin_checkpoint(now.boot);
         self.log.end_turn(now.boot, out);
         self.checkpointer.end_turn(now.boot, &self.log, &mut self.store, out);
+        if self.checkpointer.take_cancelled() {
+            self.groups.values_mut().for_each(Group::checkpoint_cancelled);
+        }
         if let Some((partition, page, place, fault)) = self.checkpointer.damage(&self.store) {
             self.found_damage(partition, page, place, fault);
         }
