@@ -54,12 +54,6 @@ impl Batches {
         self.queue.is_empty() && self.under_way == 0
     }
 
-    /// Whether nothing waits to be handed out.
-    #[must_use]
-    pub fn is_handed_out(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     /// The next write. The last batch may still grow, and is kept back unless `finish`.
     pub fn next_write(&mut self, finish: bool) -> Option<DiskAction> {
         let keep = usize::from(!finish);

@@ -300,8 +300,6 @@ fn decode_outcome(mut payload: Bytes) -> Result<Outcome, RecordError> {
 /// A partition's state as it was when the snapshot was taken, to be read off in chunks.
 #[derive(Clone, Debug)]
 pub struct ImageSource {
-    /// The image names the tree on disk, and carries no cells.
-    names_version: bool,
     state: State,
     stage: Stage,
     cells: u64,
@@ -339,13 +337,7 @@ impl ImageSource {
         let swept_ms = state.sessions.swept_ms();
         let begin = Some(ImageRecord::Begin { group: Box::new(group), swept_ms, version });
         let stage = if names_version { Stage::Sessions(None) } else { Stage::Cells(Vec::new()) };
-        Self { names_version, state, stage, cells: 0, sessions: 0, begin }
-    }
-
-    /// Whether cells are still to come, for which pages may have to be read.
-    #[must_use]
-    pub fn reads_pages(&self) -> bool {
-        !self.names_version && matches!(self.stage, Stage::Cells(_))
+        Self { state, stage, cells: 0, sessions: 0, begin }
     }
 
     /// Appends records until `out` holds about a chunk. Returns whether the image is complete.

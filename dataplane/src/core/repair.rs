@@ -77,6 +77,17 @@ struct Repair {
     merge: Option<Box<Merge>>,
 }
 
+impl Repairs {
+    /// Puts the repair that runs back among those that wait. Its writes may be under way: their blocks stay
+    /// loose, which a restart forgets.
+    fn give_up(&mut self) {
+        if let Some(Repair { damage, .. }) = self.running.take() {
+            self.batches.abandon();
+            self.waiting.insert(damage.place.unit, damage);
+        }
+    }
+}
+
 impl Serving {
     /// A page that somebody needs is damaged. Says so, once, and has it repaired.
     pub(super) fn found_damage(
@@ -111,8 +122,7 @@ impl Serving {
         };
         let partition = repair.damage.partition;
         let Some(group) = self.groups.get(&partition) else {
-            self.give_repair_up();
-            return;
+            return self.forget_damage(partition);
         };
         if !repair.complete {
             if now.since(repair.asked_at) >= REPAIR_PATIENCE {
@@ -127,17 +137,13 @@ impl Serving {
         }
     }
 
-    /// A snapshot has taken the place of a partition's tree: what was damaged in it matters no more.
+    /// A partition is gone, or a snapshot has taken the place of its tree: what was damaged matters no more.
     pub(super) fn forget_damage(&mut self, partition: PartitionId) {
         let repairs = &mut self.repairs;
-        let mut gone: Vec<Damage> = Vec::new();
         if repairs.running.as_ref().is_some_and(|repair| repair.damage.partition == partition) {
-            gone.extend(repairs.running.as_ref().map(|repair| repair.damage.clone()));
-            self.give_repair_up();
+            repairs.give_up();
         }
-        let waiting = self.repairs.waiting.extract_if(.., |_, damage| damage.partition == partition);
-        gone.extend(waiting.map(|(_, damage)| damage));
-        for damage in gone {
+        for (_, damage) in repairs.waiting.extract_if(.., |_, damage| damage.partition == partition) {
             self.store.repaired(&damage.page);
         }
     }
@@ -160,7 +166,7 @@ impl Serving {
             return;
         };
         let Some(group) = self.groups.get(&damage.partition) else {
-            return;
+            return self.store.repaired(&damage.page);
         };
         let position = group.state().tree.version().position;
         let from = damage.place.low.clone();
@@ -191,10 +197,8 @@ impl Serving {
         repair.asked_at = now;
         let Some(first) = others.first() else {
             // Nobody else has it. The damage stays, and is found again by who needs the page.
-            let damage = repair.damage.clone();
-            self.repairs.running = None;
+            self.repairs.give_up();
             self.repairs.retry_at = now.after(REPAIR_PATIENCE);
-            self.repairs.waiting.insert(damage.place.unit, damage);
             return;
         };
         let last = repair.member;
@@ -365,12 +369,6 @@ impl Serving {
         );
     }
 
-    fn give_repair_up(&mut self) {
-        // Writes may be under way: the blocks stay loose, which a restart forgets.
-        self.repairs.running = None;
-        self.repairs.batches.abandon();
-    }
-
     /// Takes the completion of a write of repaired pages.
     ///
     /// # Errors
@@ -380,12 +378,8 @@ impl Serving {
             Ok(buffer) => self.repairs.batches.ended(buffer),
             Err(DiskFault::Full) => {
                 self.repairs.batches.ended(None);
-                let damage = self.repairs.running.as_ref().map(|repair| repair.damage.clone());
-                self.give_repair_up();
+                self.repairs.give_up();
                 self.repairs.retry_at = now.after(REPAIR_PATIENCE);
-                if let Some(damage) = damage {
-                    self.repairs.waiting.insert(damage.place.unit, damage);
-                }
             }
             Err(fault) => return Err(Halt(format!("writing repaired pages failed: {fault}"))),
         }
