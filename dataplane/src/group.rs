@@ -14,24 +14,37 @@ use crate::partition::state::{Applied, State};
 use crate::partition::writes::{Decision, WriteRequest};
 use crate::paxos::{Output, Replica, Seed};
 use crate::wal::record::{Record, RecordBody};
-use evenkeel_wire::entry::{EntryKind, Refusal, Write};
+use bytes::Bytes;
+use evenkeel_wire::entry::{Entry, EntryKind, Refusal, Split, Write};
 use evenkeel_wire::error::{ErrorAnswer, ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind};
-use evenkeel_wire::ids::{Ballot, NodeId, Slot};
+use evenkeel_wire::ids::{Ballot, NodeId, PartitionId, Slot};
 use evenkeel_wire::message::peer::LogPoint;
 use evenkeel_wire::message::request::{ArchivedGet, ArchivedRange, Position, Row, WriteAnswer};
 use evenkeel_wire::message::status::{GroupStatus, Role};
 use evenkeel_wire::prng::Prng;
+use evenkeel_wire::table::{GroupConfig, LastSplit};
 use evenkeel_wire::turn::{Boot, Effects, Now};
 use std::borrow::Cow;
 
 /// A state that was received as a snapshot and waits to become durable.
 #[derive(Debug)]
 pub struct Staged {
+    /// The group, with the range that it has in the state.
+    pub config: GroupConfig,
     /// The state.
     pub state: State,
     /// Whether the running checkpoint holds it.
     pub in_checkpoint: bool,
+}
+
+/// A group that a split made, for the core to take in.
+#[derive(Debug)]
+pub struct Born {
+    /// Who and what it is.
+    pub config: GroupConfig,
+    /// What it begins with.
+    pub state: State,
 }
 
 /// A replica with its partition.
@@ -43,6 +56,9 @@ pub struct Group {
     pub staged: Option<Staged>,
     state: State,
     pending: Pending,
+    /// A split that is proposed and not yet applied, and the first key that will not be here any more.
+    splitting: Option<(Slot, Bytes)>,
+    born: Vec<Born>,
 }
 
 impl Group {
@@ -50,11 +66,31 @@ impl Group {
     #[must_use]
     pub fn new(seed: Seed, state: State, node: NodeId, now: Boot, prng: Prng) -> Self {
         let replica = Replica::new(seed, node, now, prng);
-        let mut group = Self { replica, staged: None, state, pending: Pending::default() };
+        let (pending, born) = (Pending::default(), Vec::new());
+        let mut group = Self { replica, staged: None, state, pending, splitting: None, born };
         while let Some(entry) = group.next_committed() {
-            group.state.apply(&entry);
+            group.apply(&entry);
         }
         group
+    }
+
+    /// Applies the next entry. Returns what a write led to.
+    fn apply(&mut self, entry: &Entry) -> Option<Outcome> {
+        match self.state.apply(entry) {
+            Applied::Nothing => None,
+            Applied::Written { outcome } => Some(outcome),
+            Applied::Split { split, at, child } => {
+                let config = self.replica.config().child(&split, at);
+                self.replica.divide(&split, at);
+                self.born.push(Born { config, state: *child });
+                None
+            }
+        }
+    }
+
+    /// The groups that splits made since the last call, in their order.
+    pub fn take_born(&mut self) -> Vec<Born> {
+        std::mem::take(&mut self.born)
     }
 
     /// The applied state.
@@ -69,7 +105,7 @@ impl Group {
         self.pending.is_empty()
     }
 
-    fn next_committed(&self) -> Option<evenkeel_wire::entry::Entry> {
+    fn next_committed(&self) -> Option<Entry> {
         let next = self.state.slot().next();
         (next <= self.replica.commit()).then(|| self.replica.log().get(next).cloned()).flatten()
     }
@@ -121,6 +157,10 @@ impl Group {
     ) -> Result<(), Stop> {
         self.check_ready(now.boot)?;
         self.check_key(request.key)?;
+        if self.splitting.as_ref().is_some_and(|(_, border)| *request.key >= **border) {
+            // No write of the child's keys may stand behind the split.
+            return Err(Stop::Hold);
+        }
         let timestamp = self.replica.next_timestamp(now.wall_ms);
         match request.decide(&self.state, pages, &self.pending, timestamp)? {
             Decision::Propose(write) => {
@@ -145,6 +185,36 @@ impl Group {
         let slot = self.replica.propose(EntryKind::Write, timestamp, bytes, encode, outputs);
         self.pending.proposed(slot, asker, write);
         slot
+    }
+
+    /// Proposes to give the keys from `border` on to `child`.
+    ///
+    /// # Errors
+    /// When this replica may not serve, is being split already, or has no such keys.
+    pub fn split(
+        &mut self,
+        now: Now,
+        child: PartitionId,
+        border: Bytes,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Problem> {
+        self.check_ready(now.boot)?;
+        let config = self.replica.config();
+        if self.splitting.is_some() {
+            let message = format!("{} is just being split; try again in a moment", config.partition);
+            return Err(Problem::new(ErrorCode::Overloaded, message));
+        }
+        if !config.can_divide_at(&border) {
+            let message = format!("the key is not within {}, or is its first", config.partition);
+            return Err(Problem::new(ErrorCode::Validation, message));
+        }
+        let (division, end) = (config.division + 1, Bytes::copy_from_slice(&config.end));
+        let split = Split { child, division, border: border.clone(), end };
+        let timestamp = self.replica.next_timestamp(now.wall_ms);
+        let encode = |out: &mut Vec<u8>| split.encode(out);
+        let slot = self.replica.propose(EntryKind::Split, timestamp, split.encoded_bytes(), encode, outputs);
+        self.splitting = Some((slot, border));
+        Ok(())
     }
 
     /// A client's get.
@@ -216,9 +286,10 @@ impl Group {
     pub fn apply_committed(&mut self, out: &mut Effects) -> bool {
         let mut changed = false;
         while let Some(entry) = self.next_committed() {
-            let applied = self.state.apply(&entry);
+            let written = self.apply(&entry);
             let asker = self.pending.applied(entry.header.slot);
-            if let Applied::Written { outcome } = applied {
+            self.splitting = self.splitting.take().filter(|(slot, _)| *slot > entry.header.slot);
+            if let Some(outcome) = written {
                 changed = true;
                 if let Some(asker) = asker {
                     self.answer_write(asker, &outcome, out);
@@ -237,6 +308,7 @@ impl Group {
 
     /// This replica lost its leadership: nobody will be answered from here.
     pub fn abandon(&mut self, out: &mut Effects) {
+        self.splitting = None;
         for asker in self.pending.abandon() {
             answer_error(asker, &outcome_unknown(), out);
         }
@@ -247,11 +319,11 @@ impl Group {
     #[must_use]
     pub fn image(&mut self) -> (Record, Vec<Record>, State) {
         let staged = self.staged.take();
-        if let Some(Staged { mut state, .. }) = staged {
+        if let Some(Staged { config, mut state, .. }) = staged {
             if self.needs(&state) {
                 freeze(&mut state);
-                let record = self.state_record(&state);
-                self.staged = Some(Staged { state: state.clone(), in_checkpoint: true });
+                let record = self.state_record(self.replica.config_with_range_of(&config), &state);
+                self.staged = Some(Staged { config, state: state.clone(), in_checkpoint: true });
                 return (record, Vec::new(), state);
             }
             self.replica.confirm(state.applied);
@@ -259,11 +331,11 @@ impl Group {
         let open = self.replica.log().after(self.state.slot());
         let open = open.map(|entry| self.replica.record(RecordBody::Entry(entry.clone()))).collect();
         freeze(&mut self.state);
-        (self.state_record(&self.state), open, self.state.clone())
+        (self.state_record(self.replica.config().clone(), &self.state), open, self.state.clone())
     }
 
-    fn state_record(&self, state: &State) -> Record {
-        self.replica.state_record(state.applied, state.applied_ballot, state.timestamp)
+    fn state_record(&self, config: GroupConfig, state: &State) -> Record {
+        self.replica.state_record(config, state.applied, state.applied_ballot, state.timestamp)
     }
 
     /// Whether `state` is ahead of what this replica knows to be committed, and not already covered by its
@@ -278,18 +350,26 @@ impl Group {
     ///
     /// One that a checkpoint is writing stays: were it replaced, and replaced again before the checkpoint is
     /// complete, none would ever be installed.
-    pub fn stage(&mut self, state: State) {
+    ///
+    /// A snapshot from behind a split says that the split is committed. If its entry is in this log, it may
+    /// be here that a quorum has it: it is applied, so that the child has its state here, too.
+    pub fn stage(&mut self, config: GroupConfig, state: State) {
+        if let Some(LastSplit { at, .. }) = &config.last_split
+            && self.replica.log().point(at.slot) == Some(*at)
+        {
+            self.replica.confirm(*at);
+        }
         if !self.needs(&state) {
             self.replica.confirm(state.applied);
         } else if !self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint) {
-            self.staged = Some(Staged { state, in_checkpoint: false });
+            self.staged = Some(Staged { config, state, in_checkpoint: false });
         }
     }
 
     /// The applied state, and the record that tells of what group it is.
     #[must_use]
     pub fn snapshot(&self) -> (Record, State) {
-        (self.state_record(&self.state), self.state.clone())
+        (self.state_record(self.replica.config().clone(), &self.state), self.state.clone())
     }
 
     /// The checkpoint that ran was cancelled.
@@ -308,10 +388,10 @@ impl Group {
             self.state.tree.adopt(version);
             return;
         }
-        let Staged { mut state, .. } = self.staged.take().expect("it was just seen");
+        let Staged { config, mut state, .. } = self.staged.take().expect("it was just seen");
         state.tree.adopt(version);
         if self.needs(&state) {
-            self.replica.install(state.applied, state.applied_ballot, state.timestamp);
+            self.replica.install(&config, state.applied, state.applied_ballot, state.timestamp);
             self.state = state;
         } else {
             self.replica.confirm(state.applied);

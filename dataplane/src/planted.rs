@@ -27,11 +27,13 @@ pub enum Planted {
     StaleCachePage,
     /// What a checkpoint frees is used again before its superblock is durable.
     ReuseTooEarly,
+    /// The pages of the checkpoint that follows a split are not flushed before its superblock.
+    SplitWithoutFlush,
 }
 
 impl Planted {
     /// Every bug, by the name that the command line and the environment use.
-    pub const ALL: [(&'static str, Self); 10] = [
+    pub const ALL: [(&'static str, Self); 11] = [
         ("acknowledge-before-durable", Self::AcknowledgeBeforeDurable),
         ("skip-flush", Self::SkipFlush),
         ("acknowledge-before-quorum", Self::AcknowledgeBeforeQuorum),
@@ -42,6 +44,7 @@ impl Planted {
         ("superblock-before-pages", Self::SuperblockBeforePages),
         ("stale-cache-page", Self::StaleCachePage),
         ("reuse-too-early", Self::ReuseTooEarly),
+        ("split-without-flush", Self::SplitWithoutFlush),
     ];
 
     /// The bug of that name.

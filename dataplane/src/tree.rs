@@ -10,6 +10,9 @@
 //! The first layer that knows a key says what it is. Writing touches `active` alone. A clone is a snapshot:
 //! it costs a pointer, and stays as it was while the tree changes.
 //!
+//! A split copies nothing: both halves begin with the same layers, and each *keeps* only its own keys of
+//! them. The next checkpoint merges them into versions of their own.
+//!
 //! A *resident* tree has no version: all its items stay in `active`, and checkpoints carry them.
 
 pub use crate::btree::delta::Cell;
@@ -17,6 +20,7 @@ pub use crate::btree::delta::Cell;
 use crate::btree::delta::{Delta, bounds};
 use crate::btree::leaf::CellMeta;
 use crate::btree::lookup::{self, Cursor, Found, Miss, Pages};
+use crate::btree::merge::Clip;
 use crate::btree::version::Version;
 use bytes::Bytes;
 use std::cmp::Ordering;
@@ -28,6 +32,19 @@ pub struct Tree {
     active: Delta,
     frozen: Option<Delta>,
     version: Version,
+    /// The layers are another tree's, too.
+    shared: Option<Shared>,
+}
+
+/// How layers are shared since a split.
+#[derive(Clone, Debug)]
+struct Shared {
+    /// What this tree holds of them.
+    keep: Clip,
+    /// Splits since.
+    splits: u32,
+    /// The checkpoint that runs makes a version of these keys alone.
+    merging: bool,
 }
 
 impl Default for Tree {
@@ -41,7 +58,7 @@ impl Tree {
     #[must_use]
     pub fn resident() -> Self {
         let (active, version) = (Delta::default(), Version::default());
-        Self { resident: true, active, frozen: None, version }
+        Self { resident: true, active, frozen: None, version, shared: None }
     }
 
     /// A tree that begins with a version on disk.
@@ -68,6 +85,28 @@ impl Tree {
         self.frozen.as_ref()
     }
 
+    /// Which keys of its layers the tree holds, if others hold the rest. They all have the same version.
+    #[must_use]
+    pub fn keep(&self) -> Option<&Clip> {
+        self.shared.as_ref().map(|shared| &shared.keep)
+    }
+
+    /// Gives the keys from `border` to `end` away, and returns the tree that holds them.
+    ///
+    /// # Panics
+    /// When all items stay in memory.
+    #[must_use]
+    pub fn split(&mut self, border: &[u8], end: &[u8]) -> Self {
+        assert!(!self.resident, "the catalogue is not split");
+        let mut child = self.clone();
+        let low = self.keep().map_or_else(Vec::new, |keep| keep.low.clone());
+        let splits = self.shared.as_ref().map_or(0, |shared| shared.splits) + 1;
+        let shared = |keep| Some(Shared { keep, splits, merging: false });
+        self.shared = shared(Clip { low, high: border.to_vec() });
+        child.shared = shared(Clip { low: border.to_vec(), high: end.to_vec() });
+        child
+    }
+
     /// Puts an item.
     pub fn put(&mut self, key: Bytes, cell: Cell) {
         self.active.set(key, Some(cell));
@@ -89,6 +128,9 @@ impl Tree {
     pub fn freeze(&mut self) {
         assert!(self.frozen.is_none() && !self.resident, "one checkpoint at a time, and of trees on disk");
         self.frozen = Some(std::mem::take(&mut self.active));
+        if let Some(shared) = &mut self.shared {
+            shared.merging = true;
+        }
     }
 
     /// The checkpoint was cancelled: what was frozen for it is for the next one.
@@ -99,6 +141,9 @@ impl Tree {
                 self.active.set(key, change);
             }
         }
+        if let Some(shared) = &mut self.shared {
+            shared.merging = false;
+        }
     }
 
     /// The checkpoint is durable: `version` holds what was frozen. A tree that had nothing in the checkpoint
@@ -106,6 +151,8 @@ impl Tree {
     pub fn adopt(&mut self, version: Version) {
         if self.frozen.take().is_some() {
             self.version = version;
+            // What was written since the checkpoint began is this tree's own, unless it was split since.
+            self.shared = self.shared.take().filter(|shared| !shared.merging);
         }
     }
 
@@ -114,6 +161,9 @@ impl Tree {
     /// # Errors
     /// When a page is not in memory.
     pub fn get<'a>(&'a self, pages: &Pages<'a>, key: &[u8]) -> Result<Option<Found<'a>>, Miss> {
+        if self.keep().is_some_and(|keep| !keep.holds(key)) {
+            return Ok(None);
+        }
         for delta in std::iter::once(&self.active).chain(&self.frozen) {
             if let Some(change) = delta.changes.get(key) {
                 return Ok(change.as_ref().map(found));
@@ -125,6 +175,7 @@ impl Tree {
     /// Walks over the items with `lower <= key < upper`, in one direction; an empty `upper` is the end.
     #[must_use]
     pub fn walk<'a>(&'a self, pages: Pages<'a>, lower: &[u8], upper: &[u8], forward: bool) -> Walk<'a> {
+        let (lower, upper) = self.keep().map_or((lower, upper), |keep| keep.within(lower, upper));
         let layer = |delta: &'a Delta| Layer::new(delta, lower, upper, forward);
         Walk {
             active: layer(&self.active),
@@ -138,20 +189,24 @@ impl Tree {
     }
 
     /// How many items: exact as of the version; each put and deletion since is counted as if its key had not
-    /// been there, or had.
+    /// been there, or had. Of shared layers a half counts for each split.
     #[must_use]
     pub fn items(&self) -> u64 {
         let layers = std::iter::once(&self.active).chain(&self.frozen);
         let puts: u64 = layers.clone().map(|delta| delta.items).sum();
         let deletions: u64 = layers.map(|delta| delta.changes.len() as u64 - delta.items).sum();
-        (self.version.items + puts).saturating_sub(deletions)
+        (self.version.items + puts).saturating_sub(deletions) >> self.splits()
     }
 
     /// Bytes of keys and items, counted in the same way.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let layers = std::iter::once(&self.active).chain(&self.frozen);
-        self.version.bytes + layers.map(|delta| delta.bytes).sum::<u64>()
+        (self.version.bytes + layers.map(|delta| delta.bytes).sum::<u64>()) >> self.splits()
+    }
+
+    fn splits(&self) -> u32 {
+        self.shared.as_ref().map_or(0, |shared| shared.splits.min(63))
     }
 
     /// Bytes of keys and items that are in memory only, for a checkpoint to write.
@@ -329,6 +384,34 @@ mod tests {
         check(&tree, "", "", &["a"]);
         assert_eq!(tree.get(&Pages::default(), b"a").unwrap().unwrap().archive, b"newer");
         tree.freeze();
+    }
+
+    #[test]
+    fn halves_of_a_split_hold_their_own_keys_of_the_layers_that_they_share() {
+        let mut below = tree(&["a", "b", "m", "z"]);
+        below.freeze();
+        below.put(key("b"), cell("newer"));
+        let mut middle = below.split(b"c", b"");
+        let mut above = middle.split(b"n", b"");
+        check(&below, "", "", &["a", "b"]);
+        check(&middle, "", "", &["m"]);
+        check(&above, "", "", &["z"]);
+        check(&above, "a", "n", &[]);
+        assert_eq!(middle.get(&Pages::default(), b"a"), Ok(None));
+        assert!(above.items() + middle.items() + below.items() <= 4, "nothing counts twice");
+        // The checkpoint that ran when they were split holds what they all began with.
+        let version = Version { items: 4, ..Version::default() };
+        for tree in [&mut below, &mut middle, &mut above] {
+            tree.adopt(version);
+            assert!(tree.keep().is_some() && tree.frozen().is_none());
+            tree.freeze();
+        }
+        // The next one makes a version of each; a split meanwhile keeps that one's apart.
+        let last = above.split(b"zz", b"");
+        middle.adopt(version);
+        above.adopt(version);
+        assert_eq!((middle.keep(), above.keep().map(|keep| &keep.high[..])), (None, Some(&b"zz"[..])));
+        check(&last, "", "", &[]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use evenkeel_wire::entry::{Entry, EntryHeader, EntryKind, Refusal};
 use evenkeel_wire::error::ErrorCode;
 use evenkeel_wire::ids::{Ballot, CoreId, Epoch, Incarnation, Lsn, NodeId, PartitionId, Slot, TableId};
 use evenkeel_wire::message::peer::LogPoint;
-use evenkeel_wire::table::{GroupConfig, Member};
+use evenkeel_wire::table::{GroupConfig, LastSplit, Member, Origin};
 
 /// Compares bytes with the frozen ones, which it returns.
 fn check_bytes(name: &str, title: &str, bytes: &[u8]) -> Vec<u8> {
@@ -76,6 +76,16 @@ fn state() -> GroupState {
             end: b"end".to_vec(),
             epoch: Epoch(0x4142_4344),
             members: vec![member(1), member(2), member(3)],
+            division: 0x9192_9394,
+            origin: Some(Origin {
+                parent: PartitionId(0xa1a2_a3a4_a5a6_a7a8),
+                slot: Slot(0xb1b2_b3b4_b5b6_b7b8),
+            }),
+            last_split: Some(LastSplit {
+                at: LogPoint { slot: Slot(0xc1c2_c3c4_c5c6_c7c8), hash: Hash128::of(b"split") },
+                child: PartitionId(0xd1d2_d3d4_d5d6_d7d8),
+                child_end: b"end of the child".to_vec(),
+            }),
         },
         base: LogPoint { slot: Slot(0x5152_5354_5556_5758), hash: Hash128::of(b"base") },
         base_ballot: Ballot { round: 0x6162_6364_6566_6768, node: NodeId(0x7172_7374) },
@@ -183,7 +193,8 @@ fn records_of_images_are_frozen() {
     };
     let group = Box::new(record(RecordBody::State(Box::new(state()))));
     let root = PagePointer { block: 0x51_5253_5455, blocks: 2, overflow: true, birth: 0x61, checksum: 0x71 };
-    let version = Version { root: Some(root), items: 0x31, bytes: 0x32, position: Slot(0x33) };
+    let version =
+        Version { root: Some(root), items: 0x31, bytes: 0x32, position: Slot(0x33), estimated: true };
     let records = [
         ("image.begin", ImageRecord::Begin { group, swept_ms: 0x4142_4344_4546_4748, version }),
         ("image.cell", ImageRecord::Cell { key: Bytes::from_static(b"storage key"), cell }),

@@ -34,6 +34,9 @@ fn image(partition: u64) -> GroupImage {
         end: vec![],
         epoch: Epoch(1),
         members: vec![],
+        division: 0,
+        origin: None,
+        last_split: None,
     };
     let state = GroupState {
         config,

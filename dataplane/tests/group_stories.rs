@@ -35,6 +35,9 @@ fn config() -> GroupConfig {
         end: vec![],
         epoch: Epoch(1),
         members: (1..=3).map(member).collect(),
+        division: 0,
+        origin: None,
+        last_split: None,
     }
 }
 

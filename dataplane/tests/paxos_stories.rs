@@ -69,6 +69,9 @@ impl Stage {
             end: vec![],
             epoch: Epoch(1),
             members: (1..=members).map(member).collect(),
+            division: 0,
+            origin: None,
+            last_split: None,
         };
         let mut stage = Self {
             now: Boot(1_000_000_000),
@@ -116,7 +119,12 @@ impl Stage {
         let prng = Prng::new(u64::from(node.0));
         let replica = Replica::new(seed, node, self.now, prng);
         if actor.durable.is_empty() {
-            actor.durable.push(replica.state_record(LogPoint::default(), Ballot::ZERO, 0));
+            actor.durable.push(replica.state_record(
+                replica.config().clone(),
+                LogPoint::default(),
+                Ballot::ZERO,
+                0,
+            ));
         }
         actor.commit = replica.commit();
         actor.replica = Some(replica);

@@ -191,7 +191,11 @@ mod tests {
             partition: PartitionId(partition),
             start: start.as_bytes().to_vec(),
             end: end.as_bytes().to_vec(),
-            generation: RouteGeneration { epoch: Epoch(1), ballot: Ballot { round, node: NodeId(1) } },
+            generation: RouteGeneration {
+                epoch: Epoch(1),
+                division: 0,
+                ballot: Ballot { round, node: NodeId(1) },
+            },
             leader: Some(0),
             members: vec![member(1), member(2)],
         };
@@ -223,7 +227,11 @@ mod tests {
         cache.insert(&known);
         let hint = |round| RouteHint {
             partition: PartitionId(1),
-            generation: RouteGeneration { epoch: Epoch(1), ballot: Ballot { round, node: NodeId(2) } },
+            generation: RouteGeneration {
+                epoch: Epoch(1),
+                division: 0,
+                ballot: Ballot { round, node: NodeId(2) },
+            },
             leader: member(2),
         };
         assert!(cache.correct(&known, &hint(4)).is_none());

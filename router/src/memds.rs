@@ -325,7 +325,7 @@ mod tests {
             partition: PartitionId(partition),
             start: start.as_bytes().to_vec(),
             end: end.as_bytes().to_vec(),
-            generation: RouteGeneration { epoch: Epoch(epoch), ballot },
+            generation: RouteGeneration { epoch: Epoch(epoch), division: 0, ballot },
             leader: Some(0),
             members: vec![],
         }

@@ -52,6 +52,7 @@ fn no_crash_loses_or_changes_what_was_acknowledged() {
     assert!(sum(|report| report.operations) >= SEEDS * OPERATIONS);
     assert!(sum(|report| report.killed) > SEEDS && sum(|report| report.power_failures) > SEEDS);
     assert!(sum(|report| report.refused) > 0, "damage was found");
+    assert!(sum(|report| report.splits) > SEEDS, "partitions were split");
 }
 
 #[test]
@@ -93,4 +94,9 @@ fn a_stale_page_in_the_cache_is_found() {
 #[test]
 fn a_checksum_that_is_not_compared_is_found() {
     is_found(Planted::ForgetChecksum);
+}
+
+#[test]
+fn a_split_whose_copied_pages_are_not_flushed_is_found() {
+    is_found(Planted::SplitWithoutFlush);
 }

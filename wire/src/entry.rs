@@ -10,7 +10,7 @@
 //!      28      4  payload bytes
 //!      32     16  previous hash    of the entry in the slot before
 //!      48      8  timestamp        hybrid logical clock of the leader: milliseconds << 16 | counter
-//!      56      2  kind             1 no-op, 2 write
+//!      56      2  kind             1 no-op, 2 write, 3 split
 //!      58      2  format           of the payload, 1
 //!      60      4  flags            reserved, zero
 //!      64      …  payload
@@ -38,6 +38,16 @@
 //!      72      …  key, extensions (skippable), item; refused: why, as text
 //! ```
 //!
+//! The payload of a split, which divides the partition's range:
+//!
+//! ```text
+//!       0      8  child            the partition that holds the upper part from now on
+//!       8      4  division         how often the range was divided, this time included
+//!      12      4  border bytes
+//!      16      4  end bytes
+//!      20      …  border: the child's first key; end of its range (empty: none)
+//! ```
+//!
 //! A refusal that depends on the item (a failed condition, an update that does not fit) is an outcome like
 //! any other and is written down: otherwise a duplicate of the request that arrives late could succeed after
 //! its client was told that it failed.
@@ -53,6 +63,8 @@ use thiserror::Error;
 pub const ENTRY_HEADER_BYTES: usize = 64;
 /// Length of a write's fixed part, bytes.
 const WRITE_HEADER_BYTES: usize = 72;
+/// Length of a split's fixed part, bytes.
+const SPLIT_HEADER_BYTES: usize = 20;
 /// Length of an extension before its content: kind 2, reserved 2, content bytes 4.
 const EXTENSION_HEADER_BYTES: usize = 8;
 /// The item before: its checksum 4, then its archive.
@@ -70,6 +82,8 @@ pub enum EntryKind {
     Noop = 1,
     /// Writes one item.
     Write = 2,
+    /// Divides the range: its upper part is another partition from now on.
+    Split = 3,
 }
 
 /// An entry's header.
@@ -189,6 +203,7 @@ impl EntryHeader {
         let kind = match bytes.get_u16_le() {
             1 => EntryKind::Noop,
             2 => EntryKind::Write,
+            3 => EntryKind::Split,
             got => return Err(EntryError::Unknown { field: "kind", got: got.into() }),
         };
         expect("payload format", bytes.get_u16_le().into(), PAYLOAD_FORMAT.into())?;
@@ -344,6 +359,57 @@ impl Write {
     }
 }
 
+/// The payload of a split entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// Who holds the upper part of the range from now on.
+    pub child: PartitionId,
+    /// How often the range was divided, this time included.
+    pub division: u32,
+    /// First key of the upper part.
+    pub border: Bytes,
+    /// Its end, exclusive. Empty: to the end.
+    pub end: Bytes,
+}
+
+impl Split {
+    /// Length of the payload, bytes.
+    #[must_use]
+    pub fn encoded_bytes(&self) -> usize {
+        SPLIT_HEADER_BYTES + self.border.len() + self.end.len()
+    }
+
+    /// Appends the payload.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u64_le(self.child.0);
+        out.put_u32_le(self.division);
+        out.put_u32_le(self.border.len() as u32);
+        out.put_u32_le(self.end.len() as u32);
+        out.put_slice(&self.border);
+        out.put_slice(&self.end);
+    }
+
+    /// Reads a payload.
+    ///
+    /// # Errors
+    /// When the bytes are not a split of a range into two that can hold keys.
+    pub fn decode(mut bytes: Bytes) -> Result<Self, EntryError> {
+        if bytes.len() < SPLIT_HEADER_BYTES {
+            return Err(EntryError::Truncated { expected: SPLIT_HEADER_BYTES, got: bytes.len() });
+        }
+        let (child, division) = (PartitionId(bytes.get_u64_le()), bytes.get_u32_le());
+        let [border, end] = std::array::from_fn(|_| bytes.get_u32_le() as usize);
+        if bytes.len() != border + end {
+            return Err(EntryError::Truncated { expected: border + end, got: bytes.len() });
+        }
+        let border = bytes.split_to(border);
+        if border.is_empty() || (!bytes.is_empty() && bytes <= border) {
+            return Err(EntryError::Unknown { field: "border", got: border.len() as u64 });
+        }
+        Ok(Self { child, division, border, end: bytes })
+    }
+}
+
 /// Finds the item before among a write's extensions; those of other kinds are skipped.
 fn take_old(mut extensions: Bytes) -> Result<Option<WrittenItem>, EntryError> {
     let mut old = None;
@@ -412,6 +478,32 @@ mod tests {
             let taken = Entry::take(&mut bytes).unwrap();
             assert_eq!((&taken, bytes.len()), (&built, 0));
             assert_eq!(Write::decode(taken.payload()), Ok(original));
+        }
+    }
+
+    #[test]
+    fn a_split_comes_back_and_one_that_divides_nothing_is_an_error() {
+        let split = |border: &'static [u8], end: &'static [u8]| Split {
+            child: PartitionId(9),
+            division: 3,
+            border: Bytes::from_static(border),
+            end: Bytes::from_static(end),
+        };
+        let bytes_of = |split: &Split| {
+            let mut bytes = Vec::new();
+            split.encode(&mut bytes);
+            assert_eq!(bytes.len(), split.encoded_bytes());
+            Bytes::from(bytes)
+        };
+        for whole in [split(b"m", b""), split(b"m", b"p")] {
+            let bytes = bytes_of(&whole);
+            for end in 0..bytes.len() {
+                assert!(Split::decode(bytes.slice(..end)).is_err(), "prefix of {end} bytes");
+            }
+            assert_eq!(Split::decode(bytes), Ok(whole));
+        }
+        for empty in [split(b"", b""), split(b"", b"p"), split(b"p", b"p"), split(b"q", b"p")] {
+            assert!(Split::decode(bytes_of(&empty)).is_err(), "{empty:?}");
         }
     }
 

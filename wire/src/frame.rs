@@ -169,6 +169,10 @@ kinds! {
     EnsureReplicas = 112,
     /// The answer to it: those that it holds durably.
     EnsureReplicasAnswer = 112 | ANSWER,
+    /// The catalogue tells a group's leader to divide its range.
+    SplitPartition = 113,
+    /// The answer to it.
+    SplitPartitionAnswer = 113 | ANSWER,
 }
 
 impl Kind {

@@ -1,7 +1,9 @@
 //! Tables, groups and routes: what the catalogue stores, what leaders publish, and what routers cache.
 
-use crate::ids::{Ballot, CoreId, Epoch, Incarnation, NodeId, PartitionId, TableId};
+use crate::entry::Split;
+use crate::ids::{Ballot, CoreId, Epoch, Incarnation, NodeId, PartitionId, Slot, TableId};
 use crate::key::{HashKey, KeySchema, KeyType};
+use crate::message::peer::LogPoint;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -164,6 +166,32 @@ pub struct GroupConfig {
     pub epoch: Epoch,
     /// The members. The first stands for leadership first.
     pub members: Vec<Member>,
+    /// How often its range, and before that its parent's, was divided.
+    pub division: u32,
+    /// The split that made it; none: it was created empty.
+    pub origin: Option<Origin>,
+    /// The last split of it.
+    pub last_split: Option<LastSplit>,
+}
+
+/// The split that made a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Origin {
+    /// The group that was split.
+    pub parent: PartitionId,
+    /// Where in its log.
+    pub slot: Slot,
+}
+
+/// A split as the group remembers it that was split.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct LastSplit {
+    /// The entry.
+    pub at: LogPoint,
+    /// Who holds what was given away, from the group's present end on.
+    pub child: PartitionId,
+    /// End of that, exclusive. Empty: to the end.
+    pub child_end: Vec<u8>,
 }
 
 impl GroupConfig {
@@ -171,6 +199,53 @@ impl GroupConfig {
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {
         key >= self.start.as_slice() && (self.end.is_empty() || key < self.end.as_slice())
+    }
+
+    /// Whether a split may divide the range at `border`: both parts can hold keys.
+    #[must_use]
+    pub fn can_divide_at(&self, border: &[u8]) -> bool {
+        border > self.start.as_slice() && self.contains(border)
+    }
+
+    /// The group that `split`, the entry at `at`, makes of a part of this one.
+    #[must_use]
+    pub fn child(&self, split: &Split, at: LogPoint) -> Self {
+        Self {
+            partition: split.child,
+            table: self.table,
+            start: split.border.to_vec(),
+            end: split.end.to_vec(),
+            epoch: self.epoch,
+            members: self.members.clone(),
+            division: split.division,
+            origin: Some(Origin { parent: self.partition, slot: at.slot }),
+            last_split: None,
+        }
+    }
+
+    /// Gives away what `split`, the entry at `at`, gives to the child. Nothing happens when this is so
+    /// already.
+    pub fn divide(&mut self, split: &Split, at: LogPoint) {
+        if self.division >= split.division {
+            return;
+        }
+        self.division = split.division;
+        self.end = split.border.to_vec();
+        self.last_split = Some(LastSplit { at, child: split.child, child_end: split.end.to_vec() });
+    }
+
+    /// The group that the last split made.
+    #[must_use]
+    pub fn last_child(&self) -> Option<Self> {
+        let LastSplit { at, child, child_end } = self.last_split.as_ref()?;
+        Some(Self {
+            partition: *child,
+            start: self.end.clone(),
+            end: child_end.clone(),
+            origin: Some(Origin { parent: self.partition, slot: at.slot }),
+            last_split: None,
+            ..self.clone()
+        })
     }
 }
 
@@ -195,18 +270,25 @@ impl From<&ArchivedRouteMember> for RouteMember {
     }
 }
 
-/// How new a route is: a later membership, or within one membership a later leader.
+/// How new a route is: a later membership, within one membership a range that was divided more often, and
+/// within that a later leader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize)]
 pub struct RouteGeneration {
     /// Membership epoch of the group.
     pub epoch: Epoch,
+    /// How often the range was divided.
+    pub division: u32,
     /// Ballot of the leader, zero while nobody led.
     pub ballot: Ballot,
 }
 
 impl From<&ArchivedRouteGeneration> for RouteGeneration {
     fn from(archived: &ArchivedRouteGeneration) -> Self {
-        Self { epoch: (&archived.epoch).into(), ballot: (&archived.ballot).into() }
+        Self {
+            epoch: (&archived.epoch).into(),
+            division: archived.division.into(),
+            ballot: (&archived.ballot).into(),
+        }
     }
 }
 
@@ -300,9 +382,15 @@ mod tests {
             end: end.to_vec(),
             epoch: Epoch(1),
             members: Vec::new(),
+            division: 0,
+            origin: None,
+            last_split: None,
         };
         assert!(config(b"", b"").contains(b"anything"));
         assert!(config(b"b", b"").contains(b"b") && !config(b"b", b"").contains(b"a"));
         assert!(!config(b"a", b"c").contains(b"c"));
+        assert!(config(b"a", b"c").can_divide_at(b"b"));
+        assert!(!config(b"a", b"c").can_divide_at(b"a") && !config(b"a", b"c").can_divide_at(b"c"));
+        assert!(!config(b"", b"").can_divide_at(b""));
     }
 }

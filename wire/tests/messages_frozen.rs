@@ -10,7 +10,7 @@ mod samples;
 
 use bytes::Bytes;
 use evenkeel_wire::checksum::{Hash128, crc32c};
-use evenkeel_wire::entry::{Effect, Entry, EntryHeader, EntryKind, Refusal, Write, WrittenItem};
+use evenkeel_wire::entry::{Effect, Entry, EntryHeader, EntryKind, Refusal, Split, Write, WrittenItem};
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::expression::{
     Bindings, Condition, Update, access_condition, access_update, encode_condition, encode_update,
@@ -102,7 +102,7 @@ fn entries_are_frozen() {
         Effect::Delete => Effect::Delete,
         Effect::Refused(_) => Effect::Refused(refusal.clone()),
     );
-    let [_noop, _write] = every!(EntryKind: Noop, Write);
+    let [_noop, _write, _split] = every!(EntryKind: Noop, Write, Split);
     check_entry("entry.noop", &entry(EntryKind::Noop, b""));
     for (effect, return_item) in effects.into_iter().zip(every!(ReturnItem: None, Old, New)) {
         let name = format!("entry.{}", lower(&effect));
@@ -122,6 +122,17 @@ fn entries_are_frozen() {
         check_entry(&name, &built);
         assert_eq!(Write::decode(built.payload()), Ok(write), "{name}");
     }
+    let split = Split {
+        child: PartitionId(0x6162_6364_6566_6768),
+        division: 0x7172_7374,
+        border: Bytes::from_static(b"border"),
+        end: Bytes::from_static(b"end"),
+    };
+    let mut payload = Vec::new();
+    split.encode(&mut payload);
+    let built = entry(EntryKind::Split, &payload);
+    check_entry("entry.split", &built);
+    assert_eq!(Split::decode(built.payload()), Ok(split));
 }
 
 /// In logs, checkpoints and answers. The bytes depend on rkyv's features in the root Cargo.toml and on the
@@ -254,11 +265,12 @@ fn no_golden_bytes_are_left_over() {
 }
 
 /// What stands in no list above.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 10] = [
     "entry.delete",
     "entry.noop",
     "entry.put",
     "entry.refused",
+    "entry.split",
     "frame.answer",
     "frame.greeting",
     "frame.refusal",

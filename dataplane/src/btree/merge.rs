@@ -73,6 +73,22 @@ pub struct Clip {
     pub high: Vec<u8>,
 }
 
+impl Clip {
+    /// Whether `key` is kept.
+    #[must_use]
+    pub fn holds(&self, key: &[u8]) -> bool {
+        *key >= self.low[..] && is_below(key, &self.high)
+    }
+
+    /// What is kept of `lower <= key < upper`, an empty `upper` being no end.
+    #[must_use]
+    pub fn within<'a>(&'a self, lower: &'a [u8], upper: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+        let lower = lower.max(&self.low);
+        let ends_earlier = !self.high.is_empty() && is_below(&self.high, upper);
+        (lower, if ends_earlier { &self.high } else { upper })
+    }
+}
+
 /// An open node.
 #[derive(Debug)]
 struct Frame {
@@ -89,9 +105,15 @@ struct Frame {
     ahead: usize,
     new: Vec<Child>,
     changed: bool,
+    /// How much of the tree hangs below it, if all children of a node hold alike.
+    share: f64,
 }
 
 impl Frame {
+    fn share_of_child(&self) -> f64 {
+        self.share / self.children.len().max(1) as f64
+    }
+
     fn end_of(&self, place: usize) -> &[u8] {
         self.children.get(place + 1).map_or(&self.high, |next| &next.separator)
     }
@@ -123,6 +145,8 @@ pub struct Merge {
     new: Option<Version>,
     items: i64,
     bytes: i64,
+    /// How much of the old tree was left out without looking into it.
+    left_out: f64,
     /// Blocks of pages that were written, and of pages that the new version does without.
     written: Vec<(u64, u16)>,
     replaced: Vec<(u64, u16)>,
@@ -159,6 +183,7 @@ impl Merge {
             new: None,
             items: old.items as i64,
             bytes: old.bytes as i64,
+            left_out: 0.0,
             written: Vec::new(),
             replaced: Vec::new(),
             page: Vec::new(),
@@ -226,12 +251,14 @@ impl Merge {
 
     fn open_root(&mut self, shop: &Workshop<'_>, feed: &mut Feed) -> bool {
         let Clip { low, high } = self.clip.clone();
+        let share = 1.0;
         let frame = match self.old.root {
             None => {
                 self.leaf = Some(OpenLeaf { page: Vec::new(), next: 0, high: high.clone() });
                 self.pending.low = Some(low.clone());
                 let (children, new) = (Vec::new(), Vec::new());
-                Frame { level: 1, low, high, old: None, children, next: 0, ahead: 0, new, changed: true }
+                let changed = true;
+                Frame { level: 1, low, high, old: None, children, next: 0, ahead: 0, new, changed, share }
             }
             Some(root) => {
                 let pointer = shop.redirects.resolve(&root);
@@ -246,12 +273,12 @@ impl Merge {
                 if level_of(page) == 0 {
                     let children = vec![Child { separator: Vec::new(), pointer: root }];
                     let new = Vec::new();
-                    Frame { level: 1, low, high, old: None, children, next: 0, ahead: 0, new, changed }
+                    Frame { level: 1, low, high, old: None, children, next: 0, ahead: 0, new, changed, share }
                 } else {
                     let (level, children) = (level_of(page), NodeView::new(page).to_children());
                     let (old, new) = (Some(root), Vec::new());
                     feed.done_with(&pointer);
-                    Frame { level, low, high, old, children, next: 0, ahead: 0, new, changed }
+                    Frame { level, low, high, old, children, next: 0, ahead: 0, new, changed, share }
                 }
             }
         };
@@ -292,12 +319,12 @@ impl Merge {
         // The first child also takes what lies before its separator.
         let start = if frame.next == 0 { frame.low.clone() } else { child.separator.clone() };
         let (separator, pointer, is_leaf) = (child.separator.clone(), child.pointer, frame.level == 1);
-        let outside = (!end.is_empty() && end <= self.clip.low)
-            || (!self.clip.high.is_empty() && start >= self.clip.high);
+        let outside = (!end.is_empty() && end <= self.clip.low) || !is_below(&start, &self.clip.high);
         if outside {
             let frame = self.frames.last_mut().expect("a frame is open");
             frame.next += 1;
             frame.changed = true;
+            self.left_out += frame.share_of_child();
             return true;
         }
         let cut =
@@ -327,6 +354,7 @@ impl Merge {
         let frame = self.frames.last_mut().expect("a frame is open");
         frame.next += 1;
         frame.changed = true;
+        let share = frame.share_of_child();
         if is_leaf {
             let page = page.to_vec();
             self.pending.low.get_or_insert(separator);
@@ -337,8 +365,8 @@ impl Merge {
             let children = NodeView::new(page).to_children();
             let (old, new) = (Some(pointer), Vec::new());
             let changed = resolved != pointer;
-            let frame =
-                Frame { level, low: separator, high: end, old, children, next: 0, ahead: 0, new, changed };
+            let (low, high) = (separator, end);
+            let frame = Frame { level, low, high, old, children, next: 0, ahead: 0, new, changed, share };
             self.frames.push(frame);
         }
         feed.done_with(&resolved);
@@ -365,7 +393,8 @@ impl Merge {
         while ahead < frame.children.len() && feed.pages() < MERGE_READ_AHEAD {
             let child = &frame.children[ahead];
             let pointer = shop.redirects.resolve(&child.pointer);
-            if self.changes_within(&child.separator, frame.end_of(ahead)) && !shop.cache.contains(&pointer) {
+            let (start, end) = self.clip.within(&child.separator, frame.end_of(ahead));
+            if self.changes_within(start, end) && !shop.cache.contains(&pointer) {
                 feed.want(pointer);
             }
             ahead += 1;
@@ -418,7 +447,11 @@ impl Merge {
                 {
                     next += 1;
                     let outside = key < self.clip.low || !is_below(&key, &self.clip.high);
-                    if !outside {
+                    if outside {
+                        // Whoever holds that half holds the run of an item, too.
+                        self.items -= 1;
+                        self.bytes -= (key.len() + cell.value.item_bytes()) as i64;
+                    } else {
                         self.pending.push(prefix, cell.key_rest, cell.meta, cell.value);
                     }
                 }
@@ -549,13 +582,17 @@ impl Merge {
         }
         if self.frames.is_empty() {
             let root = if changed { self.build_root(shop, frame) } else { self.old.root };
-            let (items, bytes) = (self.items.max(0) as u64, self.bytes.max(0) as u64);
+            let kept = |counted: i64, old: u64| (counted as f64 - self.left_out * old as f64).max(0.0) as u64;
+            let exact = self.left_out == 0.0;
+            let items = if exact { self.items.max(0) as u64 } else { kept(self.items, self.old.items) };
+            let bytes = if exact { self.bytes.max(0) as u64 } else { kept(self.bytes, self.old.bytes) };
             let none = root.is_none();
             self.new = Some(Version {
                 root,
                 items: if none { 0 } else { items },
                 bytes: if none { 0 } else { bytes },
                 position: shop.stamp.position,
+                estimated: !none && (self.old.estimated || !exact),
             });
             return;
         }

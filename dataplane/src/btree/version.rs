@@ -6,27 +6,34 @@ use evenkeel_wire::ids::{PartitionId, Slot};
 use std::collections::BTreeMap;
 
 /// Length of an encoded version, bytes.
-pub const VERSION_BYTES: usize = 24 + POINTER_BYTES;
+pub const VERSION_BYTES: usize = 32 + POINTER_BYTES;
+
+/// Items and bytes are estimates.
+const FLAG_ESTIMATED: u64 = 1;
 
 /// A tree as of one position of its partition's log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Version {
     /// The root; none: the tree is empty.
     pub root: Option<PagePointer>,
-    /// How many items. An estimate after a split, until the next count.
+    /// How many items.
     pub items: u64,
     /// Bytes of keys and items.
     pub bytes: u64,
     /// Up to where the log is applied in it.
     pub position: Slot,
+    /// Items and bytes are estimates: the tree was split, and not counted since.
+    pub estimated: bool,
 }
 
 impl Version {
-    /// Appends the version: items 8, bytes 8, position 8, the root's pointer (all zero: none).
+    /// Appends the version: items 8, bytes 8, position 8, flags 8 (1: items and bytes are estimates), the
+    /// root's pointer (all zero: none).
     pub fn encode(&self, out: &mut impl BufMut) {
         out.put_u64_le(self.items);
         out.put_u64_le(self.bytes);
         out.put_u64_le(self.position.0);
+        out.put_u64_le(if self.estimated { FLAG_ESTIMATED } else { 0 });
         match &self.root {
             Some(root) => root.encode(out),
             None => out.put_bytes(0, POINTER_BYTES),
@@ -39,10 +46,14 @@ impl Version {
         if bytes.len() < VERSION_BYTES {
             return None;
         }
-        let [items, size, position] = std::array::from_fn(|_| bytes.get_u64_le());
+        let [items, size, position, flags] = std::array::from_fn(|_| bytes.get_u64_le());
+        if flags > FLAG_ESTIMATED {
+            return None;
+        }
         let root = PagePointer::decode(bytes)?;
         let root = (root.blocks > 0).then_some(root);
-        Some(Self { root, items, bytes: size, position: Slot(position) })
+        let estimated = flags == FLAG_ESTIMATED;
+        Some(Self { root, items, bytes: size, position: Slot(position), estimated })
     }
 }
 
@@ -78,6 +89,15 @@ impl Redirects {
         self.pages.insert(damaged.block, Redirect { damaged, instead, tree, low });
     }
 
+    /// A split: what begins at or after `border` is of the child's tree.
+    pub fn divide(&mut self, parent: PartitionId, border: &[u8], child: PartitionId) {
+        for redirect in self.pages.values_mut() {
+            if redirect.tree == parent && redirect.low[..] >= *border {
+                redirect.tree = child;
+            }
+        }
+    }
+
     /// Whether a page of a tree is redirected whose keys begin at or after `start`, and before `end`.
     #[must_use]
     pub fn within(&self, tree: PartitionId, start: &[u8], end: &[u8]) -> bool {
@@ -99,7 +119,8 @@ mod tests {
     fn a_version_comes_back_with_and_without_a_root() {
         let root = PagePointer { block: 0, blocks: 2, overflow: false, birth: 1, checksum: 3 };
         for root in [Some(root), None] {
-            let version = Version { root, items: 5, bytes: 6, position: Slot(7) };
+            let estimated = root.is_some();
+            let version = Version { root, items: 5, bytes: 6, position: Slot(7), estimated };
             let mut bytes = Vec::new();
             version.encode(&mut bytes);
             assert_eq!((bytes.len(), Version::decode(&bytes)), (VERSION_BYTES, Some(version)));

@@ -54,6 +54,9 @@ pub fn place(
             end: border(index + 1, partitions),
             epoch: Epoch(1),
             members: members.collect(),
+            division: 0,
+            origin: None,
+            last_split: None,
         }
     });
     Ok(groups.collect())

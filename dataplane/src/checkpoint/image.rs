@@ -4,10 +4,10 @@
 //!  offset  bytes  field
 //!       0      4  record bytes     this header included
 //!       4      2  kind             1 begin, 2 cell, 3 session, 4 outcome, 5 end, 6 space
-//!       6      2  format           2
+//!       6      2  format           3
 //!       8      …  payload
 //!
-//!  begin    when tokens were last swept, log milliseconds 8; version of the tree on disk 48 (all zero: its
+//!  begin    when tokens were last swept, log milliseconds 8; version of the tree on disk 56 (all zero: its
 //!           cells follow); then a log record of kind "group state" (wal/record.rs): configuration, and the
 //!           slot that the state is of
 //!  cell     slot 8, timestamp 8, item checksum 4, item format 2, origin region 2, item flags 4, key bytes 4,
@@ -37,7 +37,7 @@ use evenkeel_wire::ids::Slot;
 use std::collections::VecDeque;
 
 const HEADER_BYTES: usize = 8;
-const FORMAT: u16 = 2;
+const FORMAT: u16 = 3;
 /// Words of the bitmap in one record.
 const SPACE_WORDS: usize = 4096;
 const CELL_FIXED_BYTES: usize = 40;
@@ -585,6 +585,9 @@ mod tests {
             end: vec![],
             epoch: Epoch(1),
             members: vec![],
+            division: 0,
+            origin: None,
+            last_split: None,
         };
         let base = GroupState {
             config,

@@ -21,7 +21,7 @@ use crate::btree::delta::Delta;
 use crate::btree::feed::Feed;
 use crate::btree::lookup::Pages;
 use crate::btree::lookup::Place;
-use crate::btree::merge::{Clip, Merge, Merged, Progress as MergeProgress, Workshop};
+use crate::btree::merge::{Merge, Merged, Progress as MergeProgress, Workshop};
 use crate::btree::page::{PageFault, Stamp};
 use crate::btree::pointer::PagePointer;
 use crate::btree::store::{FeedId, Store};
@@ -99,6 +99,8 @@ struct Running {
     changes: u64,
     changes_done: u64,
     merge: Option<Box<Merge>>,
+    /// A tree was split since the last one: paths are copied.
+    divides: bool,
     /// Blocks that the new versions do without, and blocks that were written for them.
     replaced: BTreeSet<(u64, u16)>,
     written: Vec<(u64, u16)>,
@@ -240,6 +242,7 @@ impl Checkpointer {
             began: now,
             changes: changes.map(|delta| delta.changes.len() as u64).sum(),
             changes_done: 0,
+            divides: parts.iter().any(|part: &Part| part.state.tree.keep().is_some()),
             parts,
             merge: None,
             replaced: BTreeSet::new(),
@@ -320,9 +323,10 @@ impl Checkpointer {
         let Store { space, cache, redirects, .. } = store;
         let mut shop = Workshop { stamp, space, cache, redirects, batches: &mut self.batches, loose: false };
         let frozen = part.state.tree.frozen();
-        let merge = running.merge.get_or_insert_with(|| {
-            Box::new(Merge::new(old, frozen.unwrap_or(&Delta::default()), Clip::default()))
-        });
+        let clip = || part.state.tree.keep().cloned().unwrap_or_default();
+        let merge = running
+            .merge
+            .get_or_insert_with(|| Box::new(Merge::new(old, frozen.unwrap_or(&Delta::default()), clip())));
         match merge.advance(&mut shop, &mut self.feed, CHECKPOINT_LEAVES_PER_TURN) {
             MergeProgress::Waits => return,
             MergeProgress::More => {
@@ -341,7 +345,9 @@ impl Checkpointer {
     }
 
     fn next_operation(&mut self, running: &mut Running, log: &Writer, out: &mut Effects) {
-        if running.step == Step::FlushTree && planted::active(Planted::SuperblockBeforePages) {
+        let unflushed = planted::active(Planted::SuperblockBeforePages)
+            || (running.divides && planted::active(Planted::SplitWithoutFlush));
+        if running.step == Step::FlushTree && unflushed {
             running.step = Step::FlushChunks;
         }
         let file = File::Checkpoint(running.name.file);
@@ -492,7 +498,8 @@ impl Running {
         }
         for part in self.parts.iter_mut().filter(|part| part.version.is_none()) {
             let redirected = redirects.within(part.group.partition, b"", b"");
-            if part.state.tree.frozen().is_none_or(Delta::is_empty) && !redirected {
+            let tree = &part.state.tree;
+            if tree.frozen().is_none_or(Delta::is_empty) && tree.keep().is_none() && !redirected {
                 let position = part.state.slot();
                 part.version = Some(Version { position, ..*part.state.tree.version() });
             }

@@ -7,6 +7,7 @@
 //!   peers.
 //! * [`repair`]: damaged pages, built anew from what peers hold.
 //! * [`scrub`]: whether what is on disk is still whole.
+//! * [`split`]: partitions that are split.
 //! * [`publish`]: what MemDS is told. [`status`]: what people are told.
 
 pub mod heartbeats;
@@ -18,6 +19,7 @@ pub mod requests;
 pub mod scrub;
 pub mod serving;
 pub mod snapshots;
+pub mod split;
 pub mod status;
 
 use crate::checkpoint::recovery::{Recovery, RecoveryStep};

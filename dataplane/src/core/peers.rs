@@ -14,7 +14,7 @@ use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::handshake::{Peer, PeerRole};
 use evenkeel_wire::ids::{Lsn, PartitionId, Slot};
-use evenkeel_wire::message::catalog::{EnsureReplicas, EnsureReplicasAnswer};
+use evenkeel_wire::message::catalog::{EnsureReplicas, EnsureReplicasAnswer, SplitPartition};
 use evenkeel_wire::message::peer::{
     FetchRange, Heartbeat, HeartbeatAnswer, RangeCells, Rejected, Rejection, SnapshotAck, SnapshotChunk,
 };
@@ -78,6 +78,14 @@ impl Serving {
             Kind::EnsureReplicasAnswer => access::<EnsureReplicasAnswer>(body).map(|answer| {
                 let answer = to_owned::<EnsureReplicasAnswer>(answer);
                 self.catalog.on_ensured(peer.node, peer.core, &answer);
+            }),
+            Kind::SplitPartition if peer.role != PeerRole::Storage => {
+                self.refuse_kind(from, header, out);
+                Ok(())
+            }
+            Kind::SplitPartition => access::<SplitPartition>(body).map(|order| {
+                let order = to_owned::<SplitPartition>(order);
+                self.on_split_partition(now, from, header, order, out);
             }),
             Kind::PublishAnswer => access::<PublishAnswer>(body).map(|answer| {
                 if let Endpoint::Outgoing(memds) = from {
@@ -182,7 +190,7 @@ impl Serving {
             let partition = config.partition;
             if self.groups.contains_key(&partition) {
                 created.push(partition);
-            } else if self.is_for_us(&config) {
+            } else if self.is_for_us(&config) && !self.awaits_split(&config) {
                 lsn = lsn.max(self.create_group(config, now.boot));
                 created.push(partition);
             }
@@ -204,6 +212,16 @@ impl Serving {
         }
         let ask_everything = self.lost_memory.filter(|lost| !lost.told_everything).map(|lost| lost.number);
         (EnsureReplicasAnswer { created, removed: ensure.remove, ask_everything }, lsn)
+    }
+
+    /// Whether a replica that a split makes is still to be made by it. One that was created without its
+    /// state votes, so it must not be on a member whose word the split was committed with: there its state
+    /// comes from the parent. (A core that lost its memory knows nothing of that, but does not vote either.)
+    fn awaits_split(&self, config: &GroupConfig) -> bool {
+        let Some(origin) = config.origin.filter(|_| self.lost_memory.is_none()) else {
+            return false;
+        };
+        self.groups.get(&origin.parent).is_some_and(|parent| parent.state().slot() < origin.slot)
     }
 
     fn is_for_us(&self, config: &GroupConfig) -> bool {

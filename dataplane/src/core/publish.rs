@@ -3,7 +3,8 @@
 
 use super::serving::Serving;
 use crate::limits::PUBLISH_INTERVAL;
-use evenkeel_wire::ids::{Ballot, PartitionId, RequestId};
+use crate::paxos::Replica;
+use evenkeel_wire::ids::{PartitionId, RequestId};
 use evenkeel_wire::message::routing::PublishRoutes;
 use evenkeel_wire::table::{Route, RouteGeneration};
 use evenkeel_wire::turn::{Boot, Effects, Endpoint};
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 #[derive(Debug)]
 pub(super) struct Publisher {
     everything_at: Boot,
-    published: BTreeMap<PartitionId, Ballot>,
+    published: BTreeMap<PartitionId, RouteGeneration>,
 }
 
 impl Publisher {
@@ -31,11 +32,11 @@ impl Serving {
         }
         let mut routes = Vec::new();
         for (partition, group) in &self.groups {
-            let ballot = group.replica.promised();
-            let known = self.publisher.published.get(partition) == Some(&ballot);
+            let generation = generation_of(&group.replica);
+            let known = self.publisher.published.get(partition) == Some(&generation);
             if !known && group.is_ready(now) {
                 routes.push(self.route(*partition));
-                self.publisher.published.insert(*partition, ballot);
+                self.publisher.published.insert(*partition, generation);
             }
         }
         if routes.is_empty() {
@@ -58,9 +59,18 @@ impl Serving {
             partition,
             start: config.start.clone(),
             end: config.end.clone(),
-            generation: RouteGeneration { epoch: config.epoch, ballot: replica.promised() },
+            generation: generation_of(replica),
             leader: leader.map(|place| place as u8),
             members,
         }
+    }
+}
+
+/// How new what a replica says of its group is.
+pub(super) fn generation_of(replica: &Replica) -> RouteGeneration {
+    RouteGeneration {
+        epoch: replica.epoch(),
+        division: replica.config().division,
+        ballot: replica.promised(),
     }
 }

@@ -10,6 +10,9 @@
 //! 4. From then on they are read wherever the damaged page is pointed to, and the next checkpoint writes
 //!    their parents anew. Until it is durable a crash takes them, and the damage is found again.
 //!
+//! Groups that were split share their pages until the next checkpoint. What such a page holds is asked of the
+//! members of each of them, one after the other.
+//!
 //! One page is repaired at a time. Requests that need it are refused meanwhile, with an error that says so
 //! and can be retried.
 
@@ -64,17 +67,38 @@ struct Repair {
     damage: Damage,
     /// The position of the tree: what was written later is in memory.
     position: Slot,
+    /// By their keys; the first `complete` of them are here.
+    pieces: Vec<Piece>,
+    complete: usize,
     /// Who is asked, and since when.
     member: NodeId,
     asked_at: Boot,
     number: u64,
+    merge: Option<Box<Merge>>,
+}
+
+/// What a group holds of a page.
+#[derive(Debug)]
+struct Piece {
+    partition: PartitionId,
+    low: Vec<u8>,
+    high: Vec<u8>,
     /// The key to go on from.
     from: Vec<u8>,
     cells: Delta,
     /// As much must be applied here.
     applied: Slot,
-    complete: bool,
-    merge: Option<Box<Merge>>,
+}
+
+impl Repair {
+    /// What is being asked for.
+    fn piece(&mut self) -> Option<&mut Piece> {
+        self.pieces.get_mut(self.complete)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.complete == self.pieces.len()
+    }
 }
 
 impl Repairs {
@@ -120,20 +144,67 @@ impl Serving {
         let Some(repair) = &self.repairs.running else {
             return;
         };
-        let partition = repair.damage.partition;
-        let Some(group) = self.groups.get(&partition) else {
-            return self.forget_damage(partition);
-        };
-        if !repair.complete {
+        let groups = &self.groups;
+        if let Some(gone) = repair.pieces.iter().find(|piece| !groups.contains_key(&piece.partition)) {
+            let (gone, of) = (gone.partition, repair.damage.partition);
+            self.forget_damage(gone);
+            // The damage itself is found again by who needs the page.
+            return self.forget_damage(of);
+        }
+        let mut behind = repair
+            .pieces
+            .iter()
+            .map(|piece| (&groups[&piece.partition], piece.applied))
+            .filter(|(group, applied)| group.state().slot() < *applied)
+            .map(|(group, _)| group)
+            .peekable();
+        if !repair.is_complete() {
             if now.since(repair.asked_at) >= REPAIR_PATIENCE {
                 self.ask_next_member(now, out);
             }
-        } else if group.state().slot() >= repair.applied {
+        } else if behind.peek().is_none() {
             self.build_repair(now, out);
-        } else if group.staged.as_ref().is_some_and(|staged| !staged.in_checkpoint) {
+        } else if behind.any(|group| group.staged.as_ref().is_some_and(|staged| !staged.in_checkpoint)) {
             // This replica comes no further by its log, but by a snapshot, which the next checkpoint
             // installs. The one that runs may wait for the very page: it makes room.
             self.checkpointer.cancel();
+        }
+    }
+
+    /// What the groups that share the damaged page hold of it: those with the same version, each its keys.
+    fn pieces_of(&self, damage: &Damage) -> Vec<Piece> {
+        let Some(damaged) = self.groups.get(&damage.partition) else {
+            return Vec::new();
+        };
+        let root = damaged.state().tree.version().root;
+        let sharing = self.groups.iter().filter(|(partition, group)| {
+            let tree = &group.state().tree;
+            **partition == damage.partition || (tree.keep().is_some() && tree.version().root == root)
+        });
+        let Place { low, high, .. } = &damage.place;
+        let pieces = sharing.map(|(partition, group)| {
+            let keep = group.state().tree.keep();
+            let (low, high) = keep.map_or((&low[..], &high[..]), |keep| keep.within(low, high));
+            Piece {
+                partition: *partition,
+                low: low.to_vec(),
+                high: high.to_vec(),
+                from: low.to_vec(),
+                cells: Delta::default(),
+                applied: Slot::ZERO,
+            }
+        });
+        let mut pieces: Vec<Piece> =
+            pieces.filter(|piece| piece.high.is_empty() || piece.low < piece.high).collect();
+        pieces.sort_by(|a, b| a.low.cmp(&b.low));
+        pieces
+    }
+
+    /// A split: what the repair that runs asks for is another's now. It begins again.
+    pub(super) fn forget_repair(&mut self, partition: PartitionId) {
+        let of = |repair: &Repair| repair.pieces.iter().any(|piece| piece.partition == partition);
+        if self.repairs.running.as_ref().is_some_and(of) {
+            self.repairs.give_up();
         }
     }
 
@@ -151,7 +222,7 @@ impl Serving {
     /// Whether a repair has something to do although nothing happens.
     pub(super) fn repairs_wake_at(&self) -> Boot {
         match &self.repairs.running {
-            Some(repair) if !repair.complete => repair.asked_at.after(REPAIR_PATIENCE),
+            Some(repair) if !repair.is_complete() => repair.asked_at.after(REPAIR_PATIENCE),
             Some(_) => Boot::NEVER,
             None if self.repairs.waiting.is_empty() => Boot::NEVER,
             None => self.repairs.retry_at,
@@ -165,21 +236,19 @@ impl Serving {
         let Some((_, damage)) = self.repairs.waiting.pop_first() else {
             return;
         };
-        let Some(group) = self.groups.get(&damage.partition) else {
+        let pieces = self.pieces_of(&damage);
+        let Some(group) = self.groups.get(&damage.partition).filter(|_| !pieces.is_empty()) else {
             return self.store.repaired(&damage.page);
         };
         let position = group.state().tree.version().position;
-        let from = damage.place.low.clone();
         self.repairs.running = Some(Repair {
             damage,
             position,
+            pieces,
+            complete: 0,
             member: self.config.node,
             asked_at: now,
             number: 0,
-            from,
-            cells: Delta::default(),
-            applied: Slot::ZERO,
-            complete: false,
             merge: None,
         });
         self.ask_next_member(now, out);
@@ -190,24 +259,27 @@ impl Serving {
         let Some(repair) = &mut self.repairs.running else {
             return;
         };
-        let Some(group) = self.groups.get(&repair.damage.partition) else {
+        let last = repair.member;
+        repair.asked_at = now;
+        let Some(piece) = repair.piece() else {
+            return;
+        };
+        let Some(group) = self.groups.get(&piece.partition) else {
             return;
         };
         let others: BTreeSet<NodeId> = group.replica.others().map(|member| member.node).collect();
-        repair.asked_at = now;
         let Some(first) = others.first() else {
             // Nobody else has it. The damage stays, and is found again by who needs the page.
             self.repairs.give_up();
             self.repairs.retry_at = now.after(REPAIR_PATIENCE);
             return;
         };
-        let last = repair.member;
+        // Another member begins anew: what the last one sent is of another position.
+        piece.from.clone_from(&piece.low);
+        piece.cells = Delta::default();
+        piece.applied = Slot::ZERO;
         repair.member =
             others.range((Bound::Excluded(last), Bound::Unbounded)).next().copied().unwrap_or(*first);
-        // Another member begins anew: what the last one sent is of another position.
-        repair.from.clone_from(&repair.damage.place.low);
-        repair.cells = Delta::default();
-        repair.applied = Slot::ZERO;
         self.ask_for_range(out);
     }
 
@@ -218,9 +290,12 @@ impl Serving {
             return;
         };
         repair.number = number;
-        let (lower, upper) = (repair.from.clone(), repair.damage.place.high.clone());
-        let (partition, member) = (repair.damage.partition, repair.member);
-        let fetch = FetchRange { number, lower, upper, at_least: repair.position };
+        let (member, at_least) = (repair.member, repair.position);
+        let Some(piece) = repair.piece() else {
+            return;
+        };
+        let (lower, upper, partition) = (piece.from.clone(), piece.high.clone(), piece.partition);
+        let fetch = FetchRange { number, lower, upper, at_least };
         if let Some((endpoint, epoch)) = self.member_endpoint(partition, member) {
             let header = Header { kind: Kind::FetchRange, ..messages::header(partition, epoch) };
             out.send(endpoint, header, &fetch);
@@ -288,28 +363,36 @@ impl Serving {
             return;
         };
         let position = Slot::from(&cells.position);
-        let awaited = cells.number == repair.number && peer.node == repair.member && !repair.complete;
-        if !awaited || position < repair.position {
+        let tree_at = repair.position;
+        let awaited = cells.number == repair.number && peer.node == repair.member;
+        if !awaited || position < tree_at {
             return;
         }
+        let Some(piece) = repair.piece() else {
+            return;
+        };
         let mut records = Bytes::copy_from_slice(&cells.records);
         while !records.is_empty() {
             match ImageRecord::take(&mut records) {
-                Ok(ImageRecord::Cell { key, cell }) if cell.slot <= repair.position => {
-                    repair.cells.set(key, Some(cell));
+                Ok(ImageRecord::Cell { key, cell }) if cell.slot <= tree_at => {
+                    piece.cells.set(key, Some(cell));
                 }
                 // Another member is asked when nothing comes of this one.
                 Ok(_) | Err(_) => return,
             }
         }
-        repair.applied = repair.applied.max(position);
+        piece.applied = piece.applied.max(position);
         match cells.resume.as_ref() {
             Some(resume) => {
-                repair.from = resume.to_vec();
+                piece.from = resume.to_vec();
                 repair.asked_at = now;
                 self.ask_for_range(out);
             }
-            None => repair.complete = true,
+            None => {
+                repair.complete += 1;
+                repair.member = self.config.node;
+                self.ask_next_member(now, out);
+            }
         }
     }
 
@@ -327,10 +410,14 @@ impl Serving {
             checkpoint: self.store.space.durable_checkpoint() + 1,
             position: repair.position,
         };
-        let cells = &repair.cells;
+        let pieces = &repair.pieces;
         let merge = repair.merge.get_or_insert_with(|| {
+            let mut cells = Delta::default();
+            for (key, cell) in pieces.iter().flat_map(|piece| &piece.cells.changes) {
+                cells.set(key.clone(), cell.clone());
+            }
             let clip = Clip { low: place.low.clone(), high: place.high.clone() };
-            Box::new(Merge::instead(cells, clip, place.level.unwrap_or(0)))
+            Box::new(Merge::instead(&cells, clip, place.level.unwrap_or(0)))
         });
         let (space, cache, redirects) = self.store.workshop();
         let batches = &mut self.repairs.batches;
@@ -351,7 +438,9 @@ impl Serving {
         let repair = self.repairs.running.take().expect("it was just advanced");
         let merged = repair.merge.expect("it was just advanced").finish();
         let instead = merged.version.root.expect("what stands in for a page is a page");
-        self.store.redirects.add(partition, place.low.clone(), place.unit, instead);
+        // The checkpoint that divides a shared page comes to it on its way to the border.
+        let tree = repair.pieces.first().map_or(partition, |piece| piece.partition);
+        self.store.redirects.add(tree, place.low.clone(), place.unit, instead);
         self.store.repaired(&page);
         self.store.repaired(&place.unit);
         self.repairs.retry_at = now;

@@ -1,5 +1,6 @@
 //! What routers ask for, and where each kind of frame goes.
 
+use super::publish::generation_of;
 use super::serving::Serving;
 use crate::btree::lookup::Miss;
 use crate::group::{Group, answer_error};
@@ -13,7 +14,7 @@ use evenkeel_wire::handshake::PeerRole;
 use evenkeel_wire::ids::PartitionId;
 use evenkeel_wire::message::access;
 use evenkeel_wire::message::request::{Get, Query, Scan};
-use evenkeel_wire::table::{RouteGeneration, RouteHint};
+use evenkeel_wire::table::RouteHint;
 use evenkeel_wire::turn::{Boot, Effects, Endpoint, Now};
 use std::collections::BTreeMap;
 
@@ -234,7 +235,7 @@ impl Serving {
         let leader = replica.leader()?;
         let members = self.config.route_members(replica.config());
         let leader = members.into_iter().find(|member| member.node == leader)?;
-        let generation = RouteGeneration { epoch: replica.epoch(), ballot: replica.promised() };
+        let generation = generation_of(replica);
         Some(RouteHint { partition, generation, leader })
     }
 

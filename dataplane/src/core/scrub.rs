@@ -24,7 +24,7 @@ use crate::group::Group;
 use crate::limits::{SCRUB_AFTER_START, SCRUB_INTERVAL, SCRUB_PAGES_PER_TICK, SCRUB_TICK};
 use evenkeel_wire::ids::PartitionId;
 use evenkeel_wire::turn::Boot;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// Checks of a core.
 #[derive(Debug)]
@@ -78,14 +78,15 @@ impl Scrub {
     }
 }
 
+/// The version of a group's tree. Until a checkpoint has divided it, those that were split share one, which
+/// holds the keys of all.
 fn tree_of(group: &Group) -> CheckedTree {
-    let config = group.replica.config();
-    CheckedTree {
-        partition: config.partition,
-        start: config.start.clone(),
-        end: config.end.clone(),
-        version: *group.state().tree.version(),
-    }
+    let (config, tree) = (group.replica.config(), &group.state().tree);
+    let (start, end) = match tree.keep() {
+        Some(_) => (Vec::new(), Vec::new()),
+        None => (config.start.clone(), config.end.clone()),
+    };
+    CheckedTree { partition: config.partition, start, end, version: *tree.version() }
 }
 
 impl Serving {
@@ -125,7 +126,9 @@ impl Serving {
             self.scrub.sweep_wanted = false;
             let space = &self.store.space;
             let stored = space.stored_words(space.durable_checkpoint());
-            let trees = self.groups.values().map(tree_of).collect();
+            let mut seen = BTreeSet::new();
+            let mut is_first = |tree: &CheckedTree| tree.version.root.is_none_or(|root| seen.insert(root));
+            let trees = self.groups.values().map(tree_of).filter(|tree| is_first(tree)).collect();
             self.begin_check(trees, Depth::NodesOnly, Some(stored));
             return;
         }

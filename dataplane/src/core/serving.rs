@@ -56,6 +56,8 @@ pub struct Serving {
     pub(crate) groups: BTreeMap<PartitionId, Group>,
     /// Records that are not yet durable, in the order of the log.
     awaiting: VecDeque<(Lsn, PartitionId)>,
+    /// Groups that were made while a checkpoint ran: of which of its partitions it merges their changes.
+    pub(super) merged_as: BTreeMap<PartitionId, PartitionId>,
     /// Groups to end the turn for.
     pub(crate) touched: BTreeSet<PartitionId>,
     pub(crate) peers: AHashMap<Endpoint, Peer>,
@@ -127,6 +129,7 @@ impl Serving {
             store: Store::new(identity, config.cache_bytes, recovered.space, superblock.sequence),
             groups,
             awaiting: VecDeque::new(),
+            merged_as: BTreeMap::new(),
             touched: BTreeSet::new(),
             peers: AHashMap::new(),
             heartbeats: Heartbeats::new(now.boot),
@@ -151,6 +154,11 @@ impl Serving {
             serving.lost_memory = Some(LostMemory { number, told_everything: false });
         }
         serving.create_system_group(now.boot);
+        // A split that was applied again, and of whose child nothing was durable.
+        let partitions: Vec<PartitionId> = serving.groups.keys().copied().collect();
+        for partition in partitions {
+            serving.take_in_born(partition, now, &mut Effects::new());
+        }
         serving
     }
 
@@ -166,6 +174,9 @@ impl Serving {
                 end: Vec::new(),
                 epoch: Epoch(1),
                 members,
+                division: 0,
+                origin: None,
+                last_split: None,
             };
             self.create_group(group, now);
         }
@@ -183,6 +194,12 @@ impl Serving {
             refilling: self.lost_memory.is_some(),
         };
         let state = State::of(partition, Version::default());
+        self.take_in(seed, state, now)
+    }
+
+    /// Takes in a group of which the log knows nothing yet, and returns the write that makes it durable.
+    pub(super) fn take_in(&mut self, seed: Seed, state: State, now: Boot) -> Lsn {
+        let partition = seed.config.partition;
         let group = Group::new(seed, state, self.config.node, now, self.prng.fork());
         // The first record of the group: whatever it promises comes behind it in the log.
         let lsn = self.log.append(&group.snapshot().0);
@@ -281,14 +298,23 @@ impl Serving {
     }
 
     /// A checkpoint is durable.
-    fn checkpointed(&mut self, versions: Vec<(PartitionId, Version)>) {
+    fn checkpointed(&mut self, mut versions: Vec<(PartitionId, Version)>) {
+        for (child, partition) in std::mem::take(&mut self.merged_as) {
+            let merged = versions.iter().find(|(other, _)| *other == partition).copied();
+            versions.extend(merged.map(|(_, version)| (child, version)));
+        }
         for (partition, version) in versions {
             if let Some(group) = self.groups.get_mut(&partition) {
                 // One of the two trees, the present and the staged one, is given up.
                 let replaced = group.staged.as_ref().is_some_and(|staged| staged.in_checkpoint);
+                let divided = group.state().tree.keep().is_some();
                 group.checkpointed(version);
                 self.touched.insert(partition);
-                if replaced {
+                // Which of them a shared page belonged to is found out again.
+                let divided = divided && group.state().tree.keep().is_none();
+                if divided && !replaced {
+                    self.forget_damage(partition);
+                } else if replaced {
                     self.scrub.sweep_wanted = true;
                     self.forget_damage(partition);
                 }
@@ -403,6 +429,7 @@ impl Serving {
         self.checkpointer.end_turn(now.boot, &self.log, &mut self.store, out);
         if self.checkpointer.take_cancelled() {
             self.groups.values_mut().for_each(Group::checkpoint_cancelled);
+            self.merged_as.clear();
         }
         if let Some((partition, page, place, fault)) = self.checkpointer.damage(&self.store) {
             self.found_damage(partition, page, place, fault);
@@ -470,6 +497,7 @@ impl Serving {
             if changed && *partition == PartitionId::SYSTEM {
                 self.catalog.mark_changed();
             }
+            self.take_in_born(*partition, now, out);
             let Some(group) = self.groups.get_mut(partition) else {
                 continue;
             };

@@ -13,6 +13,7 @@ use crate::btree::space::PinId;
 use crate::btree::store::{FeedId, Store};
 use crate::checkpoint::image::{ImageSink, ImageSource};
 use crate::limits::{SNAPSHOT_PATIENCE, SNAPSHOT_WINDOW_CHUNKS};
+use crate::wal::record::RecordBody;
 use bytes::Bytes;
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::handshake::Peer;
@@ -315,13 +316,14 @@ impl Serving {
         let Some(mut incoming) = self.snapshots.incoming.remove(&partition) else {
             return;
         };
-        let Some((_, state)) = incoming.sink.complete.pop() else {
+        let Some((record, state)) = incoming.sink.complete.pop() else {
             return;
         };
         if state.slot() == at
+            && let RecordBody::State(of) = record.body
             && let Some(group) = self.groups.get_mut(&partition)
         {
-            group.stage(state);
+            group.stage(of.config, state);
             self.touched.insert(partition);
         }
     }

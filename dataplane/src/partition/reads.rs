@@ -165,6 +165,9 @@ mod tests {
             end: end.as_bytes().to_vec(),
             epoch: Epoch(1),
             members: vec![],
+            division: 0,
+            origin: None,
+            last_split: None,
         }
     }
 

@@ -6,7 +6,7 @@
 use super::sessions::{Outcome, Returned, Sessions};
 use crate::btree::version::Version;
 use crate::tree::{Cell, Tree};
-use evenkeel_wire::entry::{Effect, Entry, EntryKind, Write};
+use evenkeel_wire::entry::{Effect, Entry, EntryKind, Split, Write};
 use evenkeel_wire::ids::{Ballot, PartitionId, Slot};
 use evenkeel_wire::message::peer::{LogEnd, LogPoint};
 use evenkeel_wire::message::request::ReturnItem;
@@ -27,7 +27,7 @@ pub struct State {
 }
 
 /// What applying an entry did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Applied {
     /// A no-op.
     Nothing,
@@ -35,6 +35,15 @@ pub enum Applied {
     Written {
         /// Where and when.
         outcome: Outcome,
+    },
+    /// A split.
+    Split {
+        /// How.
+        split: Split,
+        /// The entry.
+        at: LogPoint,
+        /// What the child begins with.
+        child: Box<State>,
     },
 }
 
@@ -67,6 +76,11 @@ impl State {
                 let write =
                     Write::decode(entry.payload()).expect("an accepted entry was checked when it came");
                 self.apply_write(entry, write)
+            }
+            EntryKind::Split => {
+                let split =
+                    Split::decode(entry.payload()).expect("an accepted entry was checked when it came");
+                self.apply_split(entry, split)
             }
         };
         self.applied = LogPoint { slot: entry.header.slot, hash: entry.hash };
@@ -105,6 +119,21 @@ impl State {
         };
         self.sessions.record(&write.token, outcome.clone());
         Applied::Written { outcome }
+    }
+
+    /// The child's log goes on behind this entry. It remembers every token: whichever half a write belongs
+    /// to, a repetition of it is recognised.
+    fn apply_split(&mut self, entry: &Entry, split: Split) -> Applied {
+        let at = LogPoint { slot: entry.header.slot, hash: entry.hash };
+        let child = Self {
+            tree: self.tree.split(&split.border, &split.end),
+            sessions: self.sessions.clone(),
+            applied: at,
+            // Below every ballot in which the child's own entries can be proposed.
+            applied_ballot: Ballot::ZERO,
+            timestamp: entry.header.timestamp,
+        };
+        Applied::Split { split, at, child: Box::new(child) }
     }
 
     /// Up to which slot everything is applied.

@@ -5,7 +5,7 @@ use super::{Mark, Message, Output, Replica, Role};
 use crate::limits::ACCEPT_BYTES_MAX;
 use crate::wal::record::RecordBody;
 use bytes::Bytes;
-use evenkeel_wire::entry::{Entry, EntryError, EntryKind, Write};
+use evenkeel_wire::entry::{Entry, EntryError, EntryKind, Split, Write};
 use evenkeel_wire::ids::{Ballot, NodeId, PartitionId, Slot};
 use evenkeel_wire::message::peer::{
     Accepted, Fetch, LogPoint, Prepare, Promise, Refuse, Rejected, Rejection,
@@ -232,6 +232,9 @@ fn check_entry(partition: PartitionId, bytes: &Bytes) -> Result<Entry, EntryErro
         EntryKind::Noop => {}
         EntryKind::Write => {
             Write::decode(entry.payload())?;
+        }
+        EntryKind::Split => {
+            Split::decode(entry.payload())?;
         }
     }
     Ok(entry)

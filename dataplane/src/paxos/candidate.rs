@@ -161,7 +161,7 @@ impl Replica {
         let Role::Candidate(candidate) = &self.role else {
             return;
         };
-        let serve_after = serve_after(candidate, self.previous, now);
+        let serve_after = serve_after(candidate, self.previous, now).max(self.not_before);
         let leader = Leader::new(self, now, serve_after, &candidate.promises);
         self.role = Role::Leader(leader);
         self.propose_noop(out);

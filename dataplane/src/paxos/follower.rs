@@ -26,13 +26,12 @@ pub(super) struct Follower {
     deadline: Boot,
     /// Whether the peers have been asked about the leader.
     asking: bool,
-    /// Nobody was ever promised anything here, and this is the first member: stand without asking.
+    /// Nobody was ever promised anything here, and this member is to lead: stand without asking.
     stands_at_once: bool,
 }
 
 impl Follower {
-    pub(super) fn new(now: Boot, rank: usize, fresh: bool, prng: &mut Prng) -> Self {
-        let stands_at_once = fresh && rank == 0;
+    pub(super) fn new(now: Boot, rank: usize, stands_at_once: bool, prng: &mut Prng) -> Self {
         let patience = if stands_at_once { Duration::ZERO } else { patience(rank, prng) };
         Self {
             leader: None,

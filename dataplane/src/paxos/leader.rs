@@ -160,6 +160,15 @@ impl Replica {
             || leader.lease_until(self.quorum()).is_some_and(|until| now < until)
     }
 
+    /// From when on no lease of an older ballot can be alive, if this replica leads.
+    #[must_use]
+    pub fn serves_from(&self) -> Option<Boot> {
+        match &self.role {
+            Role::Leader(leader) => Some(leader.serve_after),
+            Role::Follower(_) | Role::Candidate(_) => None,
+        }
+    }
+
     /// The first entry of this replica's leadership, if it leads.
     #[must_use]
     pub fn leads_from(&self) -> Option<Slot> {

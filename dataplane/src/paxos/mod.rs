@@ -25,11 +25,12 @@ pub mod leader;
 pub mod log;
 pub mod refill;
 
+use crate::limits::{LEASE_DRIFT, LEASE_TERM};
 use crate::wal::record::{GroupState, Record, RecordBody};
 use arrayvec::ArrayVec;
 use bytes::Bytes;
 use candidate::Candidate;
-use evenkeel_wire::entry::Entry;
+use evenkeel_wire::entry::{Entry, Split};
 use evenkeel_wire::ids::{Ballot, Epoch, NodeId, PartitionId, Slot};
 use evenkeel_wire::message::peer::{
     Accepted, Fetch, HandOver, LogPoint, Prepare, Promise, Refuse, Rejected, Rejoin, RejoinAnswer, Suspect,
@@ -155,6 +156,8 @@ pub struct Replica {
     matched: Slot,
     owed: Owed,
     refill: Option<Refill>,
+    /// Not before this does it serve: a leader of the group that was split may hold a lease until then.
+    not_before: Boot,
     prng: Prng,
 }
 
@@ -194,7 +197,9 @@ impl Replica {
         let rank = seed.config.members.iter().position(|member| member.node == node);
         let rank = rank.expect("a replica is created on a member");
         let fresh = seed.promised == Ballot::ZERO && !seed.refilling;
-        let follower = Follower::new(now, rank, fresh, &mut prng);
+        let follower = Follower::new(now, rank, fresh && rank == 0, &mut prng);
+        let never_led = seed.config.origin.is_some() && seed.promised == Ballot::ZERO;
+        let not_before = if never_led { now.after(LEASE_TERM + LEASE_DRIFT) } else { Boot(0) };
         let refill = seed.refilling.then(|| Refill::new(&mut prng));
         let durable = seed.log.last().slot;
         Self {
@@ -213,8 +218,25 @@ impl Replica {
             matched: Slot::ZERO,
             owed: Owed::default(),
             refill,
+            not_before,
             prng,
         }
+    }
+
+    /// This replica was just made by a split. `serves_from`: since or from when the replica of the parent
+    /// here serves as its leader; then it stands at once, and has no more to wait. Whoever else applied the
+    /// split does not know whether an earlier leader of the parent still holds a lease, and waits a term.
+    pub fn succeed(&mut self, now: Boot, serves_from: Option<Boot>) {
+        if let Some(from) = serves_from {
+            self.not_before = from;
+        }
+        let stands = serves_from.is_some() && !self.is_refilling();
+        self.role = Role::Follower(Follower::new(now, self.rank(), stands, &mut self.prng));
+    }
+
+    /// Gives away what a split gives to the child.
+    pub fn divide(&mut self, split: &Split, at: LogPoint) {
+        self.config.divide(split, at);
     }
 
     /// The group.
@@ -302,7 +324,7 @@ impl Replica {
     ///
     /// # Panics
     /// When the log already reaches it: what was accepted is never given up.
-    pub fn install(&mut self, at: LogPoint, ballot: Ballot, timestamp: u64) {
+    pub fn install(&mut self, range: &GroupConfig, at: LogPoint, ballot: Ballot, timestamp: u64) {
         assert!(at.slot > self.commit, "a snapshot is installed only where it is ahead");
         self.log = GroupLog::new(at, ballot);
         for mark in &mut self.marks {
@@ -315,13 +337,25 @@ impl Replica {
         self.matched = at.slot;
         self.timestamp = timestamp;
         self.owed.accepted = true;
+        self.config = self.config_with_range_of(range);
+    }
+
+    /// The group with the range that it has in a snapshot.
+    #[must_use]
+    pub fn config_with_range_of(&self, snapshot: &GroupConfig) -> GroupConfig {
+        GroupConfig { epoch: self.config.epoch, members: self.config.members.clone(), ..snapshot.clone() }
     }
 
     /// The group as its core's log must remember it at the beginning of a checkpoint.
     #[must_use]
-    pub fn state_record(&self, base: LogPoint, base_ballot: Ballot, base_timestamp: u64) -> Record {
+    pub fn state_record(
+        &self,
+        config: GroupConfig,
+        base: LogPoint,
+        base_ballot: Ballot,
+        base_timestamp: u64,
+    ) -> Record {
         let refilling = self.is_refilling();
-        let config = self.config.clone();
         let state = GroupState { config, base, base_ballot, base_timestamp, refilling };
         self.record(RecordBody::State(Box::new(state)))
     }

@@ -4,7 +4,7 @@
 //!  offset  bytes  field
 //!       0      4  record bytes     this header included
 //!       4      2  kind             1 entry, 2 promise, 3 supersede, 4 group state, 5 group removed
-//!       6      2  format           1
+//!       6      2  format           2
 //!       8      8  partition
 //!      16      8  promised round   the ballot that the group had promised when this was appended
 //!      24      4  promised node
@@ -31,7 +31,7 @@ pub const RECORD_HEADER_BYTES: usize = 40;
 /// Length of a group state before its configuration, bytes.
 const GROUP_STATE_HEADER_BYTES: usize = 56;
 /// The record format that this build writes.
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 
 /// What a group must remember besides its entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -266,6 +266,9 @@ mod tests {
             end: vec![],
             epoch: Epoch(1),
             members: vec![Member { node: NodeId(1), core: CoreId(0), incarnation: Incarnation([5; 16]) }],
+            division: 0,
+            origin: None,
+            last_split: None,
         };
         let state = GroupState {
             config,
@@ -315,8 +318,8 @@ mod tests {
     #[test]
     fn a_newer_format_is_refused_by_name() {
         let mut bytes = bytes_of(&records()[1]);
-        bytes[6] = 2;
+        bytes[6] = 3;
         let error = Record::take(&mut Bytes::from(bytes)).unwrap_err();
-        assert_eq!(error, RecordError::Unknown { field: "format", got: 2 });
+        assert_eq!(error, RecordError::Unknown { field: "format", got: 3 });
     }
 }

@@ -6,7 +6,7 @@
 
 use super::record::{GroupState, Record, RecordBody};
 use crate::btree::version::Version;
-use crate::partition::state::State;
+use crate::partition::state::{Applied, State};
 use crate::paxos::Seed;
 use crate::paxos::log::{Fit, GroupLog};
 use evenkeel_wire::entry::Entry;
@@ -96,6 +96,12 @@ impl Replay {
         let excused = damaged || self.lost;
         let partition = record.partition;
         let Some(group) = self.groups.get_mut(&partition) else {
+            if let RecordBody::State(state) = &record.body
+                && let Some(child) = self.born(state, record.promised)
+            {
+                self.groups.insert(partition, child);
+                return Ok(());
+            }
             return match record.body {
                 RecordBody::State(state) if state.base.slot == Slot::ZERO || excused => {
                     self.groups.insert(partition, Group::created(*state, record.promised));
@@ -136,6 +142,34 @@ impl Replay {
             }
             RecordBody::Entry(entry) => group.take_entry(entry, excused),
         }
+    }
+
+    /// The first record of a group that a split made: the split was applied, so it was committed. It is
+    /// applied again, for the group's state.
+    fn born(&mut self, of: &GroupState, promised: Ballot) -> Option<Group> {
+        let origin = of.config.origin.filter(|origin| origin.slot == of.base.slot)?;
+        let parent = self.groups.get_mut(&origin.parent)?;
+        if parent.log.point(origin.slot) != Some(of.base) {
+            return None;
+        }
+        let mut state = None;
+        while parent.state.slot() < origin.slot {
+            let entry = parent.log.get(parent.state.slot().next())?;
+            if let Applied::Split { split, at, child } = parent.state.apply(entry) {
+                parent.config.divide(&split, at);
+                state = (at == of.base).then_some(*child);
+            }
+        }
+        parent.commit = parent.commit.max(origin.slot);
+        Some(Group {
+            config: of.config.clone(),
+            promised,
+            state: state?,
+            log: GroupLog::new(of.base, of.base_ballot),
+            commit: of.base.slot,
+            refilling: of.refilling,
+            installing: false,
+        })
     }
 
     /// What the groups start from. `damaged`: part of the log is missing, so none of them may vote.
@@ -203,8 +237,17 @@ mod tests {
     const PARTITION: PartitionId = PartitionId(1);
 
     fn config() -> GroupConfig {
-        let (start, end, members) = (vec![], vec![], vec![]);
-        GroupConfig { partition: PARTITION, table: TableId(1), start, end, epoch: Epoch(1), members }
+        GroupConfig {
+            partition: PARTITION,
+            table: TableId(1),
+            start: vec![],
+            end: vec![],
+            epoch: Epoch(1),
+            members: vec![],
+            division: 0,
+            origin: None,
+            last_split: None,
+        }
     }
 
     fn entry(log: &GroupLog, round: u64, payload: u8) -> Entry {

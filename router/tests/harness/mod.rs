@@ -49,7 +49,11 @@ pub(crate) fn route(round: u64, leader: Option<u8>) -> Route {
         partition: PartitionId(5),
         start: vec![],
         end: vec![],
-        generation: RouteGeneration { epoch: Epoch(1), ballot: Ballot { round, node: NodeId(1) } },
+        generation: RouteGeneration {
+            epoch: Epoch(1),
+            division: 0,
+            ballot: Ballot { round, node: NodeId(1) },
+        },
         leader,
         members: vec![member(1), member(2), member(3)],
     }

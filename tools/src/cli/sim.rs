@@ -134,13 +134,13 @@ impl Sim {
                 failures.iter().map(|(seed, what)| json!({"seed": seed, "what": what})).collect();
             return json(&json!({
                 "operations": sum.operations, "killed": sum.killed, "power_failures": sum.power_failures,
-                "verified": sum.verified, "refused": sum.refused, "failed": failures,
+                "verified": sum.verified, "refused": sum.refused, "splits": sum.splits, "failed": failures,
             }));
         }
         line(&format!(
             "{} operations; {} kills and {} power failures, and everything compared {} times; {} reads of \
-             damaged pages refused",
-            sum.operations, sum.killed, sum.power_failures, sum.verified, sum.refused,
+             damaged pages refused; {} partitions came of splits",
+            sum.operations, sum.killed, sum.power_failures, sum.verified, sum.refused, sum.splits,
         ))?;
         failures.iter().for_each(|(_, what)| say(what));
         Ok(())

@@ -113,5 +113,34 @@ impl Body for EnsureReplicasAnswer {
     const KIND: Kind = Kind::EnsureReplicasAnswer;
 }
 
+/// The catalogue tells the members of a group, of whom its leader listens, to divide its range. Idempotent;
+/// repeated until answered. The frame's header names the group.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub struct SplitPartition {
+    /// Who is to hold the upper part.
+    pub child: PartitionId,
+    /// Its first key; empty: the leader takes one from the middle of its tree.
+    pub border: Vec<u8>,
+}
+
+impl Body for SplitPartition {
+    const KIND: Kind = Kind::SplitPartition;
+}
+
+/// What became of a [`SplitPartition`]: the split is committed, or it cannot be.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub struct SplitPartitionAnswer {
+    /// Who was to hold the upper part.
+    pub child: PartitionId,
+    /// The group as it is now; none: it was not split.
+    pub parent: Option<GroupConfig>,
+    /// Why not.
+    pub refused: String,
+}
+
+impl Body for SplitPartitionAnswer {
+    const KIND: Kind = Kind::SplitPartitionAnswer;
+}
+
 /// How new a copy of the catalogue is: the slot of the system partition up to which it was read.
 pub type CatalogVersion = Slot;

@@ -2,7 +2,7 @@
 //! skipped.
 
 use bytes::Bytes;
-use evenkeel_wire::entry::{Entry, EntryKind, Write};
+use evenkeel_wire::entry::{Entry, EntryKind, Split, Write};
 
 /// Entries one behind the other, with the payloads of writes.
 pub(crate) fn entry(bytes: &[u8]) -> bool {
@@ -15,6 +15,7 @@ pub(crate) fn entry(bytes: &[u8]) -> bool {
         taken |= match entry.header.kind {
             EntryKind::Noop => true,
             EntryKind::Write => write(payload),
+            EntryKind::Split => split(payload),
         };
     }
     taken
@@ -26,5 +27,13 @@ fn write(payload: Bytes) -> bool {
     write.encode(&mut written);
     assert_eq!(written.len(), write.encoded_bytes());
     assert_eq!(Write::decode(Bytes::from(written)), Ok(write));
+    true
+}
+
+fn split(payload: Bytes) -> bool {
+    let Ok(split) = Split::decode(payload.clone()) else { return false };
+    let mut written = Vec::new();
+    split.encode(&mut written);
+    assert_eq!(written, payload);
     true
 }

@@ -13,7 +13,7 @@ use evenkeel_wire::ids::{Incarnation, RequestId};
 use evenkeel_wire::message::batch::{BatchGet, BatchGetAnswer, BatchWrite, BatchWriteAnswer};
 use evenkeel_wire::message::catalog::{
     CreateTable, DeleteTable, DescribeTable, EnsureReplicas, EnsureReplicasAnswer, ListTables,
-    ListTablesAnswer, TableAnswer,
+    ListTablesAnswer, SplitPartition, SplitPartitionAnswer, TableAnswer,
 };
 use evenkeel_wire::message::peer::{
     Accept, Accepted, Fetch, FetchRange, Fetched, HandOver, Heartbeat, HeartbeatAnswer, Prepare, Promise,
@@ -134,6 +134,8 @@ fn decoder(kind: Kind) -> (Family, fn(&[u8]) -> bool) {
         Kind::ListTablesAnswer => (Family::Catalog, body::<ListTablesAnswer>),
         Kind::EnsureReplicas => (Family::Catalog, body::<EnsureReplicas>),
         Kind::EnsureReplicasAnswer => (Family::Catalog, body::<EnsureReplicasAnswer>),
+        Kind::SplitPartition => (Family::Catalog, body::<SplitPartition>),
+        Kind::SplitPartitionAnswer => (Family::Catalog, body::<SplitPartitionAnswer>),
 
         Kind::Status | Kind::Topology => (Family::Status, <[u8]>::is_empty),
         Kind::StatusAnswer => (Family::Status, body::<StatusAnswer>),

@@ -100,6 +100,8 @@ pub(crate) fn samples(kind: Kind) -> Vec<Sample> {
         Kind::PublishAnswer => tables::publish_answers(),
         Kind::EnsureReplicas => tables::ensure_replicas(),
         Kind::EnsureReplicasAnswer => tables::ensure_replicas_answers(),
+        Kind::SplitPartition => tables::split_partitions(),
+        Kind::SplitPartitionAnswer => tables::split_partition_answers(),
 
         Kind::Prepare => replication::prepares(),
         Kind::Promise => replication::promises(),
@@ -223,7 +225,7 @@ pub(crate) fn row() -> Row<'static> {
 }
 
 pub(crate) fn generation() -> RouteGeneration {
-    RouteGeneration { epoch: Epoch(0x8182_8384), ballot: ballot(0x91) }
+    RouteGeneration { epoch: Epoch(0x8182_8384), division: 0xa1a2_a3a4, ballot: ballot(0x91) }
 }
 
 pub(crate) fn address(last: u8) -> Address {

@@ -1,14 +1,14 @@
 //! The catalogue, metadata and status.
 
 use super::{
-    Sample, address, ballot, every, generation, incarnation, lower, number, partition, route_member, sample,
-    slot,
+    Sample, address, ballot, every, generation, incarnation, lower, number, partition, point, route_member,
+    sample, slot,
 };
 use evenkeel_wire::ids::{CoreId, Epoch, NodeId, PartitionId, TableId};
 use evenkeel_wire::key::{HashKey, KeySchema, KeyType};
 use evenkeel_wire::message::catalog::{
     CreateTable, DeleteTable, DescribeTable, EnsureReplicas, EnsureReplicasAnswer, ListTables,
-    ListTablesAnswer, TableAnswer,
+    ListTablesAnswer, SplitPartition, SplitPartitionAnswer, TableAnswer,
 };
 use evenkeel_wire::message::routing::{
     Lookup, LookupAnswer, LookupKey, LookupOutcome, PublishAnswer, PublishRoutes, PublishTables, TableKey,
@@ -17,7 +17,9 @@ use evenkeel_wire::message::status::{
     CoreState, FollowerStatus, GroupStatus, LogStatus, MemdsStatus, Role, RouterStatus, StatusAnswer,
     StorageStatus, TopologyAnswer, TopologyNode, TreeStatus,
 };
-use evenkeel_wire::table::{Billing, GroupConfig, Member, Route, TableDescriptor, TableStatus, Throughput};
+use evenkeel_wire::table::{
+    Billing, GroupConfig, LastSplit, Member, Origin, Route, TableDescriptor, TableStatus, Throughput,
+};
 use std::borrow::Cow;
 
 const TABLE: TableId = TableId(0x0102_0304_0506_0708);
@@ -87,20 +89,48 @@ pub(super) fn list_tables_answers() -> Vec<Sample> {
     vec![sample("catalog.list_tables_answer", ListTablesAnswer { names, more: true })]
 }
 
-pub(super) fn ensure_replicas() -> Vec<Sample> {
+fn group_config() -> GroupConfig {
     let member = |low: u8| Member {
         node: NodeId(0x1112_1300 + u32::from(low)),
         core: CoreId(0x2100 + u16::from(low)),
         incarnation: incarnation(0xd0 + low),
     };
-    let config = GroupConfig {
+    GroupConfig {
         partition: partition(),
         table: TABLE,
         start: b"start of the range".to_vec(),
         end: b"end".to_vec(),
         epoch: Epoch(0x3132_3334),
         members: vec![member(1), member(2), member(3)],
+        division: 0x5152_5354,
+        origin: Some(Origin { parent: PartitionId(number(0x61)), slot: slot(0x71) }),
+        last_split: Some(LastSplit {
+            at: point(0x81),
+            child: PartitionId(number(0x91)),
+            child_end: b"end of the child".to_vec(),
+        }),
+    }
+}
+
+pub(super) fn split_partitions() -> Vec<Sample> {
+    let child = PartitionId(number(0x91));
+    vec![sample("catalog.split_partition", SplitPartition { child, border: b"border".to_vec() })]
+}
+
+pub(super) fn split_partition_answers() -> Vec<Sample> {
+    let answer = |parent, refused: &str| SplitPartitionAnswer {
+        child: PartitionId(number(0x91)),
+        parent,
+        refused: refused.to_owned(),
     };
+    vec![
+        sample("catalog.split_partition_answer", answer(Some(group_config()), "")),
+        sample("catalog.split_partition_answer_refused", answer(None, "it holds too little")),
+    ]
+}
+
+pub(super) fn ensure_replicas() -> Vec<Sample> {
+    let config = group_config();
     let ensure =
         |create, everything| EnsureReplicas { create, remove: vec![PartitionId(number(0x41))], everything };
     vec![

@@ -26,9 +26,9 @@ use std::collections::BTreeMap;
 pub struct Place {
     /// The table.
     pub table: TableId,
-    /// Its one partition.
+    /// Its first partition.
     pub partition: PartitionId,
-    /// That partition's epoch.
+    /// The epoch of all of them.
     pub epoch: Epoch,
 }
 
@@ -184,13 +184,13 @@ impl Client {
                     return_item,
                 };
                 self.begin_write(key, Some(content), old, true);
-                self.send(engine, &put);
+                self.send(engine, &put.key, false, &put);
             }
             8 => {
                 let condition = Cow::Borrowed(&b""[..]);
                 let delete = Delete { table, token, key: Cow::Owned(storage_key), condition, return_item };
                 self.begin_write(key, None, old, true);
-                self.send(engine, &delete);
+                self.send(engine, &delete.key, false, &delete);
             }
             9..=11 => {
                 // One in four expects what is not there.
@@ -211,7 +211,7 @@ impl Client {
                     return_item,
                 };
                 self.begin_write(key, if fits { after } else { before }, old, fits);
-                self.send(engine, &update);
+                self.send(engine, &update.key, false, &update);
             }
         }
     }
@@ -243,7 +243,7 @@ impl Client {
         let may_be = place.may_be.iter().copied().chain(place.writing).collect();
         let get = Get { table: self.place.table, key: Cow::Owned(place.bytes.clone()), strong: true };
         self.pending.insert(RequestId(self.requests + 1), Asked::Get { key, may_be });
-        self.send(engine, &get);
+        self.send(engine, &get.key, false, &get);
     }
 
     /// Reads a page of a range, as a scan or as a query. A span from the first key or to the last has no
@@ -262,18 +262,21 @@ impl Client {
             strong: true,
         };
         self.pending.insert(RequestId(self.requests + 1), Asked::Page { span, since: self.requests });
+        let begins_at = if span.forward { range.lower.clone() } else { range.upper.clone() };
         if engine.prng.chance(1, 2) {
-            self.send(engine, &Scan(range));
+            self.send(engine, &begins_at, !span.forward, &Scan(range));
         } else {
-            self.send(engine, &Query(range));
+            self.send(engine, &begins_at, !span.forward, &Query(range));
         }
     }
 
-    fn send<T: Body + for<'a> Encode<'a>>(&mut self, engine: &mut Engine, body: &T) {
+    /// Sends a request to the partition of `key`, or to that of the keys just below.
+    fn send<T: Body + for<'a> Encode<'a>>(&mut self, engine: &mut Engine, key: &[u8], below: bool, body: &T) {
         self.requests += 1;
         let header = Header { deadline_us: 2_000_000, ..Header::new(T::KIND, RequestId(self.requests)) };
         let mut bytes = Vec::new();
-        let header = header.to_partition(self.place.partition, self.place.epoch);
+        let partition = engine.route(key, below).unwrap_or(self.place.partition);
+        let header = header.to_partition(partition, self.place.epoch);
         seal(&mut bytes, header, |out| encode(body, out));
         engine.ask(bytes);
     }

@@ -9,11 +9,13 @@ use evenkeel_dataplane::core::StorageCore;
 use evenkeel_dataplane::group::Group;
 use evenkeel_dataplane::limits::{SEGMENT_BYTES_MIN, SEGMENTS_MIN};
 use evenkeel_dataplane::wal::block::LogIdentity;
-use evenkeel_wire::frame::{BodyLimit, Header, Kind, first_frame};
+use evenkeel_wire::frame::{BodyLimit, Header, Kind, first_frame, seal};
 use evenkeel_wire::handshake::{Peer, PeerRole};
-use evenkeel_wire::ids::{CoreId, Incarnation, NodeId, PartitionId};
+use evenkeel_wire::ids::{CoreId, Epoch, Incarnation, NodeId, PartitionId, RequestId};
+use evenkeel_wire::message::catalog::SplitPartition;
+use evenkeel_wire::message::encode;
 use evenkeel_wire::prng::Prng;
-use evenkeel_wire::table::Member;
+use evenkeel_wire::table::{GroupConfig, Member};
 use evenkeel_wire::turn::{Boot, ConnectionId, Effects, Endpoint, Input, Machine, Now, OperationId};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -146,19 +148,45 @@ impl Engine {
         self.now += self.prng.below(SECOND);
     }
 
-    /// The one group of the table, when the catalogue has created it.
-    #[must_use]
-    pub fn group(&self) -> Option<&Group> {
-        let serving = self.core.as_ref()?.serving()?;
-        serving.groups().find(|group| group.replica.partition() != PartitionId::SYSTEM)
+    /// The groups of the table, when the catalogue has created the first.
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+        let serving = self.core.as_ref().and_then(|core| core.serving());
+        let groups = serving.into_iter().flat_map(|serving| serving.groups());
+        groups.filter(|group| group.replica.partition() != PartitionId::SYSTEM)
     }
 
-    /// Whether that group serves.
+    /// The partition that holds `key`, or of which `key` is the end; empty: the last.
+    #[must_use]
+    pub fn route(&self, key: &[u8], below: bool) -> Option<PartitionId> {
+        let holds = |config: &GroupConfig| {
+            let reaches = config.end.is_empty() || (!key.is_empty() && key <= config.end.as_slice());
+            let begins = key.is_empty() || config.start.as_slice() < key;
+            if below { reaches && begins } else { config.contains(key) }
+        };
+        let mut configs = self.groups().map(|group| group.replica.config());
+        configs.find(|config| holds(config)).map(|config| config.partition)
+    }
+
+    /// Whether a group serves.
     #[must_use]
     pub fn is_ready(&self, partition: PartitionId) -> bool {
         let serving = self.core.as_ref().and_then(|core| core.serving());
         let group = serving.and_then(|serving| serving.group(partition));
         group.is_some_and(|group| group.is_ready(self.clock().boot))
+    }
+
+    /// Whether all groups of the table serve.
+    #[must_use]
+    pub fn all_ready(&self) -> bool {
+        self.groups().all(|group| group.is_ready(self.clock().boot))
+    }
+
+    /// The order to split a partition is on its way, as if the catalogue gave it.
+    pub fn split(&mut self, parent: PartitionId, child: PartitionId, border: Vec<u8>) {
+        let header = Header::new(Kind::SplitPartition, RequestId(0)).to_partition(parent, Epoch(1));
+        let mut bytes = Vec::new();
+        seal(&mut bytes, header, |out| encode(&SplitPartition { child, border }, out));
+        self.schedule(self.now + 1000, Event::Frame { from: ITSELF, bytes });
     }
 
     /// How the core stands, for a failure's story.

@@ -24,6 +24,7 @@ use super::world::{MS, SECOND};
 use super::{Failure, message};
 use client::{Answered, Client, Place, Span};
 use engine::{Crash, Engine};
+use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind, seal};
 use evenkeel_wire::ids::{Epoch, PartitionId, RequestId};
 use evenkeel_wire::key::{KeySchema, KeyType};
@@ -43,6 +44,8 @@ const ANSWERS_WITHIN: u64 = 60 * SECOND;
 const PATIENCE: u32 = 1000;
 /// Lives in which a disk operation fails.
 const FAILING_LIVES: u64 = 6;
+/// Splits that are ordered, at most.
+const SPLITS_MAX: u64 = 30;
 /// Lives that are spent with damage.
 const DAMAGED_LIVES: u32 = 6;
 
@@ -70,6 +73,8 @@ pub struct Report {
     pub power_failures: u64,
     /// Reads of a damaged tree that were refused.
     pub refused: u64,
+    /// Partitions that came of splits.
+    pub splits: u64,
     /// Simulated nanoseconds.
     pub time: u64,
 }
@@ -82,6 +87,7 @@ impl Report {
         self.killed += other.killed;
         self.power_failures += other.power_failures;
         self.refused += other.refused;
+        self.splits += other.splits;
         self.time += other.time;
     }
 }
@@ -100,6 +106,7 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
         let mut run = Run::new(&mut engine, prng, place, options);
         run.go(options.operations)?;
         run.report.time = run.engine.now;
+        run.report.splits = run.engine.groups().count() as u64 - 1;
         Ok(run.report)
     }));
     let gone = gone.unwrap_or_else(|panic| Err(format!("a panic: {}", message(panic.as_ref()))));
@@ -120,20 +127,20 @@ fn create_table(engine: &mut Engine) -> Result<Place, String> {
     seal(&mut bytes, header, |out| encode(&create, out));
     engine.ask(bytes);
     let deadline = engine.now + SERVES_WITHIN;
-    while engine.group().is_none() && engine.now < deadline {
+    while engine.groups().next().is_none() && engine.now < deadline {
         engine.advance(deadline)?;
     }
-    let group = engine.group().ok_or("the catalogue does not create the table's partition")?;
+    let group = engine.groups().next().ok_or("the catalogue does not create the table's partition")?;
     let config = group.replica.config();
     let place = Place { table: config.table, partition: config.partition, epoch: config.epoch };
     serves(engine, place.partition)?;
     Ok(place)
 }
 
-/// Waits until the core serves a partition, or has crashed.
+/// Waits until the core serves a partition and all others that it has, or has crashed.
 fn serves(engine: &mut Engine, partition: PartitionId) -> Result<(), String> {
     let deadline = engine.now + SERVES_WITHIN;
-    while engine.is_alive() && !engine.is_ready(partition) {
+    while engine.is_alive() && !(engine.is_ready(partition) && engine.all_ready()) {
         if engine.now >= deadline {
             let seconds = SERVES_WITHIN / SECOND;
             return Err(format!(
@@ -157,6 +164,9 @@ struct Run<'e> {
     think: u64,
     /// Reads of a damaged tree may be refused.
     damaged: bool,
+    /// Partitions are split; so many orders were given.
+    splits: bool,
+    ordered: u64,
     report: Report,
 }
 
@@ -170,6 +180,8 @@ impl<'e> Run<'e> {
             partition: place.partition,
             depth: *prng.pick(&[1, 8, 40]),
             think: *prng.pick(&[100_000, 400_000, MS]),
+            splits: prng.chance(3, 4),
+            ordered: 0,
             prng,
             damaged: false,
             report: Report { seed: options.seed, ..Report::default() },
@@ -213,6 +225,9 @@ impl<'e> Run<'e> {
         while self.engine.is_alive() && (self.report.operations < operations || planned) {
             if !planned && self.engine.effects_done >= undisturbed {
                 planned = true;
+                if self.prng.chance(1, 3) {
+                    self.split();
+                }
                 self.engine.crash_at(Some(if crash.behind.is_some() { crash } else { at }));
             }
             self.work()?;
@@ -228,6 +243,9 @@ impl<'e> Run<'e> {
             self.client.ask_anything(self.engine);
             self.report.operations += self.client.requests() - before;
         }
+        if self.prng.chance(1, 400) {
+            self.split();
+        }
         let think = self.engine.now + self.prng.below(self.think);
         while self.engine.is_alive() && self.engine.now < think {
             self.engine.advance(think)?;
@@ -235,11 +253,27 @@ impl<'e> Run<'e> {
                 match answered {
                     Answered::Rightly | Answered::Key(..) | Answered::Page(_) => {}
                     Answered::Refused(problem) if self.damaged || is_overload(&problem) => {}
+                    Answered::Refused(problem) if self.splits && is_moving(&problem) => {}
                     Answered::Refused(problem) => return Err(format!("a request was refused: {problem}")),
                 }
             }
         }
         Ok(())
+    }
+
+    /// Splits a partition at one of the model's keys, if the partition holds it and it is not its first.
+    fn split(&mut self) {
+        if !self.splits || self.ordered == SPLITS_MAX {
+            return;
+        }
+        // Below the first key there is nothing, and a page of nothing is no progress of a scan.
+        let border = self.prng.pick(&self.client.model.keys[1..]).bytes.clone();
+        if let Some(parent) = self.engine.route(&border, false) {
+            // An order that comes to nothing leaves its number unused, like a catalogue would.
+            self.ordered += 1;
+            let child = PartitionId(self.partition.0 + self.ordered);
+            self.engine.split(parent, child, border);
+        }
     }
 
     fn answers(&mut self) -> Result<Vec<Answered>, String> {
@@ -351,7 +385,7 @@ impl<'e> Run<'e> {
         self.engine.want_checkpoint();
         let deadline = self.engine.now + ANSWERS_WITHIN;
         let merged = |engine: &Engine| {
-            engine.group().is_some_and(|group| {
+            engine.groups().all(|group| {
                 let tree = &group.state().tree;
                 tree.frozen().is_none() && tree.unwritten_bytes() == 0
             })
@@ -359,8 +393,10 @@ impl<'e> Run<'e> {
         while !merged(self.engine) {
             self.wait(deadline)?;
         }
-        let items = self.engine.group().map(|group| group.state().tree.items());
-        let expected = self.client.model.items();
+        let trees = || self.engine.groups().map(|group| &group.state().tree);
+        let counted = trees().all(|tree| !tree.version().estimated && tree.keep().is_none());
+        let items = counted.then(|| trees().map(|tree| tree.items()).sum::<u64>());
+        let expected = self.client.model.items().filter(|_| counted);
         if items != expected {
             return Err(format!("the tree counts {items:?} items, and there are {expected:?}"));
         }
@@ -415,6 +451,11 @@ impl<'e> Run<'e> {
     }
 }
 
-fn is_overload(problem: &evenkeel_wire::error::Problem) -> bool {
-    problem.code == evenkeel_wire::error::ErrorCode::Overloaded
+/// Whether a key is just moving to another partition, or that one has no leader yet.
+fn is_moving(problem: &Problem) -> bool {
+    matches!(problem.code, ErrorCode::WrongPartition | ErrorCode::NotLeader | ErrorCode::LeaderNotReady)
+}
+
+fn is_overload(problem: &Problem) -> bool {
+    problem.code == ErrorCode::Overloaded
 }

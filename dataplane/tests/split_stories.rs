@@ -1,0 +1,238 @@
+//! A partition that is split: what a crash leaves of both halves, what a member finds that was away, and who
+//! may serve the half that is new.
+
+use bytes::Bytes;
+use evenkeel_dataplane::btree::lookup::Pages;
+use evenkeel_dataplane::btree::version::Version;
+use evenkeel_dataplane::group::{Born, Group};
+use evenkeel_dataplane::limits::{LEASE_DRIFT, LEASE_TERM};
+use evenkeel_dataplane::partition::state::State;
+use evenkeel_dataplane::paxos::log::GroupLog;
+use evenkeel_dataplane::paxos::{Output, Seed};
+use evenkeel_dataplane::wal::record::{GroupState, Record, RecordBody};
+use evenkeel_dataplane::wal::replay::Replay;
+use evenkeel_wire::checksum::Hash128;
+use evenkeel_wire::entry::{Effect, Entry, EntryHeader, EntryKind, Split, Write, WrittenItem};
+use evenkeel_wire::ids::{Ballot, CoreId, Epoch, Incarnation, NodeId, PartitionId, Slot, TableId};
+use evenkeel_wire::message::peer::LogPoint;
+use evenkeel_wire::message::request::{ReturnItem, Token};
+use evenkeel_wire::prng::Prng;
+use evenkeel_wire::table::{GroupConfig, Member};
+use evenkeel_wire::turn::{Boot, Effects};
+use std::time::Duration;
+
+const PARENT: PartitionId = PartitionId(7);
+const CHILD: PartitionId = PartitionId(8);
+const NODE: NodeId = NodeId(1);
+const BALLOT: Ballot = Ballot { round: 3, node: NODE };
+const NOW: Boot = Boot(1_000_000_000);
+
+fn config() -> GroupConfig {
+    GroupConfig {
+        partition: PARENT,
+        table: TableId(1),
+        start: vec![],
+        end: vec![],
+        epoch: Epoch(1),
+        members: vec![Member { node: NODE, core: CoreId(0), incarnation: Incarnation([1; 16]) }],
+        division: 0,
+        origin: None,
+        last_split: None,
+    }
+}
+
+/// The next entry behind `at`.
+fn entry(partition: PartitionId, at: &mut LogPoint, kind: EntryKind, payload: &[u8]) -> Entry {
+    let header = EntryHeader {
+        partition,
+        slot: at.slot.next(),
+        ballot: BALLOT,
+        previous: at.hash,
+        timestamp: 50 + at.slot.0,
+        kind,
+        payload_bytes: 0,
+    };
+    let entry = Entry::build(header, payload.len(), |out| out.extend_from_slice(payload));
+    *at = LogPoint { slot: entry.header.slot, hash: entry.hash };
+    entry
+}
+
+fn token(sequence: u64) -> Token {
+    Token { client: [9; 16], sequence, issued_ms: 0, acknowledged_below: 0 }
+}
+
+fn put(partition: PartitionId, at: &mut LogPoint, key: &'static str) -> Entry {
+    let archive = Bytes::from_static(key.as_bytes());
+    let write = Write {
+        token: token(at.slot.next().0),
+        request_hash: 0,
+        key: archive.clone(),
+        return_item: ReturnItem::None,
+        effect: Effect::Put(WrittenItem { checksum: 0, archive }),
+        old: None,
+    };
+    let mut payload = Vec::new();
+    write.encode(&mut payload);
+    entry(partition, at, EntryKind::Write, &payload)
+}
+
+/// The parent's log up to its split at "m": puts of "a" and "z", then the split.
+fn until_split() -> (Vec<Entry>, LogPoint) {
+    let mut at = LogPoint::default();
+    let mut entries = vec![put(PARENT, &mut at, "a"), put(PARENT, &mut at, "z")];
+    let split = Split { child: CHILD, division: 1, border: Bytes::from_static(b"m"), end: Bytes::new() };
+    let mut payload = Vec::new();
+    split.encode(&mut payload);
+    entries.push(entry(PARENT, &mut at, EntryKind::Split, &payload));
+    (entries, at)
+}
+
+fn record(partition: PartitionId, commit: u64, body: RecordBody) -> Record {
+    Record { partition, promised: BALLOT, commit: Slot(commit), body }
+}
+
+fn created(config: GroupConfig, base: LogPoint) -> RecordBody {
+    let base_ballot = Ballot::ZERO;
+    RecordBody::State(Box::new(GroupState { config, base, base_ballot, base_timestamp: 0, refilling: false }))
+}
+
+/// Replays the parent's creation, its entries, none of which is said to be committed, and more records.
+fn replay(entries: &[Entry], commit: u64, more: Vec<Record>) -> Vec<Group> {
+    let mut replay = Replay::default();
+    replay.take(record(PARENT, 0, created(config(), LogPoint::default())), false).unwrap();
+    for entry in entries {
+        replay.take(record(PARENT, commit, RecordBody::Entry(entry.clone())), false).unwrap();
+    }
+    for record in more {
+        replay.take(record, false).unwrap();
+    }
+    let groups = replay.finish(false).into_iter();
+    groups.map(|(seed, state)| Group::new(seed, state, NODE, NOW, Prng::new(1))).collect()
+}
+
+fn keys(state: &State) -> String {
+    let mut walk = state.tree.walk(Pages::default(), b"", b"", true);
+    let mut keys = String::new();
+    while walk.next().unwrap().is_some() {
+        keys.push_str(std::str::from_utf8(walk.key()).unwrap());
+    }
+    keys
+}
+
+/// The child's configuration, as whoever applies the split makes it.
+fn child_config(at: LogPoint) -> GroupConfig {
+    let mut parent = config();
+    let split = Split { child: CHILD, division: 1, border: Bytes::from_static(b"m"), end: Bytes::new() };
+    let child = parent.child(&split, at);
+    parent.divide(&split, at);
+    assert_eq!(parent.last_child().as_ref(), Some(&child));
+    child
+}
+
+#[test]
+fn a_crash_behind_the_childs_first_record_finds_both_halves_with_what_they_wrote_since() {
+    let (entries, at) = until_split();
+    let (mut parents, mut childs) = (at, at);
+    let more = vec![
+        record(CHILD, at.slot.0, created(child_config(at), at)),
+        record(CHILD, at.slot.0, RecordBody::Entry(put(CHILD, &mut childs, "y"))),
+        record(CHILD, childs.slot.0, RecordBody::Promise),
+        record(PARENT, at.slot.0, RecordBody::Entry(put(PARENT, &mut parents, "b"))),
+        record(PARENT, parents.slot.0, RecordBody::Promise),
+    ];
+    let groups = replay(&entries, 0, more);
+    let [parent, child] = &groups[..] else { panic!("{} groups", groups.len()) };
+    assert_eq!((keys(parent.state()), keys(child.state())), ("ab".to_owned(), "yz".to_owned()));
+    assert_eq!((parent.replica.config().end.as_slice(), parent.replica.config().division), (&b"m"[..], 1));
+    assert_eq!(child.state().applied, childs);
+    for group in &groups {
+        // A repetition of the write of "z" is recognised, wherever it goes.
+        assert!(group.state().sessions.find(&token(2)).is_some());
+    }
+}
+
+#[test]
+fn a_crash_before_the_childs_first_record_makes_it_again_once_the_split_is_known_to_be_committed() {
+    let (entries, at) = until_split();
+    let [parent] = &mut replay(&entries, at.slot.0, Vec::new())[..] else { panic!("one group") };
+    let [child] = &parent.take_born()[..] else { panic!("one child") };
+    assert_eq!((&child.config, keys(&child.state)), (&child_config(at), "z".to_owned()));
+    assert_eq!(keys(parent.state()), "a");
+    // As long as that is not known, nothing happened.
+    let [parent] = &mut replay(&entries, 2, Vec::new())[..] else { panic!("one group") };
+    assert_eq!((parent.take_born().len(), keys(parent.state())), (0, "az".to_owned()));
+    assert_eq!(parent.replica.config(), &config());
+}
+
+#[test]
+fn a_copy_of_the_parents_state_from_behind_the_split_does_not_change_what_the_split_makes() {
+    // A checkpoint began behind the split and was not completed: the parent is copied forward as it is then.
+    let (entries, at) = until_split();
+    let mut divided = config();
+    let payload = entries[2].payload();
+    divided.divide(&Split::decode(payload).unwrap(), at);
+    let more = vec![record(PARENT, at.slot.0, created(divided, at))];
+    let [parent] = &mut replay(&entries, at.slot.0, more)[..] else { panic!("one group") };
+    let [Born { config, state }] = &parent.take_born()[..] else { panic!("one child") };
+    assert_eq!((config, keys(state), keys(parent.state())), (&child_config(at), "z".into(), "a".into()));
+}
+
+#[test]
+fn a_snapshot_from_behind_a_split_is_preceded_by_the_split_where_its_entry_is_in_the_log() {
+    let (entries, at) = until_split();
+    let mut divided = config();
+    divided.divide(&Split::decode(entries[2].payload()).unwrap(), at);
+    let later = State {
+        applied: LogPoint { slot: Slot(90), hash: Hash128::of(b"later") },
+        ..State::of(PARENT, Version::default())
+    };
+    for (has_entry, born) in [(true, 1), (false, 0)] {
+        let kept = if has_entry { 3 } else { 2 };
+        let [group] = &mut replay(&entries[..kept], 2, Vec::new())[..] else { panic!("one group") };
+        group.stage(divided.clone(), later.clone());
+        group.apply_committed(&mut Effects::new());
+        assert_eq!(group.take_born().len(), born, "the entry is there: {has_entry}");
+        assert!(group.staged.is_some(), "it is still behind the snapshot");
+    }
+}
+
+/// The child on a member, with or without the parent's leader there; when it serves after its creation.
+fn serves_after(parent_serves_from: Option<Boot>) -> Duration {
+    let (entries, at) = until_split();
+    let [parent] = &mut replay(&entries, at.slot.0, Vec::new())[..] else { panic!("one group") };
+    let Born { config, state } = parent.take_born().pop().unwrap();
+    let seed = Seed {
+        config,
+        promised: Ballot::ZERO,
+        log: GroupLog::new(state.applied, state.applied_ballot),
+        commit: state.slot(),
+        timestamp: state.timestamp,
+        refilling: false,
+    };
+    let mut child = Group::new(seed, state, NODE, NOW, Prng::new(1));
+    child.replica.succeed(NOW, parent_serves_from);
+    let mut now = NOW;
+    while !child.is_ready(now) {
+        let mut outputs = Vec::new();
+        child.replica.tick(now, &mut outputs);
+        // Its disk is quick.
+        while let Some(place) = outputs.iter().position(|output| matches!(output, Output::Persist(_))) {
+            outputs.remove(place);
+            child.replica.persisted(now, &mut outputs);
+        }
+        child.apply_committed(&mut Effects::new());
+        if !child.is_ready(now) {
+            now = now.after(Duration::from_millis(1));
+        }
+    }
+    now.since(NOW)
+}
+
+#[test]
+fn the_parents_leader_serves_the_child_at_once_and_others_wait_for_leases_of_the_parent() {
+    assert_eq!(serves_after(Some(Boot(0))), Duration::ZERO);
+    // One that does not serve the parent yet, because an older leader may.
+    let wait = Duration::from_millis(400);
+    assert_eq!(serves_after(Some(NOW.after(wait))), wait);
+    assert!(serves_after(None) >= LEASE_TERM + LEASE_DRIFT);
+}
