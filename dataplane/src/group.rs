@@ -3,6 +3,7 @@
 //! The replica says what is committed; the partition applies it and knows who waits for it. Requests come in
 //! here, and answers leave from here; records and messages go through [`Output`]s to the core.
 
+use crate::btree::delta::Delta;
 use crate::btree::lookup::{Miss, Pages};
 use crate::btree::version::Version;
 use crate::limits::GROUP_LOG_BYTES_KEPT;
@@ -302,20 +303,20 @@ impl Group {
     }
 
     /// A checkpoint is durable, and holds the tree as `version`: installs the staged state if it is in there
-    /// and still needed.
-    pub fn checkpointed(&mut self, version: Version) {
+    /// and still needed. Returns changes that were merged and are not needed any more.
+    pub fn checkpointed(&mut self, version: Version) -> Option<Delta> {
         if !self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint) {
-            self.state.tree.adopt(version);
-            return;
+            return self.state.tree.adopt(version);
         }
         let Staged { mut state, .. } = self.staged.take().expect("it was just seen");
-        state.tree.adopt(version);
+        let merged = state.tree.adopt(version);
         if self.needs(&state) {
             self.replica.install(state.applied, state.applied_ballot, state.timestamp);
             self.state = state;
         } else {
             self.replica.confirm(state.applied);
         }
+        merged
     }
 
     /// The point up to which the state is applied, and its entry's ballot.

@@ -109,6 +109,9 @@ pub const PARKED_OPERATIONS_MAX: usize = 4096;
 /// Leaves that a checkpoint merges in one turn.
 pub const CHECKPOINT_LEAVES_PER_TURN: usize = 2;
 
+/// Merged changes whose memory is freed in one turn.
+pub const CHANGES_FREED_PER_TURN: usize = 256;
+
 /// How much further a checkpoint must go than the log's filling up asks for, as a factor; else writes are
 /// held. What is left of the log then serves while the checkpoint is flushed.
 pub const CHECKPOINT_LAG_MAX: f64 = 1.2;

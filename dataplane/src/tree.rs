@@ -14,12 +14,14 @@
 
 pub use crate::btree::delta::Cell;
 
-use crate::btree::delta::{Delta, bounds};
+use crate::btree::delta::{Change, Delta, bounds};
 use crate::btree::leaf::CellMeta;
 use crate::btree::lookup::{self, Cursor, Found, Miss, Pages};
 use crate::btree::version::Version;
 use bytes::Bytes;
 use std::cmp::Ordering;
+use std::ops::Bound;
+use std::sync::Arc;
 
 /// A partition's items.
 #[derive(Clone, Debug)]
@@ -95,18 +97,19 @@ impl Tree {
     pub fn thaw(&mut self) {
         if let Some(frozen) = self.frozen.take() {
             let newer = std::mem::replace(&mut self.active, frozen);
-            for (key, change) in newer.changes {
-                self.active.set(key, change);
+            for change in newer.range((Bound::Unbounded, Bound::Unbounded)) {
+                self.active.insert(change.clone());
             }
         }
     }
 
     /// The checkpoint is durable: `version` holds what was frozen. A tree that had nothing in the checkpoint
-    /// does not change: it stays in memory, or is younger.
-    pub fn adopt(&mut self, version: Version) {
-        if self.frozen.take().is_some() {
-            self.version = version;
-        }
+    /// does not change: it stays in memory, or is younger. Returns what is not needed any more: it may be
+    /// much, and to free it takes time.
+    pub fn adopt(&mut self, version: Version) -> Option<Delta> {
+        let merged = self.frozen.take()?;
+        self.version = version;
+        Some(merged)
     }
 
     /// The item under `key`.
@@ -115,8 +118,8 @@ impl Tree {
     /// When a page is not in memory.
     pub fn get<'a>(&'a self, pages: &Pages<'a>, key: &[u8]) -> Result<Option<Found<'a>>, Miss> {
         for delta in std::iter::once(&self.active).chain(&self.frozen) {
-            if let Some(change) = delta.changes.get(key) {
-                return Ok(change.as_ref().map(found));
+            if let Some(change) = delta.get(key) {
+                return Ok(change.cell.as_ref().map(found));
             }
         }
         lookup::get(&self.version, pages, key)
@@ -143,7 +146,7 @@ impl Tree {
     pub fn items(&self) -> u64 {
         let layers = std::iter::once(&self.active).chain(&self.frozen);
         let puts: u64 = layers.clone().map(|delta| delta.items).sum();
-        let deletions: u64 = layers.map(|delta| delta.changes.len() as u64 - delta.items).sum();
+        let deletions: u64 = layers.map(|delta| delta.len() as u64 - delta.items).sum();
         (self.version.items + puts).saturating_sub(deletions)
     }
 
@@ -168,13 +171,13 @@ fn found(cell: &Cell) -> Found<'_> {
 
 /// A layer in memory, with its next change.
 struct Layer<'a> {
-    changes: Box<dyn Iterator<Item = (&'a Bytes, &'a Option<Cell>)> + 'a>,
-    next: Option<(&'a Bytes, &'a Option<Cell>)>,
+    changes: Box<dyn Iterator<Item = &'a Arc<Change>> + 'a>,
+    next: Option<&'a Change>,
 }
 
 impl std::fmt::Debug for Layer<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Layer").field("next", &self.next.map(|(key, _)| key)).finish_non_exhaustive()
+        f.debug_struct("Layer").field("next", &self.next.map(|change| &change.key)).finish_non_exhaustive()
     }
 }
 
@@ -187,17 +190,15 @@ impl<'a> Layer<'a> {
         let Some(range) = bounds(lower, upper) else {
             return Self::empty();
         };
-        let range = delta.changes.range::<_, [u8]>(range);
-        let mut changes: Box<dyn Iterator<Item = _>> =
-            if forward { Box::new(range) } else { Box::new(range.rev()) };
-        let next = changes.next();
-        Self { changes, next }
+        let range = delta.range(range);
+        let mut layer = Self { next: None, ..Self::empty() };
+        layer.changes = if forward { Box::new(range) } else { Box::new(range.rev()) };
+        layer.take();
+        layer
     }
 
-    fn take(&mut self) -> Option<&'a Option<Cell>> {
-        let (_, change) = self.next?;
-        self.next = self.changes.next();
-        Some(change)
+    fn take(&mut self) -> Option<&'a Change> {
+        std::mem::replace(&mut self.next, self.changes.next().map(|change| &**change))
     }
 }
 
@@ -232,8 +233,8 @@ impl<'a> Walk<'a> {
                 self.base_ended = self.base_next.is_none();
             }
             let base = self.base_next.map(|_| self.base.key());
-            let active = self.active.next.map(|(key, _)| &key[..]);
-            let frozen = self.frozen.next.map(|(key, _)| &key[..]);
+            let active = self.active.next.map(|change| &change.key[..]);
+            let frozen = self.frozen.next.map(|change| &change.key[..]);
             let Some(first) = self.earliest([base, active, frozen]) else {
                 return Ok(None);
             };
@@ -245,7 +246,7 @@ impl<'a> Walk<'a> {
             let frozen = if in_frozen { self.frozen.take() } else { None };
             let active = if in_active { self.active.take() } else { None };
             let item = match active.or(frozen) {
-                Some(change) => change.as_ref().map(found),
+                Some(change) => change.cell.as_ref().map(found),
                 None => base,
             };
             if item.is_some() {

@@ -217,7 +217,11 @@ impl Session {
         is_expired(oldest.min(self.latest_issued_ms), now_ms)
     }
 
+    /// Where a write's outcome stands, or would stand. A client counts its writes: most are new.
     fn find(&self, sequence: u64) -> Result<usize, usize> {
+        if self.outcomes.back().is_none_or(|newest| newest.sequence < sequence) {
+            return Err(self.outcomes.len());
+        }
         self.outcomes.binary_search_by_key(&sequence, |outcome| outcome.sequence)
     }
 }
