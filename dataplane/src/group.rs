@@ -25,6 +25,7 @@ use evenkeel_wire::message::status::{GroupStatus, Role};
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::turn::{Boot, Effects, Now};
 use std::borrow::Cow;
+use std::ops::Deref;
 
 /// A state that was received as a snapshot and waits to become durable.
 #[derive(Debug)]
@@ -125,7 +126,8 @@ impl Group {
         let timestamp = self.replica.next_timestamp(now.wall_ms);
         match request.decide(&self.state, pages, &self.pending, timestamp)? {
             Decision::Propose(write) => {
-                self.propose(timestamp, Some(asker), &write, outputs);
+                let slot = append(&mut self.replica, timestamp, &write, outputs);
+                self.proposed(slot, Some(asker));
             }
             Decision::Repeated(outcome) => self.answer_write(asker, &outcome, out),
             Decision::Await(slot) => self.pending.park(slot, asker, request.token)?,
@@ -141,11 +143,16 @@ impl Group {
         write: &Write,
         outputs: &mut Vec<Output>,
     ) -> Slot {
-        let encode = |out: &mut Vec<u8>| write.encode(out);
-        let bytes = write.encoded_bytes();
-        let slot = self.replica.propose(EntryKind::Write, timestamp, bytes, encode, outputs);
-        self.pending.proposed(slot, asker, write);
+        let slot = append(&mut self.replica, timestamp, write, outputs);
+        self.proposed(slot, asker);
         slot
+    }
+
+    /// Notes a write that was just proposed. It is kept as the entry has it, without a copy.
+    fn proposed(&mut self, slot: Slot, asker: Option<Asker>) {
+        let entry = self.replica.log().get(slot).expect("it was just appended");
+        let write = Write::decode(entry.payload()).expect("this core encoded it");
+        self.pending.proposed(slot, asker, write);
     }
 
     /// A client's get.
@@ -353,6 +360,16 @@ impl Group {
             followers: replica.followers(now),
         }
     }
+}
+
+fn append<B: Deref<Target = [u8]>>(
+    replica: &mut Replica,
+    timestamp: u64,
+    write: &Write<B>,
+    outputs: &mut Vec<Output>,
+) -> Slot {
+    let encode = |out: &mut Vec<u8>| write.encode(out);
+    replica.propose(EntryKind::Write, timestamp, write.encoded_bytes(), encode, outputs)
 }
 
 /// Hands what was written over to the checkpoint that begins.
