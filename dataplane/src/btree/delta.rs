@@ -38,6 +38,12 @@ impl Change {
     }
 }
 
+/// How two keys stand to each other. Most tell by their first bytes.
+#[must_use]
+pub fn compare_keys(a: &[u8], b: &[u8]) -> Ordering {
+    start_of(a).cmp(&start_of(b)).then_with(|| a.cmp(b))
+}
+
 /// A change in its place. Keys begin with a hash, so the first bytes of two nearly always tell which comes
 /// first; they stand in the map's nodes, where a comparison need not follow a pointer to learn them.
 #[derive(Clone, Debug)]
@@ -61,10 +67,14 @@ impl<'a> Sought<'a> {
 /// The first bytes of a key, as a number that orders as they do. A key that is shorter is filled with zeros,
 /// and so is equal to some that are longer, and never above one.
 fn start_of(key: &[u8]) -> u64 {
-    let mut start = [0; 8];
-    let length = key.len().min(8);
-    start[..length].copy_from_slice(&key[..length]);
-    u64::from_be_bytes(start)
+    match key.first_chunk() {
+        Some(start) => u64::from_be_bytes(*start),
+        None => {
+            let mut start = [0; 8];
+            start[..key.len()].copy_from_slice(key);
+            u64::from_be_bytes(start)
+        }
+    }
 }
 
 impl PartialEq for Placed {
@@ -83,6 +93,9 @@ impl PartialOrd for Placed {
 
 impl Ord for Placed {
     fn cmp(&self, other: &Self) -> Ordering {
+        if Arc::ptr_eq(&self.change, &other.change) {
+            return Ordering::Equal;
+        }
         self.start.cmp(&other.start).then_with(|| self.change.key.cmp(&other.change.key))
     }
 }

@@ -11,7 +11,7 @@
 
 use super::batch::Batches;
 use super::cache::{Cache, PageClass};
-use super::delta::{Change, Delta, bounds};
+use super::delta::{Change, Delta, bounds, compare_keys};
 use super::feed::Feed;
 use super::leaf::{CellMeta, INLINE_BYTES_MAX, LeafView, Value};
 use super::lookup::Place;
@@ -276,7 +276,7 @@ impl Merge {
 
     /// Whether a change is to come for a key that is not below `start`, and below `end`.
     fn changes_within(&self, start: &[u8], end: &[u8]) -> bool {
-        let place = self.upcoming.partition_point(|change| change.key[..] < *start);
+        let place = self.upcoming.partition_point(|change| compare_keys(&change.key, start).is_lt());
         match self.upcoming.get(place) {
             Some(change) => is_below(&change.key, end),
             None => bounds(start, end).is_some_and(|range| self.changes.range(range).next().is_some()),
@@ -361,6 +361,10 @@ impl Merge {
     fn read_ahead(&mut self, shop: &Workshop<'_>, feed: &mut Feed) {
         let frame = self.frames.last().expect("a frame is open");
         let mut ahead = frame.ahead.max(frame.next);
+        // Many at a time: those that stand next to each other are read together.
+        if feed.pages() > MERGE_READ_AHEAD / 2 {
+            return;
+        }
         while ahead < frame.children.len() && feed.pages() < MERGE_READ_AHEAD {
             let child = &frame.children[ahead];
             let pointer = shop.redirects.resolve(&child.pointer);
@@ -413,7 +417,7 @@ impl Merge {
                 }
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
-                (Some(_), Some(change)) => key[..].cmp(&change.key),
+                (Some(_), Some(change)) => compare_keys(&key, &change.key),
             };
             if let Some((prefix, cell)) = cell.filter(|_| order.is_le()) {
                 next += 1;
@@ -623,5 +627,5 @@ impl Merge {
 
 /// Whether a key lies before an end, an empty end being none.
 fn is_below(key: &[u8], end: &[u8]) -> bool {
-    end.is_empty() || key < end
+    end.is_empty() || compare_keys(key, end).is_lt()
 }
