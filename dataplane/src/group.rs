@@ -3,6 +3,7 @@
 //! The replica says what is committed; the partition applies it and knows who waits for it. Requests come in
 //! here, and answers leave from here; records and messages go through [`Output`]s to the core.
 
+use crate::btree::delta::Delta;
 use crate::btree::lookup::{Miss, Pages};
 use crate::btree::version::Version;
 use crate::limits::GROUP_LOG_BYTES_KEPT;
@@ -26,6 +27,7 @@ use evenkeel_wire::prng::Prng;
 use evenkeel_wire::table::{GroupConfig, LastSplit};
 use evenkeel_wire::turn::{Boot, Effects, Now};
 use std::borrow::Cow;
+use std::ops::Deref;
 
 /// A state that was received as a snapshot and waits to become durable.
 #[derive(Debug)]
@@ -164,7 +166,8 @@ impl Group {
         let timestamp = self.replica.next_timestamp(now.wall_ms);
         match request.decide(&self.state, pages, &self.pending, timestamp)? {
             Decision::Propose(write) => {
-                self.propose(timestamp, Some(asker), &write, outputs);
+                let slot = append(&mut self.replica, timestamp, &write, outputs);
+                self.proposed(slot, Some(asker));
             }
             Decision::Repeated(outcome) => self.answer_write(asker, &outcome, out),
             Decision::Await(slot) => self.pending.park(slot, asker, request.token)?,
@@ -180,10 +183,8 @@ impl Group {
         write: &Write,
         outputs: &mut Vec<Output>,
     ) -> Slot {
-        let encode = |out: &mut Vec<u8>| write.encode(out);
-        let bytes = write.encoded_bytes();
-        let slot = self.replica.propose(EntryKind::Write, timestamp, bytes, encode, outputs);
-        self.pending.proposed(slot, asker, write);
+        let slot = append(&mut self.replica, timestamp, write, outputs);
+        self.proposed(slot, asker);
         slot
     }
 
@@ -215,6 +216,13 @@ impl Group {
         let slot = self.replica.propose(EntryKind::Split, timestamp, split.encoded_bytes(), encode, outputs);
         self.splitting = Some((slot, border));
         Ok(())
+    }
+
+    /// Notes a write that was just proposed. It is kept as the entry has it, without a copy.
+    fn proposed(&mut self, slot: Slot, asker: Option<Asker>) {
+        let entry = self.replica.log().get(slot).expect("it was just appended");
+        let write = Write::decode(entry.payload()).expect("this core encoded it");
+        self.pending.proposed(slot, asker, write);
     }
 
     /// A client's get.
@@ -382,20 +390,20 @@ impl Group {
     }
 
     /// A checkpoint is durable, and holds the tree as `version`: installs the staged state if it is in there
-    /// and still needed.
-    pub fn checkpointed(&mut self, version: Version) {
+    /// and still needed. Returns changes that were merged and are not needed any more.
+    pub fn checkpointed(&mut self, version: Version) -> Option<Delta> {
         if !self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint) {
-            self.state.tree.adopt(version);
-            return;
+            return self.state.tree.adopt(version);
         }
         let Staged { config, mut state, .. } = self.staged.take().expect("it was just seen");
-        state.tree.adopt(version);
+        let merged = state.tree.adopt(version);
         if self.needs(&state) {
             self.replica.install(&config, state.applied, state.applied_ballot, state.timestamp);
             self.state = state;
         } else {
             self.replica.confirm(state.applied);
         }
+        merged
     }
 
     /// The point up to which the state is applied, and its entry's ballot.
@@ -432,6 +440,16 @@ impl Group {
             followers: replica.followers(now),
         }
     }
+}
+
+fn append<B: Deref<Target = [u8]>>(
+    replica: &mut Replica,
+    timestamp: u64,
+    write: &Write<B>,
+    outputs: &mut Vec<Output>,
+) -> Slot {
+    let encode = |out: &mut Vec<u8>| write.encode(out);
+    replica.propose(EntryKind::Write, timestamp, write.encoded_bytes(), encode, outputs)
 }
 
 /// Hands what was written over to the checkpoint that begins.

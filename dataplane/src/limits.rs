@@ -101,13 +101,16 @@ pub const TREE_WRITES_IN_FLIGHT_MAX: usize = 8;
 pub const PAGE_READS_IN_FLIGHT_MAX: usize = 128;
 
 /// Reads of pages under way for one piece of background work.
-pub const FEED_READS_IN_FLIGHT_MAX: usize = 16;
+pub const FEED_READS_IN_FLIGHT_MAX: usize = 32;
 
 /// Operations of a core that may wait for pages.
 pub const PARKED_OPERATIONS_MAX: usize = 4096;
 
 /// Leaves that a checkpoint merges in one turn.
 pub const CHECKPOINT_LEAVES_PER_TURN: usize = 2;
+
+/// Merged changes whose memory is freed in one turn.
+pub const CHANGES_FREED_PER_TURN: usize = 256;
 
 /// How much further a checkpoint must go than the log's filling up asks for, as a factor; else writes are
 /// held. What is left of the log then serves while the checkpoint is flushed.
@@ -129,7 +132,7 @@ pub const REPAIR_PATIENCE: Duration = Duration::from_millis(1000);
 pub const REPAIR_LEAVES_PER_TURN: usize = 8;
 
 /// Pages that a merge reads ahead.
-pub const MERGE_READ_AHEAD: usize = 32;
+pub const MERGE_READ_AHEAD: usize = 64;
 
 /// Pages that a check asks for at a time. Neighbours are read at once where that is possible.
 pub const CHECK_READ_AHEAD: usize = 64;

@@ -17,13 +17,15 @@
 
 pub use crate::btree::delta::Cell;
 
-use crate::btree::delta::{Delta, bounds};
+use crate::btree::delta::{Change, Delta, bounds};
 use crate::btree::leaf::CellMeta;
 use crate::btree::lookup::{self, Cursor, Found, Miss, Pages};
 use crate::btree::merge::Clip;
 use crate::btree::version::Version;
 use bytes::Bytes;
 use std::cmp::Ordering;
+use std::ops::Bound;
+use std::sync::Arc;
 
 /// A partition's items.
 #[derive(Clone, Debug)]
@@ -137,8 +139,8 @@ impl Tree {
     pub fn thaw(&mut self) {
         if let Some(frozen) = self.frozen.take() {
             let newer = std::mem::replace(&mut self.active, frozen);
-            for (key, change) in newer.changes {
-                self.active.set(key, change);
+            for change in newer.range((Bound::Unbounded, Bound::Unbounded)) {
+                self.active.insert(change.clone());
             }
         }
         if let Some(shared) = &mut self.shared {
@@ -147,13 +149,14 @@ impl Tree {
     }
 
     /// The checkpoint is durable: `version` holds what was frozen. A tree that had nothing in the checkpoint
-    /// does not change: it stays in memory, or is younger.
-    pub fn adopt(&mut self, version: Version) {
-        if self.frozen.take().is_some() {
-            self.version = version;
-            // What was written since the checkpoint began is this tree's own, unless it was split since.
-            self.shared = self.shared.take().filter(|shared| !shared.merging);
-        }
+    /// does not change: it stays in memory, or is younger. Returns what is not needed any more: it may be
+    /// much, and to free it takes time.
+    pub fn adopt(&mut self, version: Version) -> Option<Delta> {
+        let merged = self.frozen.take()?;
+        self.version = version;
+        // What was written since the checkpoint began is this tree's own, unless it was split since.
+        self.shared = self.shared.take().filter(|shared| !shared.merging);
+        Some(merged)
     }
 
     /// The item under `key`.
@@ -165,8 +168,8 @@ impl Tree {
             return Ok(None);
         }
         for delta in std::iter::once(&self.active).chain(&self.frozen) {
-            if let Some(change) = delta.changes.get(key) {
-                return Ok(change.as_ref().map(found));
+            if let Some(change) = delta.get(key) {
+                return Ok(change.cell.as_ref().map(found));
             }
         }
         lookup::get(&self.version, pages, key)
@@ -194,7 +197,7 @@ impl Tree {
     pub fn items(&self) -> u64 {
         let layers = std::iter::once(&self.active).chain(&self.frozen);
         let puts: u64 = layers.clone().map(|delta| delta.items).sum();
-        let deletions: u64 = layers.map(|delta| delta.changes.len() as u64 - delta.items).sum();
+        let deletions: u64 = layers.map(|delta| delta.len() as u64 - delta.items).sum();
         (self.version.items + puts).saturating_sub(deletions) >> self.splits()
     }
 
@@ -223,13 +226,13 @@ fn found(cell: &Cell) -> Found<'_> {
 
 /// A layer in memory, with its next change.
 struct Layer<'a> {
-    changes: Box<dyn Iterator<Item = (&'a Bytes, &'a Option<Cell>)> + 'a>,
-    next: Option<(&'a Bytes, &'a Option<Cell>)>,
+    changes: Box<dyn Iterator<Item = &'a Arc<Change>> + 'a>,
+    next: Option<&'a Change>,
 }
 
 impl std::fmt::Debug for Layer<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Layer").field("next", &self.next.map(|(key, _)| key)).finish_non_exhaustive()
+        f.debug_struct("Layer").field("next", &self.next.map(|change| &change.key)).finish_non_exhaustive()
     }
 }
 
@@ -242,17 +245,15 @@ impl<'a> Layer<'a> {
         let Some(range) = bounds(lower, upper) else {
             return Self::empty();
         };
-        let range = delta.changes.range::<_, [u8]>(range);
-        let mut changes: Box<dyn Iterator<Item = _>> =
-            if forward { Box::new(range) } else { Box::new(range.rev()) };
-        let next = changes.next();
-        Self { changes, next }
+        let range = delta.range(range);
+        let mut layer = Self { next: None, ..Self::empty() };
+        layer.changes = if forward { Box::new(range) } else { Box::new(range.rev()) };
+        layer.take();
+        layer
     }
 
-    fn take(&mut self) -> Option<&'a Option<Cell>> {
-        let (_, change) = self.next?;
-        self.next = self.changes.next();
-        Some(change)
+    fn take(&mut self) -> Option<&'a Change> {
+        std::mem::replace(&mut self.next, self.changes.next().map(|change| &**change))
     }
 }
 
@@ -287,8 +288,8 @@ impl<'a> Walk<'a> {
                 self.base_ended = self.base_next.is_none();
             }
             let base = self.base_next.map(|_| self.base.key());
-            let active = self.active.next.map(|(key, _)| &key[..]);
-            let frozen = self.frozen.next.map(|(key, _)| &key[..]);
+            let active = self.active.next.map(|change| &change.key[..]);
+            let frozen = self.frozen.next.map(|change| &change.key[..]);
             let Some(first) = self.earliest([base, active, frozen]) else {
                 return Ok(None);
             };
@@ -300,7 +301,7 @@ impl<'a> Walk<'a> {
             let frozen = if in_frozen { self.frozen.take() } else { None };
             let active = if in_active { self.active.take() } else { None };
             let item = match active.or(frozen) {
-                Some(change) => change.as_ref().map(found),
+                Some(change) => change.cell.as_ref().map(found),
                 None => base,
             };
             if item.is_some() {

@@ -57,6 +57,7 @@ use crate::error::ErrorCode;
 use crate::ids::{Ballot, NodeId, PartitionId, Slot};
 use crate::message::request::{ReturnItem, Token};
 use bytes::{Buf, BufMut, Bytes};
+use std::ops::Deref;
 use thiserror::Error;
 
 /// Length of an entry's header, bytes.
@@ -216,28 +217,29 @@ fn expect(field: &'static str, got: u64, expected: u64) -> Result<(), EntryError
     if got == expected { Ok(()) } else { Err(EntryError::Unknown { field, got }) }
 }
 
-/// The payload of a write entry.
+/// The payload of a write entry. `B` holds the bytes of keys and items: shared ones in a payload that was
+/// read, borrowed ones in a payload that is to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Write {
+pub struct Write<B = Bytes> {
     /// The request's token.
     pub token: Token,
     /// XXH3-64 of the request's body.
     pub request_hash: u64,
     /// The item's storage key.
-    pub key: Bytes,
+    pub key: B,
     /// What the answer carries, so that a repetition is answered alike by any later leader.
     pub return_item: ReturnItem,
     /// What it does.
-    pub effect: Effect,
+    pub effect: Effect<B>,
     /// The item before, if the answer carries it: those who apply the entry need not look for it.
-    pub old: Option<WrittenItem>,
+    pub old: Option<WrittenItem<B>>,
 }
 
 /// What a write does to its item.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum Effect<B = Bytes> {
     /// The item is this from now on.
-    Put(WrittenItem),
+    Put(WrittenItem<B>),
     /// There is no item from now on.
     Delete,
     /// Nothing: the request was refused, for a reason that lies in the item.
@@ -255,14 +257,14 @@ pub struct Refusal {
 
 /// An item as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WrittenItem {
+pub struct WrittenItem<B = Bytes> {
     /// CRC-32C of `archive`.
     pub checksum: u32,
     /// The item's archive.
-    pub archive: Bytes,
+    pub archive: B,
 }
 
-impl Write {
+impl<B: Deref<Target = [u8]>> Write<B> {
     /// Length of the payload, bytes.
     #[must_use]
     pub fn encoded_bytes(&self) -> usize {
@@ -313,7 +315,9 @@ impl Write {
         }
         out.put_slice(last);
     }
+}
 
+impl Write {
     /// Reads a payload. Key and item share its memory.
     ///
     /// # Errors

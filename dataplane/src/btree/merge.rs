@@ -11,7 +11,7 @@
 
 use super::batch::Batches;
 use super::cache::{Cache, PageClass};
-use super::delta::{Cell, Changes, Delta, bounds};
+use super::delta::{Change, Delta, bounds, compare_keys};
 use super::feed::Feed;
 use super::leaf::{CellMeta, INLINE_BYTES_MAX, LeafView, Value};
 use super::lookup::Place;
@@ -24,11 +24,12 @@ use super::version::{Redirects, Version};
 use super::{PAGE_BYTES, leaf, node};
 use crate::limits::MERGE_READ_AHEAD;
 use crate::planted::{self, Planted};
-use bytes::Bytes;
 use evenkeel_wire::aligned::round_up;
 use evenkeel_wire::limits::BLOCK_BYTES;
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// Changes that are looked up at once.
 const UPCOMING_CHANGES: usize = 256;
@@ -131,14 +132,14 @@ struct OpenLeaf {
 #[derive(Debug)]
 pub struct Merge {
     old: Version,
-    changes: Changes,
+    changes: Delta,
     /// The next few of them that are not merged.
-    upcoming: VecDeque<(Bytes, Option<Cell>)>,
+    upcoming: VecDeque<Arc<Change>>,
     clip: Clip,
     /// The new root must stand so high, and there must be one.
     height: Option<u8>,
     /// The last change that is merged.
-    merged: Option<Bytes>,
+    merged: Option<Arc<Change>>,
     frames: Vec<Frame>,
     leaf: Option<OpenLeaf>,
     pending: Pending,
@@ -172,7 +173,7 @@ impl Merge {
     pub fn new(old: Version, changes: &Delta, clip: Clip) -> Self {
         Self {
             old,
-            changes: changes.changes.clone(),
+            changes: changes.clone(),
             upcoming: VecDeque::with_capacity(UPCOMING_CHANGES),
             clip,
             height: None,
@@ -287,27 +288,25 @@ impl Merge {
     }
 
     /// The first change that is not merged yet.
-    fn next_change(&mut self) -> Option<&(Bytes, Option<Cell>)> {
+    fn next_change(&mut self) -> Option<&Change> {
         if self.upcoming.is_empty() {
             let from: (Bound<&[u8]>, Bound<&[u8]>) = match &self.merged {
-                Some(merged) => (Bound::Excluded(merged), Bound::Unbounded),
+                Some(merged) => (Bound::Excluded(&merged.key), Bound::Unbounded),
                 None => (Bound::Included(&self.clip.low), Bound::Unbounded),
             };
-            let changes = self.changes.range::<_, [u8]>(from).take(UPCOMING_CHANGES);
-            let within = changes.take_while(|(key, _)| is_below(key, &self.clip.high));
-            self.upcoming.extend(within.map(|(key, change)| (key.clone(), change.clone())));
+            let changes = self.changes.range(from).take(UPCOMING_CHANGES);
+            let within = changes.take_while(|change| is_below(&change.key, &self.clip.high));
+            self.upcoming.extend(within.cloned());
         }
-        self.upcoming.front()
+        self.upcoming.front().map(|change| &**change)
     }
 
     /// Whether a change is to come for a key that is not below `start`, and below `end`.
     fn changes_within(&self, start: &[u8], end: &[u8]) -> bool {
-        let place = self.upcoming.partition_point(|(key, _)| key[..] < *start);
+        let place = self.upcoming.partition_point(|change| compare_keys(&change.key, start).is_lt());
         match self.upcoming.get(place) {
-            Some((key, _)) => is_below(key, end),
-            None => {
-                bounds(start, end).is_some_and(|range| self.changes.range::<_, [u8]>(range).next().is_some())
-            }
+            Some(change) => is_below(&change.key, end),
+            None => bounds(start, end).is_some_and(|range| self.changes.range(range).next().is_some()),
         }
     }
 
@@ -329,7 +328,7 @@ impl Merge {
         }
         let cut =
             start < self.clip.low || (!self.clip.high.is_empty() && (end.is_empty() || end > self.clip.high));
-        let changes = self.next_change().is_some_and(|(key, _)| is_below(key, &end));
+        let changes = self.next_change().is_some_and(|change| is_below(&change.key, &end));
         let redirected = shop.redirects.within(shop.stamp.tree, &start, &end);
         let fills_up = is_leaf && !self.pending.is_empty() && self.pending.is_small();
         if !(changes || cut || fills_up || redirected) {
@@ -390,6 +389,10 @@ impl Merge {
     fn read_ahead(&mut self, shop: &Workshop<'_>, feed: &mut Feed) {
         let frame = self.frames.last().expect("a frame is open");
         let mut ahead = frame.ahead.max(frame.next);
+        // Many at a time: those that stand next to each other are read together.
+        if feed.pages() > MERGE_READ_AHEAD / 2 {
+            return;
+        }
         while ahead < frame.children.len() && feed.pages() < MERGE_READ_AHEAD {
             let child = &frame.children[ahead];
             let pointer = shop.redirects.resolve(&child.pointer);
@@ -427,14 +430,13 @@ impl Merge {
         let mut key = Vec::new();
         while !self.pending.is_large() {
             let cell = view.filter(|_| next < cells).map(|view| (view.prefix(), view.cell(next)));
-            let change =
-                self.next_change().filter(|(key, _)| is_below(key, &high)).map(|(key, _)| key.clone());
             if let Some((prefix, cell)) = &cell {
                 key.clear();
                 key.extend_from_slice(prefix);
                 key.extend_from_slice(cell.key_rest);
             }
-            match (cell, change) {
+            let change = self.next_change().filter(|change| is_below(&change.key, &high));
+            let order = match (&cell, change) {
                 (None, None) => {
                     // The last leaf of a node is written with it.
                     if !self.pending.is_small() {
@@ -442,28 +444,26 @@ impl Merge {
                     }
                     return;
                 }
-                (Some((prefix, cell)), change)
-                    if change.as_ref().is_none_or(|changed| key[..] < changed[..]) =>
-                {
-                    next += 1;
-                    let outside = key < self.clip.low || !is_below(&key, &self.clip.high);
-                    if outside {
-                        // Whoever holds that half holds the run of an item, too.
-                        self.items -= 1;
-                        self.bytes -= (key.len() + cell.value.item_bytes()) as i64;
-                    } else {
-                        self.pending.push(prefix, cell.key_rest, cell.meta, cell.value);
-                    }
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(_), Some(change)) => compare_keys(&key, &change.key),
+            };
+            if let Some((prefix, cell)) = cell.filter(|_| order.is_le()) {
+                next += 1;
+                if order.is_eq() {
+                    self.uncount(shop, &key, &cell.value);
+                } else if self.clip.holds(&key) {
+                    self.pending.push(prefix, cell.key_rest, cell.meta, cell.value);
+                } else {
+                    // Whoever holds that half holds the run of an item, too.
+                    self.items -= 1;
+                    self.bytes -= (key.len() + cell.value.item_bytes()) as i64;
                 }
-                (cell, Some(changed)) => {
-                    if let Some((_, cell)) = cell.filter(|_| key[..] == changed[..]) {
-                        next += 1;
-                        self.uncount(shop, &changed, &cell.value);
-                    }
-                    let (changed, change) = self.upcoming.pop_front().expect("it was just looked at");
-                    self.take_change(shop, changed, change);
-                }
-                (Some(_), None) => unreachable!("a cell without a change before it was taken above"),
+            }
+            if order.is_ge() {
+                let change = self.upcoming.pop_front().expect("it was just looked at");
+                self.take_change(shop, &change);
+                self.merged = Some(change);
             }
         }
         self.leaf = Some(OpenLeaf { page, next, high });
@@ -478,21 +478,21 @@ impl Merge {
         }
     }
 
-    fn take_change(&mut self, shop: &mut Workshop<'_>, key: Bytes, change: Option<Cell>) {
+    fn take_change(&mut self, shop: &mut Workshop<'_>, change: &Change) {
         self.done += 1;
-        if let Some(cell) = change {
-            self.items += 1;
-            self.bytes += (key.len() + cell.archive.len()) as i64;
-            let meta = CellMeta { slot: cell.slot, timestamp: cell.timestamp, checksum: cell.checksum };
-            let value = if cell.archive.len() > INLINE_BYTES_MAX {
-                let run = self.write_overflow(shop, &cell.archive);
-                Value::Overflow { run, bytes: cell.archive.len() as u32 }
-            } else {
-                Value::Inline(&cell.archive)
-            };
-            self.pending.push(b"", &key, meta, value);
-        }
-        self.merged = Some(key);
+        let Change { key, cell: Some(cell) } = change else {
+            return;
+        };
+        self.items += 1;
+        self.bytes += (key.len() + cell.archive.len()) as i64;
+        let meta = CellMeta { slot: cell.slot, timestamp: cell.timestamp, checksum: cell.checksum };
+        let value = if cell.archive.len() > INLINE_BYTES_MAX {
+            let run = self.write_overflow(shop, &cell.archive);
+            Value::Overflow { run, bytes: cell.archive.len() as u32 }
+        } else {
+            Value::Inline(&cell.archive)
+        };
+        self.pending.push(b"", key, meta, value);
     }
 
     fn write_overflow(&mut self, shop: &mut Workshop<'_>, item: &[u8]) -> PagePointer {
@@ -664,5 +664,5 @@ impl Merge {
 
 /// Whether a key lies before an end, an empty end being none.
 fn is_below(key: &[u8], end: &[u8]) -> bool {
-    end.is_empty() || key < end
+    end.is_empty() || compare_keys(key, end).is_lt()
 }

@@ -12,7 +12,11 @@
 //! A page that fails verification is read once more, for the one who needs it: in the meantime a checkpoint
 //! may have ended, and the block may hold another page by now. What fails twice is damaged, and stays so
 //! until it is repaired.
+//!
+//! Pages that only background work wants, and that stand next to each other, are read together: a merge takes
+//! the leaves that the one before it wrote in the same order.
 
+use super::PAGE_BYTES;
 use super::cache::{Cache, PageClass};
 use super::feed::Feed;
 use super::lookup::{Pages, READ_AHEAD};
@@ -26,9 +30,7 @@ use crate::wal::block::LogIdentity;
 use evenkeel_wire::aligned::AlignedBuffer;
 use evenkeel_wire::frame::Header;
 use evenkeel_wire::ids::{NodeId, PartitionId};
-use evenkeel_wire::turn::{
-    DiskAction, DiskCompletion, DiskFault, DiskOperation, Effects, Endpoint, File, OperationId,
-};
+use evenkeel_wire::turn::{DiskAction, DiskCompletion, DiskOperation, Effects, Endpoint, File};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Background work that reads pages.
@@ -78,6 +80,8 @@ struct Reading {
     /// Places of parked operations.
     operations: Vec<usize>,
     feeds: Vec<FeedId>,
+    /// It was read together with others, and the read failed: whose fault that was is not known.
+    alone: bool,
 }
 
 /// Pages of a core.
@@ -93,7 +97,10 @@ pub struct Store {
     reading: BTreeMap<PagePointer, Reading>,
     /// Those of them that are not asked for yet.
     queue: VecDeque<PagePointer>,
-    under_way: BTreeMap<u64, PagePointer>,
+    /// Reads under way, with the pages that each brings, in the order of the file.
+    under_way: BTreeMap<u64, Vec<PagePointer>>,
+    /// Buffers for several pages.
+    run_buffers: Vec<AlignedBuffer>,
     reads: u64,
     parked: Vec<Option<Parked>>,
     /// Of the operation that is executed again at this moment.
@@ -111,6 +118,12 @@ pub struct Store {
 
 /// An operation that was executed as often as that keeps what comes for it: more than a tree has levels.
 const ATTEMPTS_WITHOUT_KEEPING: u32 = 6;
+/// Bytes that one read brings, if it brings several pages.
+const RUN_BYTES_MAX: usize = 16 * PAGE_BYTES;
+/// Bytes between two pages that are read and not used, so that one read brings both.
+const RUN_GAP_MAX: u64 = PAGE_BYTES as u64;
+/// Buffers of that length that are kept.
+const RUN_BUFFERS_MAX: usize = 8;
 /// Suspects that are remembered.
 const SUSPECTS_MAX: usize = 64;
 /// Bodies that are kept for the next parked operation.
@@ -132,6 +145,7 @@ impl Store {
             reading: BTreeMap::new(),
             queue: VecDeque::new(),
             under_way: BTreeMap::new(),
+            run_buffers: Vec::new(),
             reads: 0,
             parked: (0..PARKED_OPERATIONS_MAX).map(|_| None).collect(),
             current: Attempt::default(),
@@ -208,7 +222,7 @@ impl Store {
         self.parked.len() - self.free.len()
     }
 
-    /// How many pages were read from the file.
+    /// How often the file was read.
     #[must_use]
     pub fn reads(&self) -> u64 {
         self.reads
@@ -251,7 +265,7 @@ impl Store {
     /// How many pages may be asked for at once, so that they all fit the cache together.
     #[must_use]
     pub fn read_ahead_max(&self) -> usize {
-        (self.cache.status().capacity_bytes / (8 * super::PAGE_BYTES)).clamp(1, READ_AHEAD)
+        (self.cache.status().capacity_bytes / (8 * PAGE_BYTES)).clamp(1, READ_AHEAD)
     }
 
     /// Reads pages that somebody will want.
@@ -286,100 +300,148 @@ impl Store {
     /// Issues reads.
     pub fn end_turn(&mut self, out: &mut Effects) {
         while self.under_way.len() < PAGE_READS_IN_FLIGHT_MAX {
-            let Some(pointer) = self.queue.pop_front() else {
+            let run = self.next_run();
+            let (Some(first), Some(last)) = (run.first(), run.last()) else {
                 return;
             };
+            let (offset, bytes) = (first.offset(), (last.offset() - first.offset()) as usize + last.bytes());
+            let buffer = if run.len() == 1 {
+                self.cache.take_frame(bytes)
+            } else {
+                let kept = self.run_buffers.pop();
+                let mut buffer = kept.unwrap_or_else(|| AlignedBuffer::with_capacity(RUN_BYTES_MAX));
+                buffer.resize(bytes);
+                buffer
+            };
             self.reads += 1;
-            self.under_way.insert(self.reads, pointer);
-            let buffer = self.cache.take_frame(pointer.bytes());
-            let action = DiskAction::Read { offset: pointer.offset(), buffer };
-            let id = Owner::Page(self.reads).id();
-            out.disk.push(DiskOperation { id, file: File::Tree, action });
+            self.under_way.insert(self.reads, run);
+            let action = DiskAction::Read { offset, buffer };
+            out.disk.push(DiskOperation { id: Owner::Page(self.reads).id(), file: File::Tree, action });
         }
     }
 
-    /// Takes a page that was read, or why it was not. Operations that wait for nothing more are moved to
-    /// `ready`, what background work gets to `deliveries`.
+    /// The next pages to be read together, in the order of the file; empty when none is wanted.
+    fn next_run(&mut self) -> Vec<PagePointer> {
+        let mut run: Vec<PagePointer> = Vec::new();
+        while let Some(next) = self.queue.front() {
+            if let (Some(first), Some(last)) = (run.first(), run.last()) {
+                let gap = next.offset().checked_sub(last.offset() + last.bytes() as u64);
+                let bytes = next.offset().saturating_sub(first.offset()) as usize + next.bytes();
+                let near = gap.is_some_and(|gap| gap <= RUN_GAP_MAX) && bytes <= RUN_BYTES_MAX;
+                if !(near && self.is_sociable(first) && self.is_sociable(next)) {
+                    break;
+                }
+            }
+            run.extend(self.queue.pop_front());
+        }
+        run
+    }
+
+    /// Whether a page may be read with others: no request waits for it.
+    fn is_sociable(&self, pointer: &PagePointer) -> bool {
+        self.reading.get(pointer).is_some_and(|reading| reading.operations.is_empty() && !reading.alone)
+    }
+
+    /// Takes what was read, or why it was not. Operations that wait for nothing more are moved to `ready`,
+    /// what background work gets to `deliveries`.
     pub fn completed(
         &mut self,
         completion: DiskCompletion,
         ready: &mut Vec<Parked>,
         deliveries: &mut Vec<Delivery>,
     ) {
-        let Some(pointer) = self.take_under_way(completion.id) else {
+        let Owner::Page(read) = Owner::of(completion.id) else {
             return;
         };
-        let Reading { operations, feeds } = self.reading.remove(&pointer).unwrap_or_default();
-        let outcome = self.check(&pointer, completion.outcome);
+        let Some(run) = self.under_way.remove(&read) else {
+            return;
+        };
+        match (&run[..], completion.outcome) {
+            (_, Ok(None)) => unreachable!("a read gives its buffer back"),
+            ([pointer], Ok(Some(mut page))) => {
+                let outcome = self.check(pointer, &page);
+                match self.deliver(*pointer, outcome.map(|class| (class, &page[..])), ready, deliveries) {
+                    Some(class) => self.cache.insert(*pointer, class, page),
+                    None => {
+                        page.resize(pointer.bytes());
+                        self.cache.give_back(page);
+                    }
+                }
+            }
+            ([pointer], Err(fault)) => {
+                // The buffer is gone with the operation: another takes its place.
+                self.cache.give_back(AlignedBuffer::zeroed(pointer.bytes()));
+                self.deliver(*pointer, Err(PageFault::Disk(fault)), ready, deliveries);
+            }
+            (run, Ok(Some(buffer))) => {
+                for pointer in run {
+                    let start = (pointer.offset() - run[0].offset()) as usize;
+                    let page = buffer.get(start..start + pointer.bytes()).unwrap_or_default();
+                    let outcome = self.check(pointer, page).map(|class| (class, page));
+                    if let Some(class) = self.deliver(*pointer, outcome, ready, deliveries) {
+                        let mut frame = self.cache.take_frame(page.len());
+                        frame.copy_from_slice(page);
+                        self.cache.insert(*pointer, class, frame);
+                    }
+                }
+                if self.run_buffers.len() < RUN_BUFFERS_MAX {
+                    self.run_buffers.push(buffer);
+                }
+            }
+            (run, Err(_)) => {
+                for pointer in run.iter().rev() {
+                    self.reading(*pointer).alone = true;
+                    self.queue.push_front(*pointer);
+                }
+            }
+        }
+    }
+
+    /// Hands a page, or why there is none, to those who wait for it. Returns as what it is to be cached, if
+    /// it is.
+    fn deliver(
+        &mut self,
+        pointer: PagePointer,
+        outcome: Result<(PageClass, &[u8]), PageFault>,
+        ready: &mut Vec<Parked>,
+        deliveries: &mut Vec<Delivery>,
+    ) -> Option<PageClass> {
+        let Reading { operations, feeds, .. } = self.reading.remove(&pointer).unwrap_or_default();
+        // What background work alone wanted is not for the cache.
+        let for_feeds_only = operations.is_empty() && !feeds.is_empty();
         for feed in feeds {
-            let page = match &outcome {
-                Ok((_, page)) => Ok(AlignedBuffer::copy_of(page)),
-                Err(fault) => Err(*fault),
-            };
+            let page = outcome.map(|(_, page)| AlignedBuffer::copy_of(page));
             deliveries.push(Delivery { feed, pointer, page });
         }
-        for place in &operations {
-            let parked = self.parked[*place].as_mut().expect("it waits for this page");
+        for place in operations {
+            let parked = self.parked[place].as_mut().expect("it waits for this page");
             if parked.attempt.count > ATTEMPTS_WITHOUT_KEEPING
                 && let Ok((_, page)) = &outcome
             {
                 parked.attempt.kept.arrived(&pointer, AlignedBuffer::copy_of(page));
             }
-        }
-        match outcome {
-            // Background work alone wanted it: the cache is not for that.
-            Ok((_, page)) if operations.is_empty() && !deliveries.is_empty() => self.cache.give_back(page),
-            Ok((class, page)) => self.cache.insert(pointer, class, page),
-            Err(fault) => self.suspect(pointer, fault),
-        }
-        for place in operations {
-            let parked = self.parked[place].as_mut().expect("it waits for this page");
             parked.waits_for -= 1;
             if parked.waits_for == 0 {
                 ready.extend(self.parked[place].take());
                 self.free.push(place);
             }
         }
-    }
-
-    fn take_under_way(&mut self, id: OperationId) -> Option<PagePointer> {
-        match Owner::of(id) {
-            Owner::Page(read) => self.under_way.remove(&read),
-            Owner::Log(_) | Owner::Checkpoint(_) | Owner::Tree(_) | Owner::Repair(_) | Owner::Recovery => {
+        match outcome {
+            Ok((class, _)) => (!for_feeds_only).then_some(class),
+            Err(fault) => {
+                self.suspect(pointer, fault);
                 None
             }
         }
     }
 
-    fn check(
-        &mut self,
-        pointer: &PagePointer,
-        outcome: Result<Option<AlignedBuffer>, DiskFault>,
-    ) -> Result<(PageClass, AlignedBuffer), PageFault> {
-        let mut page = match outcome {
-            Ok(Some(page)) => page,
-            Ok(None) => unreachable!("a read gives its buffer back"),
-            Err(fault) => {
-                // The buffer is gone with the operation: another takes its place.
-                self.cache.give_back(AlignedBuffer::zeroed(pointer.bytes()));
-                return Err(PageFault::Disk(fault));
-            }
-        };
-        match verify(&page, &self.identity, pointer) {
-            Ok(header) => {
-                let class = match header.content.kind {
-                    PageKind::Leaf => PageClass::Leaf,
-                    PageKind::Node => PageClass::Inner,
-                    PageKind::Overflow => PageClass::Overflow,
-                };
-                Ok((class, page))
-            }
-            Err(fault) => {
-                page.resize(pointer.bytes());
-                self.cache.give_back(page);
-                Err(fault)
-            }
-        }
+    fn check(&self, pointer: &PagePointer, page: &[u8]) -> Result<PageClass, PageFault> {
+        let header = verify(page, &self.identity, pointer)?;
+        Ok(match header.content.kind {
+            PageKind::Leaf => PageClass::Leaf,
+            PageKind::Node => PageClass::Inner,
+            PageKind::Overflow => PageClass::Overflow,
+        })
     }
 
     fn suspect(&mut self, pointer: PagePointer, fault: PageFault) {

@@ -240,7 +240,7 @@ impl Checkpointer {
             log_start,
             memory_lost,
             began: now,
-            changes: changes.map(|delta| delta.changes.len() as u64).sum(),
+            changes: changes.map(|delta| delta.len() as u64).sum(),
             changes_done: 0,
             divides: parts.iter().any(|part: &Part| part.state.tree.keep().is_some()),
             parts,

@@ -413,8 +413,9 @@ impl Serving {
         let pieces = &repair.pieces;
         let merge = repair.merge.get_or_insert_with(|| {
             let mut cells = Delta::default();
-            for (key, cell) in pieces.iter().flat_map(|piece| &piece.cells.changes) {
-                cells.set(key.clone(), cell.clone());
+            let everything = (Bound::Unbounded, Bound::Unbounded);
+            for change in pieces.iter().flat_map(|piece| piece.cells.range(everything)) {
+                cells.insert(change.clone());
             }
             let clip = Clip { low: place.low.clone(), high: place.high.clone() };
             Box::new(Merge::instead(&cells, clip, place.level.unwrap_or(0)))

@@ -10,6 +10,7 @@ use super::publish::Publisher;
 use super::repair::Repairs;
 use super::scrub::Scrub;
 use super::snapshots::Snapshots;
+use crate::btree::delta::Delta;
 use crate::btree::feed::Feed;
 use crate::btree::lookup::Pages;
 use crate::btree::store::{Delivery, FeedId, Store};
@@ -19,7 +20,7 @@ use crate::checkpoint::recovery::Recovered;
 use crate::checkpoint::writer::{Checkpointer, GroupImage, Progress};
 use crate::config::CoreConfig;
 use crate::group::Group;
-use crate::limits::LEASE_TERM;
+use crate::limits::{CHANGES_FREED_PER_TURN, LEASE_TERM};
 use crate::operations::Owner;
 use crate::partition::state::State;
 use crate::paxos::log::GroupLog;
@@ -74,6 +75,8 @@ pub struct Serving {
     /// Acknowledged data was lost here, and the catalogue has not yet said what this core must hold.
     pub(super) lost_memory: Option<LostMemory>,
     pub(super) draining_since: Option<Boot>,
+    /// Changes that checkpoints have merged, to be freed little by little.
+    merged: Vec<Delta>,
     /// A checkpoint is wanted whatever the log's length.
     pub(super) checkpoint_wanted: bool,
     tick_at: Boot,
@@ -143,6 +146,7 @@ impl Serving {
             recovery_report: report,
             lost_memory: None,
             draining_since: None,
+            merged: Vec::new(),
             checkpoint_wanted: false,
             tick_at: now.boot,
             notice_at: Boot::NEVER,
@@ -308,7 +312,7 @@ impl Serving {
                 // One of the two trees, the present and the staged one, is given up.
                 let replaced = group.staged.as_ref().is_some_and(|staged| staged.in_checkpoint);
                 let divided = group.state().tree.keep().is_some();
-                group.checkpointed(version);
+                self.merged.extend(group.checkpointed(version));
                 self.touched.insert(partition);
                 // Which of them a shared page belonged to is found out again.
                 let divided = divided && group.state().tree.keep().is_none();
@@ -435,8 +439,21 @@ impl Serving {
             self.found_damage(partition, page, place, fault);
         }
         self.store.end_turn(out);
+        self.free_merged();
         if planted::active(Planted::AcknowledgeBeforeDurable) {
             self.settle(now, out);
+        }
+    }
+
+    /// Frees some of what checkpoints have merged: all of it at once would hold up the turn.
+    fn free_merged(&mut self) {
+        for _ in 0..CHANGES_FREED_PER_TURN {
+            let Some(delta) = self.merged.last_mut() else {
+                return;
+            };
+            if delta.forget_first().is_none() {
+                self.merged.pop();
+            }
         }
     }
 

@@ -90,20 +90,20 @@ impl Pending {
     }
 
     /// Notes a proposed write, for which `asker` waits.
-    pub fn proposed(&mut self, slot: Slot, asker: Option<Asker>, write: &Write) {
-        let item = match &write.effect {
-            Effect::Put(item) => Some(Some(item.clone())),
-            Effect::Delete => Some(None),
-            Effect::Refused(_) => None,
-        };
+    pub fn proposed(&mut self, slot: Slot, asker: Option<Asker>, write: Write) {
         let token = (write.token.client, write.token.sequence);
         let bytes = write.encoded_bytes();
         self.bytes += bytes;
+        let item = match write.effect {
+            Effect::Put(item) => Some(Some(item)),
+            Effect::Delete => Some(None),
+            Effect::Refused(_) => None,
+        };
         if let Some(item) = item {
             self.overlay.insert(write.key.clone(), PendingItem { slot, item });
         }
         self.tokens.insert(token, (slot, write.request_hash));
-        self.writes.push_back(PendingWrite { slot, asker, key: write.key.clone(), token, bytes });
+        self.writes.push_back(PendingWrite { slot, asker, key: write.key, token, bytes });
     }
 
     /// Parks the repetition of a write until that write is committed.

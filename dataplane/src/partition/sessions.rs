@@ -8,7 +8,7 @@
 
 use crate::limits::{OUTCOME_BYTES_MAX, OUTCOMES_MAX, SESSIONS_MAX, TOKEN_AHEAD_MS_MAX, TOKEN_RETENTION_MS};
 use bytes::Bytes;
-use evenkeel_wire::entry::Refusal;
+use evenkeel_wire::entry::{Refusal, WrittenItem};
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::ids::Slot;
 use evenkeel_wire::message::request::Token;
@@ -26,6 +26,12 @@ pub struct Returned {
     pub checksum: u32,
     /// The item's archive.
     pub archive: Bytes,
+}
+
+impl From<WrittenItem> for Returned {
+    fn from(item: WrittenItem) -> Self {
+        Self { checksum: item.checksum, archive: item.archive }
+    }
 }
 
 /// What a write led to.
@@ -217,7 +223,11 @@ impl Session {
         is_expired(oldest.min(self.latest_issued_ms), now_ms)
     }
 
+    /// Where a write's outcome stands, or would stand. A client counts its writes: most are new.
     fn find(&self, sequence: u64) -> Result<usize, usize> {
+        if self.outcomes.back().is_none_or(|newest| newest.sequence < sequence) {
+            return Err(self.outcomes.len());
+        }
         self.outcomes.binary_search_by_key(&sequence, |outcome| outcome.sequence)
     }
 }

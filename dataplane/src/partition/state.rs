@@ -6,6 +6,7 @@
 use super::sessions::{Outcome, Returned, Sessions};
 use crate::btree::version::Version;
 use crate::tree::{Cell, Tree};
+use bytes::Bytes;
 use evenkeel_wire::entry::{Effect, Entry, EntryKind, Split, Write};
 use evenkeel_wire::ids::{Ballot, PartitionId, Slot};
 use evenkeel_wire::message::peer::{LogEnd, LogPoint};
@@ -91,29 +92,28 @@ impl State {
 
     fn apply_write(&mut self, entry: &Entry, write: Write) -> Applied {
         let (slot, timestamp) = (entry.header.slot, entry.header.timestamp);
-        let (mut new, mut refused) = (None, None);
+        let mut returned = write.old.filter(|_| write.return_item == ReturnItem::Old).map(Returned::from);
+        let mut refused = None;
+        // A copy: the outcome is remembered for longer than the entry's bytes should be.
+        let key = Bytes::copy_from_slice(&write.key);
         match write.effect {
             Effect::Put(item) => {
-                new = Some(Returned { checksum: item.checksum, archive: item.archive.clone() });
+                if write.return_item == ReturnItem::New {
+                    returned = Some(item.clone().into());
+                }
                 let cell = Cell { slot, timestamp, checksum: item.checksum, archive: item.archive };
-                self.tree.put(write.key.clone(), cell);
+                self.tree.put(write.key, cell);
             }
-            Effect::Delete => self.tree.delete(write.key.clone()),
+            Effect::Delete => self.tree.delete(write.key),
             Effect::Refused(refusal) => refused = Some(refusal),
         }
-        let old = write.old.map(|item| Returned { checksum: item.checksum, archive: item.archive });
-        let returned = match write.return_item {
-            ReturnItem::None => None,
-            ReturnItem::Old => old,
-            ReturnItem::New => new,
-        };
         let outcome = Outcome {
             sequence: write.token.sequence,
             issued_ms: write.token.issued_ms,
             request_hash: write.request_hash,
             slot,
             timestamp,
-            key: write.key,
+            key,
             returned,
             refused,
         };

@@ -9,7 +9,6 @@ use crate::btree::lookup::Pages;
 use crate::evaluate;
 use crate::limits::REFUSAL_BYTES_MAX;
 use crate::planted::{self, Planted};
-use bytes::Bytes;
 use evenkeel_wire::checksum::{crc32c, hash64};
 use evenkeel_wire::entry::{Effect, Refusal, Write, WrittenItem};
 use evenkeel_wire::error::{ErrorCode, Problem};
@@ -19,6 +18,7 @@ use evenkeel_wire::ids::Slot;
 use evenkeel_wire::item::{self, ArchivedItem, ItemError};
 use evenkeel_wire::message::access;
 use evenkeel_wire::message::request::{ArchivedReturnItem, Delete, Put, ReturnItem, Token, Update};
+use std::borrow::Cow;
 
 /// A write as it came, whatever its kind.
 #[derive(Clone, Debug)]
@@ -43,9 +43,9 @@ enum Operation<'a> {
 
 /// What is to be done with a write.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Decision {
+pub enum Decision<'a> {
     /// Propose this: it may be a refusal.
-    Propose(Write),
+    Propose(Write<Cow<'a, [u8]>>),
     /// It has been done: answer with what it led to.
     Repeated(Outcome),
     /// It is being done: answer once this slot is applied.
@@ -103,13 +103,13 @@ impl<'a> WriteRequest<'a> {
     ///
     /// # Errors
     /// When it cannot be done, or when pages must be read first.
-    pub fn decide(
-        &self,
-        state: &State,
-        pages: &Pages<'_>,
-        pending: &Pending,
+    pub fn decide<'b>(
+        &'b self,
+        state: &'b State,
+        pages: &Pages<'b>,
+        pending: &'b Pending,
         timestamp: u64,
-    ) -> Result<Decision, Stop> {
+    ) -> Result<Decision<'b>, Stop> {
         if !planted::active(Planted::ReplayToken) {
             if let Some((slot, hash)) = pending.token(&self.token) {
                 return if hash == self.hash {
@@ -124,8 +124,7 @@ impl<'a> WriteRequest<'a> {
             }
         }
         pending.admit()?;
-        let overlay = pending.item(self.key);
-        let found = match overlay {
+        let found = match pending.item(self.key) {
             Some(pending) => pending.item.as_ref().map(|item| (item.checksum, &item.archive[..])),
             None if self.depends_on_item() => {
                 state.tree.get(pages, self.key)?.map(|found| (found.meta.checksum, found.archive))
@@ -141,16 +140,12 @@ impl<'a> WriteRequest<'a> {
             Effect::Refused(Refusal { code: ErrorCode::ConditionFailed, message: message.to_owned() })
         };
         let carries_old = self.return_item == ReturnItem::Old && !matches!(effect, Effect::Refused(_));
-        let old = found.filter(|_| carries_old).map(|(checksum, archive)| WrittenItem {
-            checksum,
-            archive: overlay
-                .and_then(|pending| Some(pending.item.as_ref()?.archive.clone()))
-                .unwrap_or_else(|| Bytes::copy_from_slice(archive)),
-        });
+        let old = found.filter(|_| carries_old);
+        let old = old.map(|(checksum, archive)| WrittenItem { checksum, archive: Cow::Borrowed(archive) });
         Ok(Decision::Propose(Write {
             token: self.token,
             request_hash: self.hash,
-            key: Bytes::copy_from_slice(self.key),
+            key: Cow::Borrowed(self.key),
             return_item: self.return_item,
             effect,
             old,
@@ -171,7 +166,7 @@ impl<'a> WriteRequest<'a> {
     }
 
     /// What the write does to the item as it is.
-    fn effect(&self, current: Option<&ArchivedItem>) -> Result<Effect, Problem> {
+    fn effect(&self, current: Option<&ArchivedItem>) -> Result<Effect<Cow<'a, [u8]>>, Problem> {
         match self.operation {
             Operation::Delete => Ok(Effect::Delete),
             Operation::Put { item, checksum } => {
@@ -181,7 +176,7 @@ impl<'a> WriteRequest<'a> {
                         format!("the item's checksum is {checksum:08x}, its bytes give {expected:08x}");
                     return Err(Problem::new(ErrorCode::ChecksumMismatch, message));
                 }
-                Ok(Effect::Put(WrittenItem { checksum, archive: Bytes::copy_from_slice(item) }))
+                Ok(Effect::Put(WrittenItem { checksum, archive: Cow::Borrowed(item) }))
             }
             Operation::Update { key_item, update } => {
                 let update = access_update(update).map_err(|error| Problem::from(&error))?;
@@ -189,7 +184,7 @@ impl<'a> WriteRequest<'a> {
                 Ok(match evaluate::apply(update, current, key_item) {
                     Ok(archive) => {
                         let checksum = crc32c(&archive);
-                        Effect::Put(WrittenItem { checksum, archive: Bytes::from(archive) })
+                        Effect::Put(WrittenItem { checksum, archive: Cow::Owned(archive) })
                     }
                     Err(error) => Effect::Refused(refusal(&error)),
                 })
