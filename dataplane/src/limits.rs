@@ -190,6 +190,12 @@ pub const CATALOG_GREETING: Duration = Duration::from_millis(3000);
 /// Most partitions that a table may be created with.
 pub const TABLE_PARTITIONS_MAX: u32 = 256;
 
+/// Partitions that a table may have had: they are numbered in 16 bits.
+pub const PARTITION_NUMBERS_MAX: u32 = 1 << 16;
+
+/// A table's record grows with its partitions, and must stay an item.
+pub const CATALOG_RECORD_BYTES_MAX: usize = 256 * 1024;
+
 /// Read units that one partition serves (section 3 of the ATC 2022 paper).
 pub const PARTITION_READ_UNITS: u64 = 3000;
 

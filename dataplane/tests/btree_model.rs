@@ -267,6 +267,41 @@ fn a_split_within_the_first_or_the_last_leaf_divides_it() {
     }
 }
 
+#[test]
+fn the_middle_of_a_tree_divides_it_about_evenly() {
+    for count in [0u32, 1, 2, 3, 50, 3000, 20_000] {
+        let puts: Vec<_> = (0..count).map(|number| (number.to_be_bytes().to_vec(), Some(100))).collect();
+        let (mut file, mut model) = (File::new(), Model::new());
+        file.checkpoint = 1;
+        let version = file.merge(Version::default(), &delta(&puts, &mut model), Clip::default(), 8).version;
+        let middle = file.read(|pages| lookup::middle(&version, &pages));
+        let below = middle.map(|middle| u32::from_be_bytes(middle.try_into().unwrap()));
+        match below {
+            None => assert!(count < 2),
+            Some(below) => assert!(count >= 2 && below >= count / 3 && below <= count - count / 3),
+        }
+    }
+}
+
+#[test]
+fn the_halves_of_a_split_count_about_what_they_hold() {
+    let puts: Vec<_> = (0..20_000u32).map(|number| (number.to_be_bytes().to_vec(), Some(100))).collect();
+    for border in [100u32, 7000, 10_000, 19_990] {
+        let (mut file, mut model) = (File::new(), Model::new());
+        file.checkpoint = 1;
+        let whole = file.merge(Version::default(), &delta(&puts, &mut model), Clip::default(), 8).version;
+        file.checkpoint = 2;
+        let border_key = border.to_be_bytes().to_vec();
+        let low = Clip { low: Vec::new(), high: border_key.clone() };
+        let below = file.merge(whole, &Delta::default(), low, 8).version;
+        let above = file.merge(whole, &Delta::default(), Clip { low: border_key, high: vec![] }, 8).version;
+        assert!(below.estimated || above.estimated);
+        let near = |got: u64, expected: u32| got.abs_diff(expected.into()) < 20_000 / 50;
+        assert!(near(below.items, border) && near(above.items, 20_000 - border), "{below:?} {above:?}");
+        assert!(below.bytes + above.bytes <= whole.bytes + whole.bytes / 50);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 

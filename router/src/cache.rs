@@ -138,6 +138,10 @@ impl Cache {
         if hint.partition != route.partition || hint.generation <= route.generation {
             return None;
         }
+        if hint.generation.division != route.generation.division {
+            // Its range is another one now, which a hint does not tell.
+            return None;
+        }
         let leader = route.members.iter().position(|member| *member == hint.leader)?;
         let generation = hint.generation;
         let route = Rc::new(Route { generation, leader: Some(leader as u8), ..Route::clone(route) });
@@ -235,6 +239,8 @@ mod tests {
             leader: member(2),
         };
         assert!(cache.correct(&known, &hint(4)).is_none());
+        let generation = RouteGeneration { division: 1, ..hint(6).generation };
+        assert!(cache.correct(&known, &RouteHint { generation, ..hint(6) }).is_none(), "it was split since");
         assert_eq!(cache.correct(&known, &hint(6)).unwrap().route.leader(), Some(&member(2)));
         assert_eq!(cache.at(TableId(0), b"x").unwrap().route.leader(), Some(&member(2)));
     }

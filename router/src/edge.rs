@@ -13,7 +13,7 @@ use evenkeel_wire::ids::TableId;
 use evenkeel_wire::item::access_validated;
 use evenkeel_wire::limits::TABLE_NAME_BYTES_MAX;
 use evenkeel_wire::message::access;
-use evenkeel_wire::message::catalog::{CreateTable, DeleteTable, DescribeTable};
+use evenkeel_wire::message::catalog::{CreateTable, DeleteTable, DescribeTable, SplitTable};
 use evenkeel_wire::message::request::{ArchivedRange, Delete, Get, Put, Query, Scan, Update};
 use evenkeel_wire::message::routing::{LookupKey, TableKey};
 use evenkeel_wire::table::{TableDescriptor, TableStatus};
@@ -64,6 +64,12 @@ pub fn lookup_key(kind: Kind, body: &[u8]) -> Result<Wanted, Problem> {
         }
         Kind::DeleteTable => {
             name_of(&access::<DeleteTable>(body)?.name)?;
+            strong(at(TableId::SYSTEM, b"")?)
+        }
+        Kind::SplitTable => {
+            let split = access::<SplitTable>(body)?;
+            name_of(&split.name)?;
+            check_bound(&split.border)?;
             strong(at(TableId::SYSTEM, b"")?)
         }
         Kind::ListTables => strong(at(TableId::SYSTEM, b"")?),

@@ -76,7 +76,12 @@ impl Flight {
     pub fn may_have_executed(&self) -> bool {
         let writes = matches!(
             self.kind,
-            Kind::Put | Kind::Delete | Kind::Update | Kind::CreateTable | Kind::DeleteTable
+            Kind::Put
+                | Kind::Delete
+                | Kind::Update
+                | Kind::CreateTable
+                | Kind::DeleteTable
+                | Kind::SplitTable
         );
         self.outcome_unknown || (writes && matches!(self.stage, Stage::Forwarded { .. }))
     }

@@ -54,6 +54,14 @@ fn search(
 }
 
 #[test]
+fn partitions_are_split_while_processes_die_and_nothing_is_lost() {
+    let faults = [Fault::Split, Fault::Kill, Fault::PowerNode, Fault::Checkpoint, Fault::Drain];
+    let reports = search(1..13, None, Some(&faults)).unwrap_or_else(|failure| panic!("{failure}"));
+    let splits: u64 = reports.iter().map(|report| report.splits).sum();
+    assert!(splits > 12, "{splits} partitions came of splits");
+}
+
+#[test]
 fn pages_that_were_damaged_are_built_anew_and_nobody_is_served_from_them() {
     let faults = [Fault::FlipPage, Fault::Checkpoint, Fault::Kill];
     let reports = search(1..13, None, Some(&faults)).unwrap_or_else(|failure| panic!("{failure}"));

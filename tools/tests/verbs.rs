@@ -122,3 +122,31 @@ fn the_doctor_names_what_it_measured() {
     }
     assert_eq!(folder.path().read_dir().unwrap().count(), 0);
 }
+
+#[test]
+fn a_partition_is_split_at_a_key_or_in_the_middle_and_every_item_is_still_there() {
+    let shell = Shell::new();
+    shell.ok(&["table", "create", "t", "--key", "id:S", "--partitions", "1"]);
+    shell.fails(&["table", "split", "t"], "too little");
+    shell.fails(&["table", "split", "none"], "no table named");
+    let item = |number: usize| format!(r#"{{"id":{{"S":"{number}"}}}}"#);
+    for number in 0..40 {
+        shell.ok(&["put", "t", &item(number)]);
+    }
+    let partitions = |text: String| serde_json::from_str::<Value>(&text).unwrap()["partitions"].clone();
+    assert_eq!(partitions(shell.ok(&["table", "split", "t", "--key", &item(7), "--json"])), 2);
+    shell.fails(&["table", "split", "t", "--key", &item(7)], "or is its first");
+    shell.fails(&["table", "split", "t", "--partition", "p1"], "has no partition p1");
+    assert_eq!(partitions(shell.ok(&["table", "split", "t", "--at-middle", "--json"])), 3);
+    assert_eq!(partitions(shell.ok(&["table", "describe", "t", "--json"])), 3);
+    for number in 0..40 {
+        assert_eq!(shell.ok(&["get", "t", &item(number)]).trim(), item(number));
+        shell.ok(&["put", "t", &item(number)]);
+    }
+    let mut scanned: Vec<String> = shell.ok(&["scan", "t"]).lines().map(str::to_owned).collect();
+    let mut all: Vec<String> = (0..40).map(item).collect();
+    scanned.sort();
+    all.sort();
+    assert_eq!(scanned, all);
+    assert_eq!(shell.ok(&["export", "t"]).lines().count(), 40);
+}

@@ -100,8 +100,10 @@ kinds! {
     DescribeTable = 33,
     /// Delete a table.
     DeleteTable = 34,
-    /// The answer to the three above: the table as it now stands.
+    /// The answer to these and to a split: the table as it now stands.
     TableAnswer = 33 | ANSWER,
+    /// Divide the range of a table's partition.
+    SplitTable = 36,
     /// The names of all tables.
     ListTables = 35,
     /// The answer to it.

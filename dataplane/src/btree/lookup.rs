@@ -155,6 +155,36 @@ pub fn get<'a>(version: &Version, pages: &Pages<'a>, key: &[u8]) -> Result<Optio
     }
 }
 
+/// A key in the middle of a version, as far as children of a node hold alike; none in one that holds less than
+/// two items.
+///
+/// # Errors
+/// When a page on the way is not in memory.
+pub fn middle(version: &Version, pages: &Pages<'_>) -> Result<Option<Vec<u8>>, Miss> {
+    let Some(mut pointer) = version.root else {
+        return Ok(None);
+    };
+    let mut path = Path::default();
+    // Of what hangs below: so much is to lie before the key.
+    let mut before = 0.5;
+    loop {
+        let page = pages.page(&pointer, &path)?;
+        let level = level_of(page);
+        let children = if level == 0 { LeafView::new(page).cells() } else { NodeView::new(page).children() };
+        let at = before * children as f64;
+        let place = (at as usize).min(children.saturating_sub(1));
+        before = at - place as f64;
+        if level == 0 {
+            let leaf = LeafView::new(page);
+            let splits = children > 1 || (children == 1 && path.parent().is_some());
+            return Ok(splits.then(|| [leaf.prefix(), leaf.cell(place).key_rest].concat()));
+        }
+        let node = NodeView::new(page);
+        pointer = node.pointer(place);
+        path.steps.push((node, place, level));
+    }
+}
+
 /// Walks over the cells with `lower <= key < upper` in one direction. An empty `upper` is no end.
 #[derive(Debug)]
 pub struct Cursor<'a> {

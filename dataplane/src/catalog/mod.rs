@@ -6,10 +6,12 @@
 //! deleting to gone. All of that can be done again by the next leader: orders are idempotent and
 //! confirmations are not stored.
 //!
+//! * [`split`]: dividing a partition's range.
 //! * [`placement`]: where a new table's replicas go.
 
 pub mod placement;
 pub mod record;
+pub mod split;
 
 use crate::btree::lookup::Pages;
 use crate::core::requests::routed;
@@ -35,6 +37,7 @@ use evenkeel_wire::message::{access, to_owned};
 use evenkeel_wire::table::{Billing, GroupConfig, TableDescriptor, TableStatus, Throughput};
 use evenkeel_wire::turn::{Boot, Effects, Endpoint, Now};
 use record::TableRecord;
+use split::Splits;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -69,6 +72,7 @@ struct Leading {
     memds: BTreeMap<SocketAddr, Slot>,
     /// When every core is spoken to, even if there is no order for it.
     greet_at: Boot,
+    splits: Splits,
     /// Cores that asked for everything that they must hold, with their number.
     asked: BTreeMap<(NodeId, CoreId), u64>,
 }
@@ -89,9 +93,12 @@ impl Catalog {
 
     /// This core no longer leads the system partition.
     pub fn lost_leadership(&mut self, out: &mut Effects) {
-        for waiting in self.leading.take().into_iter().flat_map(|leading| leading.waiting) {
-            let message = "the catalogue's leader changed; look whether the table is there";
-            answer_error(waiting.asker, &Problem::new(ErrorCode::OutcomeUnknown, message), out);
+        let Some(Leading { waiting, splits, .. }) = self.leading.take() else {
+            return;
+        };
+        for asker in waiting.into_iter().map(|waiting| waiting.asker).chain(splits.askers()) {
+            let message = "the catalogue's leader changed; look at the table";
+            answer_error(asker, &Problem::new(ErrorCode::OutcomeUnknown, message), out);
         }
     }
 
@@ -133,6 +140,7 @@ impl Leading {
             publish_at: now,
             memds: BTreeMap::new(),
             greet_at: now,
+            splits: Splits::default(),
             asked: BTreeMap::new(),
         }
     }
@@ -202,7 +210,7 @@ fn no_order() -> EnsureReplicas {
 
 fn with_status(record: &TableRecord, status: TableStatus) -> TableRecord {
     let table = TableDescriptor { status, ..record.table.clone() };
-    TableRecord { table, groups: record.groups.clone() }
+    TableRecord { table, ..record.clone() }
 }
 
 impl Serving {
@@ -232,9 +240,11 @@ impl Serving {
                     out.ask(Endpoint::Outgoing(address), RequestId(0), &order);
                 }
             }
+            self.order_splits(out);
         }
         self.publish_tables(now.boot, out);
         self.advance_tables(now, out);
+        self.advance_splits(now, out);
     }
 
     /// Reads the tables, if that is due, and answers those who waited for a change.
@@ -375,7 +385,9 @@ impl Serving {
             generation: id.0,
             partitions,
         };
-        let item = TableRecord { table: table.clone(), groups }.to_item();
+        let record =
+            TableRecord { table: table.clone(), groups, splitting: None, next_partition: partitions };
+        let item = record.to_item();
         self.change_table(now, asker, table, item, out);
         Ok(())
     }
@@ -395,10 +407,13 @@ impl Serving {
             return Err(Problem::new(ErrorCode::TableNotFound, format!("there is no table named {name}")));
         };
         let changing = self.catalog.leading.as_ref().is_some_and(|leading| {
-            leading.proposed.contains_key(&name) || record.table.status != TableStatus::Active
+            leading.proposed.contains_key(&name)
+                || record.splitting.is_some()
+                || record.table.status != TableStatus::Active
         });
         if changing {
-            let message = format!("the table {name} is being created or deleted; try again in a moment");
+            let message =
+                format!("the table {name} is being created, deleted or split; try again in a moment");
             return Err(Problem::new(ErrorCode::TableNotReady, message));
         }
         let next = with_status(record, TableStatus::Deleting);

@@ -4,7 +4,7 @@
 //! ```text
 //!  name    S   the table's name, which is the key
 //!  status  S   for people
-//!  format  N   of the record, 1
+//!  format  N   of the record, 2
 //!  record  B   archive of TableRecord
 //! ```
 
@@ -12,13 +12,14 @@ use crate::btree::lookup::Found;
 use bytes::Bytes;
 use evenkeel_wire::checksum::crc32c;
 use evenkeel_wire::entry::WrittenItem;
+use evenkeel_wire::ids::PartitionId;
 use evenkeel_wire::item::{Item, Value, access, encode};
 use evenkeel_wire::message::{access as access_archive, encode as encode_archive, to_owned};
 use evenkeel_wire::table::{GroupConfig, TableDescriptor};
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// The format that this build writes.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// A table, with the groups that hold it.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
@@ -27,6 +28,21 @@ pub struct TableRecord {
     pub table: TableDescriptor,
     /// Its groups, in the order of their ranges.
     pub groups: Vec<GroupConfig>,
+    /// A split that is wanted.
+    pub splitting: Option<Splitting>,
+    /// The number of the next partition: none is used twice.
+    pub next_partition: u32,
+}
+
+/// A split that is wanted, and will be done.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Splitting {
+    /// The group.
+    pub parent: PartitionId,
+    /// Who is to hold the upper part of its range.
+    pub child: PartitionId,
+    /// The first key of that.
+    pub border: Vec<u8>,
 }
 
 impl TableRecord {
@@ -78,11 +94,14 @@ mod tests {
     fn a_record_comes_back_with_its_cells_slot_as_generation() {
         let table =
             TableDescriptor { name: "orders".to_owned(), id: TableId(9), ..TableDescriptor::system() };
-        let record = TableRecord { table, groups: Vec::new() };
+        let splitting =
+            Some(Splitting { parent: PartitionId(7), child: PartitionId(8), border: b"m".to_vec() });
+        let record = TableRecord { table, groups: Vec::new(), splitting, next_partition: 9 };
         let WrittenItem { checksum, archive } = record.to_item();
         let meta = CellMeta { slot: Slot(44), timestamp: 0, checksum };
         let read = TableRecord::from_found(&Found { meta, archive: &archive }).unwrap();
         assert_eq!((read.table.name.as_str(), read.table.generation), ("orders", 44));
+        assert_eq!((read.next_partition, &read.splitting), (9, &record.splitting));
         assert_ne!(TableRecord::key("orders"), TableRecord::key("order"));
     }
 }

@@ -14,7 +14,9 @@ use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::handshake::{Peer, PeerRole};
 use evenkeel_wire::ids::{Lsn, PartitionId, Slot};
-use evenkeel_wire::message::catalog::{EnsureReplicas, EnsureReplicasAnswer, SplitPartition};
+use evenkeel_wire::message::catalog::{
+    EnsureReplicas, EnsureReplicasAnswer, SplitPartition, SplitPartitionAnswer,
+};
 use evenkeel_wire::message::peer::{
     FetchRange, Heartbeat, HeartbeatAnswer, RangeCells, Rejected, Rejection, SnapshotAck, SnapshotChunk,
 };
@@ -86,6 +88,10 @@ impl Serving {
             Kind::SplitPartition => access::<SplitPartition>(body).map(|order| {
                 let order = to_owned::<SplitPartition>(order);
                 self.on_split_partition(now, from, header, order, out);
+            }),
+            Kind::SplitPartitionAnswer => access::<SplitPartitionAnswer>(body).map(|answer| {
+                let answer = to_owned::<SplitPartitionAnswer>(answer);
+                self.catalog.on_split_answer(header.partition, answer);
             }),
             Kind::PublishAnswer => access::<PublishAnswer>(body).map(|answer| {
                 if let Endpoint::Outgoing(memds) = from {

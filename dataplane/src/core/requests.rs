@@ -31,6 +31,7 @@ pub fn is_request(kind: Kind) -> bool {
             | Kind::Scan
             | Kind::CreateTable
             | Kind::DeleteTable
+            | Kind::SplitTable
             | Kind::ListTables
             | Kind::Status
     )
@@ -70,6 +71,7 @@ impl Serving {
             Kind::Get | Kind::Query | Kind::Scan => self.on_read(now, asker, header, body, out),
             Kind::CreateTable => self.on_create_table(now, asker, header, body, out).map_err(Stop::from),
             Kind::DeleteTable => self.on_delete_table(now, asker, header, body, out).map_err(Stop::from),
+            Kind::SplitTable => self.on_split_table(now, asker, header, body, out).map_err(Stop::from),
             Kind::ListTables => self.on_list_tables(now, asker, header, body, out).map_err(Stop::from),
             Kind::Status => {
                 self.answer_status(now.boot, asker, out);

@@ -7,11 +7,12 @@
 //! * The trees of both share everything until the next checkpoint. One that runs already merges for both.
 
 use super::serving::Serving;
+use crate::btree::lookup;
+use crate::btree::pointer::PagePointer;
 use crate::group::Born;
 use crate::paxos::Seed;
 use crate::paxos::log::GroupLog;
 use bytes::Bytes;
-use evenkeel_wire::error::ErrorCode;
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::ids::{Ballot, PartitionId};
 use evenkeel_wire::message::catalog::{SplitPartition, SplitPartitionAnswer};
@@ -31,27 +32,54 @@ impl Serving {
         let Some(group) = self.groups.get_mut(&header.partition) else {
             return;
         };
-        let config = group.replica.config();
-        let answer = |parent, refused| SplitPartitionAnswer { child, parent, refused };
-        let answer = if config.last_split.as_ref().is_some_and(|last| last.child == child) {
-            answer(Some(config.clone()), String::new())
-        } else {
-            let mut outputs = std::mem::take(&mut self.outputs);
-            let outcome = group.split(now, child, Bytes::from(border), &mut outputs);
-            self.outputs = outputs;
-            self.perform(header.partition, now, out);
-            match outcome {
-                Err(problem) if problem.code == ErrorCode::Validation => answer(None, problem.message),
-                // The order is repeated until it is done, by whoever leads then.
-                Ok(()) | Err(_) => return,
+        let (config, serves) = (group.replica.config(), group.is_ready(now.boot));
+        let done = config.last_split.as_ref().is_some_and(|last| last.child == child);
+        let mut answer =
+            SplitPartitionAnswer { child, parent: None, border: Vec::new(), refused: String::new() };
+        if done {
+            answer.parent = Some(config.clone());
+        } else if border.is_empty() && serves {
+            match self.middle_of(header.partition) {
+                Ok(Some(border)) => answer.border = border,
+                Ok(None) => {
+                    let message = "what is in it is too little to find a middle; name a key";
+                    message.clone_into(&mut answer.refused);
+                }
+                // The question is repeated.
+                Err(pages) => return self.store.read_ahead(&pages),
             }
-        };
+        } else if !border.is_empty() && !self.groups.contains_key(&child) {
+            let mut outputs = std::mem::take(&mut self.outputs);
+            if let Some(group) = self.groups.get_mut(&header.partition) {
+                // Whoever cannot do it says nothing: the order is repeated until it is done.
+                let _ = group.split(now, child, Bytes::from(border), &mut outputs);
+            }
+            self.outputs = outputs;
+            return self.perform(header.partition, now, out);
+        } else {
+            return;
+        }
         let kind = Kind::SplitPartitionAnswer;
         out.send(
             from,
             Header::new(kind, header.request).to_partition(header.partition, header.epoch),
             &answer,
         );
+    }
+
+    /// A key in the middle of a partition's tree; or the pages to be read before that can be said. There are
+    /// none to read while a checkpoint must first make a tree of what is in memory.
+    fn middle_of(&mut self, partition: PartitionId) -> Result<Option<Vec<u8>>, Vec<PagePointer>> {
+        let Some(group) = self.groups.get(&partition) else {
+            return Ok(None);
+        };
+        let (tree, config) = (&group.state().tree, group.replica.config());
+        if tree.keep().is_some() || tree.unwritten_bytes() > tree.version().bytes {
+            self.checkpoint_wanted = true;
+            return Err(Vec::new());
+        }
+        let middle = lookup::middle(tree.version(), &self.store.pages()).map_err(|miss| miss.pages)?;
+        Ok(middle.filter(|middle| config.can_divide_at(middle)))
     }
 
     /// Takes in the groups that `parent` was split into, unless recovery has found them.

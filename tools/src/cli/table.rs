@@ -2,10 +2,17 @@
 
 use super::output::{columns, count, json, line};
 use super::{Ended, Failed, Global, Outcome, failed};
+use crate::health;
 use clap::{Args, Subcommand};
+use evenkeel_client::json::parse_line;
 use evenkeel_client::{Client, KeyType};
+use evenkeel_wire::ids::PartitionId;
 use evenkeel_wire::table::{Billing, TableDescriptor, Throughput};
 use serde_json::json;
+use std::time::Duration;
+
+/// How long a split may take: it may wait for a checkpoint, and for a new leader.
+const SPLIT_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub(super) struct Table {
@@ -24,6 +31,8 @@ enum Verb {
         /// Its name.
         table: String,
     },
+    /// Divide a partition's range in two, and wait until that is done. Nothing is copied for it.
+    Split(Split),
     /// Delete a table with all its items, and wait until it is gone.
     Delete {
         /// Its name.
@@ -52,6 +61,27 @@ struct Create {
     partitions: Option<u32>,
 }
 
+#[derive(Debug, Args)]
+struct Split {
+    /// The table.
+    table: String,
+    /// The partition, as `cluster status` names it; else the one that holds the key, or the largest.
+    #[arg(long, value_name = "ID", value_parser = partition_id)]
+    partition: Option<PartitionId>,
+    /// At a key in the middle of what it holds (the default).
+    #[arg(long, conflicts_with = "key")]
+    at_middle: bool,
+    /// At this key in DynamoDB JSON, which will be the first of the new partition. Partitions are ranges of
+    /// the key's hash, then of the sort key.
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+}
+
+fn partition_id(text: &str) -> Result<PartitionId, String> {
+    let number = text.strip_prefix('p').unwrap_or(text).parse();
+    number.map(PartitionId).map_err(|_| "a partition is named by a number, like p131072".to_owned())
+}
+
 impl Table {
     pub(super) fn run(self, global: &Global) -> Outcome {
         let client = global.connect()?;
@@ -70,6 +100,7 @@ impl Table {
                 print(&client.describe_table(&table).send()?, global)?;
                 Ok(Ended::Ok)
             }
+            Verb::Split(split) => split.run(&client, global),
             Verb::Delete { table } => {
                 client.delete_table(&table).wait_until_gone().send()?;
                 Ok(Ended::Ok)
@@ -90,6 +121,40 @@ impl Create {
         print(&request.wait_until_active().send()?, global)?;
         Ok(Ended::Ok)
     }
+}
+
+impl Split {
+    fn run(self, client: &Client, global: &Global) -> Outcome {
+        let mut request = client.split_table(&self.table).deadline(SPLIT_WITHIN);
+        if let Some(key) = &self.key {
+            let table = client.describe_table(&self.table).send()?;
+            let item = parse_line(key).map_err(|error| failed(format!("--key: {error}")))?;
+            let key = table.schema.storage_key_of_key(&table.hash_key, &item);
+            request = request.at(key.map_err(|error| failed(format!("--key: {error}")))?.0);
+        }
+        let partition = match self.partition {
+            None if self.key.is_none() => largest(client, &self.table)?,
+            named => named,
+        };
+        if let Some(partition) = partition {
+            request = request.partition(partition);
+        }
+        print(&request.send()?, global)?;
+        Ok(Ended::Ok)
+    }
+}
+
+/// The partition of a table that holds most, if it has several.
+fn largest(client: &Client, name: &str) -> Result<Option<PartitionId>, Failed> {
+    let table = client.describe_table(name).send()?;
+    if table.partitions == 1 {
+        return Ok(None);
+    }
+    let health = health::ask(client, &client.topology().send()?);
+    let of_table = health.partitions.iter().filter(|(_, partition)| partition.table == table.id.0);
+    let largest = of_table.max_by_key(|(_, partition)| partition.bytes);
+    let largest = largest.map(|(partition, _)| *partition);
+    largest.map(Some).ok_or_else(|| failed(format!("no node says anything of a partition of {name}")))
 }
 
 /// A request to create a table whose key is written as `pk:S[,sk:N]`.

@@ -125,7 +125,9 @@ impl SimClient {
         }
     }
 
-    fn key_item(key: usize) -> Item {
+    /// The key attributes of the item of that number.
+    #[must_use]
+    pub fn key_item(key: usize) -> Item {
         Item::new().with("pk", format!("key-{key}"))
     }
 

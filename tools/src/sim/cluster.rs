@@ -87,6 +87,8 @@ pub struct Cluster {
     pub routers: Vec<HostId>,
     /// Clients.
     pub clients: Vec<HostId>,
+    /// Keys that they share.
+    pub keys: usize,
 }
 
 impl Cluster {
@@ -115,7 +117,7 @@ pub fn build(
     verbose: bool,
 ) -> (World, Cluster, Rc<RefCell<Shared>>) {
     let mut world = World::new(seed, weather, verbose);
-    let mut cluster = Cluster::default();
+    let mut cluster = Cluster { keys: shape.keys, ..Cluster::default() };
     let nodes: BTreeMap<NodeId, NodeInfo> =
         (1..=shape.nodes).map(|number| node_info(shape, number)).collect();
     let memds: Vec<SocketAddr> = (0..2).map(|number| address(2, number, 0)).collect();

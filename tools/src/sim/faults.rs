@@ -1,14 +1,20 @@
 //! What goes wrong in a run. Each seed picks its own mix, so that rare combinations come up.
 
+use super::client::SimClient;
 use super::cluster::Cluster;
 use super::disk::FileKind;
 use super::network::HostId;
 use super::world::{MS, SECOND, World};
 use bytes::Bytes;
+use evenkeel_dataplane::btree::lookup::Pages;
+use evenkeel_dataplane::catalog::record::TableRecord;
 use evenkeel_dataplane::core::messages;
 use evenkeel_dataplane::paxos::Message;
 use evenkeel_wire::entry::{Effect, Entry, EntryHeader, EntryKind, Write, WrittenItem};
-use evenkeel_wire::ids::{Epoch, NodeId};
+use evenkeel_wire::frame::{Header, Kind, seal};
+use evenkeel_wire::ids::{Epoch, NodeId, PartitionId, RequestId};
+use evenkeel_wire::message::catalog::SplitTable;
+use evenkeel_wire::message::encode;
 use evenkeel_wire::message::request::{ReturnItem, Token};
 use evenkeel_wire::turn::{DiskFault, Effects, Endpoint};
 use std::collections::BTreeMap;
@@ -48,6 +54,8 @@ pub enum Fault {
     Drain,
     /// A router or MemDS server is killed.
     KillFront,
+    /// A partition is to be split at one of the workload's keys: no fault either, but much changes at once.
+    Split,
 }
 
 impl Fault {
@@ -58,7 +66,7 @@ impl Fault {
     }
 
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Kill,
         Self::PowerNode,
         Self::PowerZone,
@@ -75,6 +83,7 @@ impl Fault {
         Self::Ghost,
         Self::Drain,
         Self::KillFront,
+        Self::Split,
     ];
 }
 
@@ -246,8 +255,38 @@ impl Faults {
                 let host = *world.prng.pick(&front);
                 restart(world, &[host], false);
             }
+            Fault::Split => {
+                split(world, cluster);
+            }
         }
     }
+}
+
+/// Asks the catalogue, as a router does, to split a partition. Nothing comes of it if the key is the first of
+/// its partition, or if nobody leads the catalogue.
+fn split(world: &mut World, cluster: &Cluster) -> Option<()> {
+    let leader = cluster.storage().find(|host| {
+        let host = &world.hosts[*host];
+        let serving = host.storage().and_then(|core| core.serving());
+        let group = serving.and_then(|serving| serving.group(PartitionId::SYSTEM));
+        group.is_some_and(|group| group.is_ready(host.boot_now(world.now)))
+    })?;
+    let catalog = world.hosts[leader].storage()?.serving()?.group(PartitionId::SYSTEM)?.state();
+    let mut walk = catalog.tree.walk(Pages::default(), b"", b"", true);
+    let record = TableRecord::from_found(&walk.next().ok()??)?;
+    drop(walk);
+    let table = record.table;
+    let item = SimClient::key_item(world.prng.below(cluster.keys as u64) as usize);
+    let border = table.schema.storage_key(&table.hash_key, &item).ok()?.0;
+    let group = record.groups.iter().find(|group| group.can_divide_at(&border))?;
+    let (name, generation, partition) = (table.name, table.generation, group.partition);
+    let header = Header { deadline_us: 5_000_000, ..Header::new(Kind::SplitTable, RequestId(u64::MAX)) };
+    let header = header.to_partition(PartitionId::SYSTEM, Epoch(1));
+    let mut frame = Vec::new();
+    seal(&mut frame, header, |out| encode(&SplitTable { name, generation, partition, border }, out));
+    let router = *world.prng.pick(&cluster.routers);
+    world.send_frame(router, leader, frame);
+    Some(())
 }
 
 impl Faults {
@@ -306,7 +345,7 @@ fn ghost(world: &mut World, cluster: &Cluster) {
 }
 
 fn forged_entry(
-    partition: evenkeel_wire::ids::PartitionId,
+    partition: PartitionId,
     previous: evenkeel_wire::message::peer::LogPoint,
     ballot: evenkeel_wire::ids::Ballot,
 ) -> Entry {

@@ -29,7 +29,7 @@ use faults::{Fault, Faults};
 use network::Weather;
 use std::any::Any;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -72,6 +72,8 @@ pub struct Report {
     pub halts: usize,
     /// Damaged pages that were repaired, by the processes that lived in the end.
     pub repaired: u64,
+    /// Partitions that splits made.
+    pub splits: u64,
 }
 
 /// A run that did not.
@@ -212,6 +214,16 @@ impl Run {
         cores.map(|core| core.damage_counts().1).sum()
     }
 
+    /// Partitions that splits made.
+    fn splits(&self) -> u64 {
+        let hosts = self.cluster.storage().map(|host| &self.world.hosts[host]);
+        let cores = hosts.filter_map(|host| host.storage().and_then(|core| core.serving()));
+        let configs = cores.flat_map(|core| core.groups()).map(|group| group.replica.config());
+        let made: BTreeSet<_> =
+            configs.filter(|config| config.origin.is_some()).map(|config| config.partition).collect();
+        made.len() as u64
+    }
+
     fn report(&self, seed: u64) -> Report {
         let (operations, unknown) = self.shared.borrow().history.counts();
         Report {
@@ -223,6 +235,7 @@ impl Run {
             faults: self.faults.counts.clone(),
             halts: self.world.halts.len(),
             repaired: self.repaired(),
+            splits: self.splits(),
         }
     }
 }

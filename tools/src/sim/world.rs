@@ -569,6 +569,12 @@ impl World {
         self.deliver(host, boots, Inbound::Frame { from, bytes, link: id });
     }
 
+    /// Sends a frame from one host to another, over a link that is opened if there is none.
+    pub fn send_frame(&mut self, from: HostId, to: HostId, frame: Vec<u8>) {
+        let address = self.hosts[to].address;
+        self.send_out(from, address, frame);
+    }
+
     /// Delivers bytes to a host as if they had come over a link that `from` opened to it.
     pub fn inject(&mut self, from: HostId, to: HostId, bytes: Vec<u8>) {
         if let Some(link) = self.network.between(from, to)

@@ -22,7 +22,7 @@ pub(crate) use range::Cursor;
 pub use range::{Query, Scan};
 pub use single::{Delete, Get, Put, Update};
 pub use status::{Status, Topology};
-pub use table::{CreateTable, DeleteTable, DescribeTable, ListTables};
+pub use table::{CreateTable, DeleteTable, DescribeTable, ListTables, SplitTable};
 
 use crate::error::Invalid;
 use crate::protocol::operation::Operation;
@@ -215,6 +215,11 @@ macro_rules! begin_requests {
             /// Deletes a table and everything in it.
             pub fn delete_table(&self, name: impl Into<String>) -> crate::request::DeleteTable<Self> {
                 crate::request::DeleteTable::new(self, name.into())
+            }
+
+            /// Divides the range of a table's partition.
+            pub fn split_table(&self, name: impl Into<String>) -> crate::request::SplitTable<Self> {
+                crate::request::SplitTable::new(self, name.into())
             }
 
             /// Lists the names of all tables.

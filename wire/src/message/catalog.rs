@@ -46,6 +46,24 @@ impl Body for DeleteTable {
     const KIND: Kind = Kind::DeleteTable;
 }
 
+/// Divide the range of a table's partition. Answered when that is done. The table as it stands is the answer,
+/// too, when it is not of the given generation any more: so a repetition divides nothing.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub struct SplitTable {
+    /// Its name.
+    pub name: String,
+    /// Its generation, as the asker knows it.
+    pub generation: u64,
+    /// The partition; [`PartitionId::NONE`]: the only one.
+    pub partition: PartitionId,
+    /// First storage key of the new partition; empty: one in the middle of what there is.
+    pub border: Vec<u8>,
+}
+
+impl Body for SplitTable {
+    const KIND: Kind = Kind::SplitTable;
+}
+
 /// The table as it now stands.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct TableAnswer {
@@ -119,7 +137,7 @@ impl Body for EnsureReplicasAnswer {
 pub struct SplitPartition {
     /// Who is to hold the upper part.
     pub child: PartitionId,
-    /// Its first key; empty: the leader takes one from the middle of its tree.
+    /// Its first key; empty: nothing is divided, and the leader says which key is in the middle of its tree.
     pub border: Vec<u8>,
 }
 
@@ -127,14 +145,16 @@ impl Body for SplitPartition {
     const KIND: Kind = Kind::SplitPartition;
 }
 
-/// What became of a [`SplitPartition`]: the split is committed, or it cannot be.
+/// What became of a [`SplitPartition`].
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct SplitPartitionAnswer {
     /// Who was to hold the upper part.
     pub child: PartitionId,
-    /// The group as it is now; none: it was not split.
+    /// The split is committed; the group as it is now.
     pub parent: Option<GroupConfig>,
-    /// Why not.
+    /// Or the key that was asked for.
+    pub border: Vec<u8>,
+    /// Or why there is none.
     pub refused: String,
 }
 

@@ -13,7 +13,7 @@ use evenkeel_wire::ids::{Incarnation, RequestId};
 use evenkeel_wire::message::batch::{BatchGet, BatchGetAnswer, BatchWrite, BatchWriteAnswer};
 use evenkeel_wire::message::catalog::{
     CreateTable, DeleteTable, DescribeTable, EnsureReplicas, EnsureReplicasAnswer, ListTables,
-    ListTablesAnswer, SplitPartition, SplitPartitionAnswer, TableAnswer,
+    ListTablesAnswer, SplitPartition, SplitPartitionAnswer, SplitTable, TableAnswer,
 };
 use evenkeel_wire::message::peer::{
     Accept, Accepted, Fetch, FetchRange, Fetched, HandOver, Heartbeat, HeartbeatAnswer, Prepare, Promise,
@@ -130,6 +130,7 @@ fn decoder(kind: Kind) -> (Family, fn(&[u8]) -> bool) {
         Kind::DescribeTable => (Family::Catalog, body::<DescribeTable>),
         Kind::DeleteTable => (Family::Catalog, body::<DeleteTable>),
         Kind::TableAnswer => (Family::Catalog, body::<TableAnswer>),
+        Kind::SplitTable => (Family::Catalog, body::<SplitTable>),
         Kind::ListTables => (Family::Catalog, body::<ListTables>),
         Kind::ListTablesAnswer => (Family::Catalog, body::<ListTablesAnswer>),
         Kind::EnsureReplicas => (Family::Catalog, body::<EnsureReplicas>),

@@ -88,6 +88,7 @@ pub(crate) fn samples(kind: Kind) -> Vec<Sample> {
         Kind::DescribeTable => tables::describe_tables(),
         Kind::DeleteTable => tables::delete_tables(),
         Kind::TableAnswer => tables::table_answers(),
+        Kind::SplitTable => tables::split_tables(),
         Kind::ListTables => tables::list_tables(),
         Kind::ListTablesAnswer => tables::list_tables_answers(),
         Kind::Status | Kind::Topology => Vec::new(),

@@ -8,7 +8,7 @@ use evenkeel_wire::ids::{CoreId, Epoch, NodeId, PartitionId, TableId};
 use evenkeel_wire::key::{HashKey, KeySchema, KeyType};
 use evenkeel_wire::message::catalog::{
     CreateTable, DeleteTable, DescribeTable, EnsureReplicas, EnsureReplicasAnswer, ListTables,
-    ListTablesAnswer, SplitPartition, SplitPartitionAnswer, TableAnswer,
+    ListTablesAnswer, SplitPartition, SplitPartitionAnswer, SplitTable, TableAnswer,
 };
 use evenkeel_wire::message::routing::{
     Lookup, LookupAnswer, LookupKey, LookupOutcome, PublishAnswer, PublishRoutes, PublishTables, TableKey,
@@ -112,20 +112,28 @@ fn group_config() -> GroupConfig {
     }
 }
 
+pub(super) fn split_tables() -> Vec<Sample> {
+    let (name, partition) = ("a table's name".to_owned(), PartitionId(number(0x61)));
+    let split = SplitTable { name, generation: number(0x71), partition, border: b"border".to_vec() };
+    vec![sample("catalog.split_table", split)]
+}
+
 pub(super) fn split_partitions() -> Vec<Sample> {
     let child = PartitionId(number(0x91));
     vec![sample("catalog.split_partition", SplitPartition { child, border: b"border".to_vec() })]
 }
 
 pub(super) fn split_partition_answers() -> Vec<Sample> {
-    let answer = |parent, refused: &str| SplitPartitionAnswer {
+    let answer = |parent, border: &[u8], refused: &str| SplitPartitionAnswer {
         child: PartitionId(number(0x91)),
         parent,
+        border: border.to_vec(),
         refused: refused.to_owned(),
     };
     vec![
-        sample("catalog.split_partition_answer", answer(Some(group_config()), "")),
-        sample("catalog.split_partition_answer_refused", answer(None, "it holds too little")),
+        sample("catalog.split_partition_answer", answer(Some(group_config()), b"", "")),
+        sample("catalog.split_partition_answer_middle", answer(None, b"border", "")),
+        sample("catalog.split_partition_answer_refused", answer(None, b"", "it holds too little")),
     ]
 }
 

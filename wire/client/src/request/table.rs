@@ -3,6 +3,7 @@
 use super::{Prepared, Request, Shell, sending_methods};
 use crate::error::Invalid;
 use crate::protocol::operation::table;
+use evenkeel_wire::ids::PartitionId;
 use evenkeel_wire::key::{KeyAttribute, KeySchema, KeyType};
 use evenkeel_wire::message::catalog;
 use evenkeel_wire::table::{Billing, Throughput};
@@ -52,6 +53,17 @@ pub struct DeleteTable<S> {
     shell: S,
     name: String,
     wait: bool,
+    deadline: Option<Duration>,
+}
+
+/// Divides the range of a table's partition, and waits until that is done.
+#[derive(Clone, Debug)]
+#[must_use = "a request does nothing until it is sent"]
+pub struct SplitTable<S> {
+    shell: S,
+    name: String,
+    partition: PartitionId,
+    border: Vec<u8>,
     deadline: Option<Duration>,
 }
 
@@ -146,6 +158,27 @@ impl<S: Shell> DeleteTable<S> {
     sending_methods!();
 }
 
+impl<S: Shell> SplitTable<S> {
+    pub(crate) fn new(shell: &S, name: String) -> Self {
+        let (partition, border) = (PartitionId::NONE, Vec::new());
+        Self { shell: shell.clone(), name, partition, border, deadline: None }
+    }
+
+    /// The partition, if the table has several.
+    pub fn partition(mut self, partition: PartitionId) -> Self {
+        self.partition = partition;
+        self
+    }
+
+    /// The first storage key of the new partition, in place of one in the middle.
+    pub fn at(mut self, border: Vec<u8>) -> Self {
+        self.border = border;
+        self
+    }
+
+    sending_methods!();
+}
+
 impl<S: Shell> ListTables<S> {
     pub(crate) fn new(shell: &S) -> Self {
         Self { shell: shell.clone(), deadline: None }
@@ -176,6 +209,15 @@ impl<S: Shell> Request for DeleteTable<S> {
 
     fn prepare(self) -> Prepared<table::DeleteTable> {
         let operation = Ok(table::DeleteTable::new(self.name, self.wait));
+        Prepared { operation, deadline: self.deadline }
+    }
+}
+
+impl<S: Shell> Request for SplitTable<S> {
+    type Operation = table::SplitTable;
+
+    fn prepare(self) -> Prepared<table::SplitTable> {
+        let operation = Ok(table::SplitTable::new(self.name, self.partition, self.border));
         Prepared { operation, deadline: self.deadline }
     }
 }

@@ -1,4 +1,4 @@
-//! Tables: create, describe, delete, list.
+//! Tables: create, describe, delete, split, list.
 //!
 //! A request about a table has no token. When an answer is lost and the repetition is told that the table
 //! exists (or is gone), the operation finds out whether that was its own doing. A call that is given up while
@@ -11,7 +11,7 @@ use crate::protocol::answer::{Answer, Refusal};
 use crate::protocol::session::Session;
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::frame::Kind;
-use evenkeel_wire::ids::TableId;
+use evenkeel_wire::ids::{PartitionId, TableId};
 use evenkeel_wire::message::catalog::{self, ListTablesAnswer, TableAnswer};
 use evenkeel_wire::message::{encode, to_owned};
 use evenkeel_wire::table::{TableDescriptor, TableStatus};
@@ -48,6 +48,16 @@ pub struct DeleteTable {
     deleting: Option<TableId>,
 }
 
+/// Divides a table's partition.
+#[derive(Clone, Debug)]
+pub struct SplitTable {
+    name: String,
+    partition: PartitionId,
+    border: Vec<u8>,
+    /// The table as it was found: a repetition divides nothing again.
+    found: Option<TableDescriptor>,
+}
+
 /// Lists the names of all tables.
 #[derive(Clone, Debug, Default)]
 pub struct ListTables {
@@ -81,6 +91,50 @@ impl DeleteTable {
     #[must_use]
     pub fn new(name: impl Into<String>, wait: bool) -> Self {
         Self { name: name.into(), wait, deleting: None }
+    }
+}
+
+impl SplitTable {
+    /// Divides this partition at `border`, a storage key. [`PartitionId::NONE`] is the only one there is; an
+    /// empty border one in the middle.
+    #[must_use]
+    pub fn new(name: impl Into<String>, partition: PartitionId, border: Vec<u8>) -> Self {
+        Self { name: name.into(), partition, border, found: None }
+    }
+}
+
+impl Operation for SplitTable {
+    type Output = TableDescriptor;
+
+    fn encode(&mut self, _: &mut Context<'_>, body: &mut Vec<u8>) -> Result<Kind, Unready> {
+        let Some(found) = &self.found else {
+            return Ok(encode_describe(&self.name, body));
+        };
+        let (name, border) = (self.name.clone(), self.border.clone());
+        let partition = self.partition;
+        encode(&catalog::SplitTable { name, generation: found.generation, partition, border }, body);
+        Ok(Kind::SplitTable)
+    }
+
+    fn absorb(&mut self, answer: &Answer<'_>, session: &Session) -> Result<Progress<TableDescriptor>, Error> {
+        let table = descriptor(answer)?;
+        session.remember_table(table.clone());
+        match &self.found {
+            None => {
+                self.found = Some(table);
+                Ok(Progress::Follow)
+            }
+            Some(found) if table.partitions > found.partitions => Ok(Progress::Done(table)),
+            Some(_) => {
+                // What is known of the table was out of date: nothing was divided.
+                self.found = None;
+                Ok(Progress::Refused(not_yet(&self.name, "has just changed and is not known everywhere")))
+            }
+        }
+    }
+
+    fn is_write(&self) -> bool {
+        self.found.is_some()
     }
 }
 
