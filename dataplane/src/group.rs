@@ -374,6 +374,14 @@ impl Group {
         }
     }
 
+    /// Whether the running checkpoint must end with the staged state taking the place of the present one. The
+    /// others that share the present tree are divided by that checkpoint, and it does not come through that.
+    #[must_use]
+    pub fn gives_tree_up(&self) -> bool {
+        let in_checkpoint = self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint);
+        in_checkpoint && self.state.tree.frozen().is_none() && self.state.tree.keep().is_some()
+    }
+
     /// The applied state, and the record that tells of what group it is.
     #[must_use]
     pub fn snapshot(&self) -> (Record, State) {

@@ -196,6 +196,28 @@ fn a_snapshot_from_behind_a_split_is_preceded_by_the_split_where_its_entry_is_in
     }
 }
 
+#[test]
+fn a_half_that_a_snapshot_is_to_replace_gives_the_shared_tree_up_for_good() {
+    let (entries, at) = until_split();
+    let later = State {
+        applied: LogPoint { slot: Slot(90), hash: Hash128::of(b"later") },
+        ..State::of(PARENT, Version::default())
+    };
+    for (commit, shares) in [(at.slot.0, true), (2, false)] {
+        let [group] = &mut replay(&entries, commit, Vec::new())[..] else { panic!("one group") };
+        let config = group.replica.config().clone();
+        group.stage(config, later.clone());
+        assert!(!group.gives_tree_up(), "no checkpoint holds the snapshot yet");
+        let (_, _, image) = group.image();
+        assert_eq!(image.applied, later.applied);
+        // Otherwise its log might catch up, and the checkpoint would leave it with pages that it has freed.
+        assert_eq!(group.gives_tree_up(), shares);
+        group.checkpointed(Version::default());
+        assert!(!group.gives_tree_up());
+        assert_eq!((group.state().applied, group.state().tree.keep()), (later.applied, None));
+    }
+}
+
 /// The child on a member, with or without the parent's leader there; when it serves after its creation.
 fn serves_after(parent_serves_from: Option<Boot>) -> Duration {
     let (entries, at) = until_split();

@@ -155,8 +155,8 @@ pub fn get<'a>(version: &Version, pages: &Pages<'a>, key: &[u8]) -> Result<Optio
     }
 }
 
-/// A key in the middle of a version, as far as children of a node hold alike; none in one that holds less than
-/// two items.
+/// A key in the middle of a version, as far as children of a node hold alike; none in one that holds less
+/// than two items.
 ///
 /// # Errors
 /// When a page on the way is not in memory.

@@ -143,6 +143,12 @@ impl Serving {
             return;
         }
         let partition = header.partition;
+        if matches!(message, Message::Accept { .. } | Message::Fetched { .. })
+            && self.groups[&partition].gives_tree_up()
+        {
+            // By these its log could catch up with the snapshot, which would not be needed any more.
+            return;
+        }
         if let Some(rejected) = self.refuse_for_room(partition, &message) {
             self.outputs.push(crate::paxos::Output::Send { to: peer.node, message: rejected });
         } else if let Some(group) = self.groups.get_mut(&partition) {
