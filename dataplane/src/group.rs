@@ -60,6 +60,8 @@ pub struct Group {
     pending: Pending,
     /// A split that is proposed and not yet applied, and the first key that will not be here any more.
     splitting: Option<(Slot, Bytes)>,
+    /// See [`give_tree_up`](Self::give_tree_up).
+    tree_given_up: bool,
     born: Vec<Born>,
 }
 
@@ -69,7 +71,8 @@ impl Group {
     pub fn new(seed: Seed, state: State, node: NodeId, now: Boot, prng: Prng) -> Self {
         let replica = Replica::new(seed, node, now, prng);
         let (pending, born) = (Pending::default(), Vec::new());
-        let mut group = Self { replica, staged: None, state, pending, splitting: None, born };
+        let mut group =
+            Self { replica, staged: None, state, pending, splitting: None, tree_given_up: false, born };
         while let Some(entry) = group.next_committed() {
             group.apply(&entry);
         }
@@ -266,6 +269,10 @@ impl Group {
         if strong {
             return self.check_ready(now);
         }
+        if self.gives_tree_up() {
+            let message = "this replica is being replaced by a newer state; ask another one";
+            return Err(Problem::new(ErrorCode::Unavailable, message));
+        }
         if self.replica.is_refilling() {
             let message = "this replica is being refilled after damage; ask another one";
             return Err(Problem::new(ErrorCode::Unavailable, message));
@@ -375,11 +382,20 @@ impl Group {
     }
 
     /// Whether the running checkpoint must end with the staged state taking the place of the present one. The
-    /// others that share the present tree are divided by that checkpoint, and it does not come through that.
+    /// others that share the present tree are divided by that checkpoint, and it does not come through that:
+    /// nobody reads it here any more.
     #[must_use]
     pub fn gives_tree_up(&self) -> bool {
         let in_checkpoint = self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint);
-        in_checkpoint && self.state.tree.frozen().is_none() && self.state.tree.keep().is_some()
+        self.tree_given_up
+            || in_checkpoint && self.state.tree.frozen().is_none() && self.state.tree.keep().is_some()
+    }
+
+    /// A shared page is repaired without what this one has in it: even if that checkpoint is cancelled, the
+    /// tree is not read again.
+    pub fn give_tree_up(&mut self) {
+        assert!(self.staged.is_some(), "a snapshot is to replace the tree");
+        self.tree_given_up = true;
     }
 
     /// The applied state, and the record that tells of what group it is.
@@ -408,6 +424,7 @@ impl Group {
         if self.needs(&state) {
             self.replica.install(&config, state.applied, state.applied_ballot, state.timestamp);
             self.state = state;
+            self.tree_given_up = false;
         } else {
             self.replica.confirm(state.applied);
         }

@@ -151,6 +151,10 @@ impl Serving {
             // The damage itself is found again by who needs the page.
             return self.forget_damage(of);
         }
+        if repair.pieces.iter().any(|piece| groups[&piece.partition].gives_tree_up()) {
+            // It begins again without that one.
+            return self.repairs.give_up();
+        }
         let mut behind = repair
             .pieces
             .iter()
@@ -179,7 +183,9 @@ impl Serving {
         let root = damaged.state().tree.version().root;
         let sharing = self.groups.iter().filter(|(partition, group)| {
             let tree = &group.state().tree;
-            **partition == damage.partition || (tree.keep().is_some() && tree.version().root == root)
+            let shares = tree.keep().is_some() && tree.version().root == root;
+            // One that gives the tree up reads nothing of it any more, and may be too far behind to help.
+            (**partition == damage.partition || shares) && !group.gives_tree_up()
         });
         let Place { low, high, .. } = &damage.place;
         let pieces = sharing.map(|(partition, group)| {
@@ -240,7 +246,12 @@ impl Serving {
         let Some(group) = self.groups.get(&damage.partition).filter(|_| !pieces.is_empty()) else {
             return self.store.repaired(&damage.page);
         };
-        let position = group.state().tree.version().position;
+        let (position, root) = (group.state().tree.version().position, group.state().tree.version().root);
+        for group in self.groups.values_mut() {
+            if group.gives_tree_up() && group.state().tree.version().root == root {
+                group.give_tree_up();
+            }
+        }
         self.repairs.running = Some(Repair {
             damage,
             position,
@@ -319,7 +330,8 @@ impl Serving {
         let position = group.state().slot();
         let mut batch = CellBatch::default();
         // One that is being refilled has a position, and not all that belongs to it.
-        let can_answer = position >= fetch.at_least && !group.replica.is_refilling();
+        let can_answer =
+            position >= fetch.at_least && !group.replica.is_refilling() && !group.gives_tree_up();
         if can_answer {
             let mut walk = group.state().tree.walk(self.store.pages(), &fetch.lower, &fetch.upper, true);
             loop {
