@@ -13,7 +13,7 @@ use evenkeel_wire::entry::{Entry, EntryKind};
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::handshake::{Peer, PeerRole};
-use evenkeel_wire::ids::{Lsn, PartitionId, Slot};
+use evenkeel_wire::ids::{Lsn, PartitionId, Slot, TableId};
 use evenkeel_wire::message::catalog::{
     EnsureReplicas, EnsureReplicasAnswer, SplitPartition, SplitPartitionAnswer,
 };
@@ -24,6 +24,7 @@ use evenkeel_wire::message::routing::PublishAnswer;
 use evenkeel_wire::message::{access, to_owned};
 use evenkeel_wire::table::GroupConfig;
 use evenkeel_wire::turn::{Effects, Endpoint, Now};
+use std::collections::BTreeSet;
 
 /// Whether an Accept is taken even when the log has no room for client writes: a new leader's no-op must find
 /// a quorum, or reads would not go on.
@@ -198,6 +199,7 @@ impl Serving {
         // A replica that exists may still be on its way to the disk: wait for everything that was appended.
         let mut lsn = self.log.appended();
         let mut created = Vec::new();
+        let tables: BTreeSet<TableId> = ensure.create.iter().map(|config| config.table).collect();
         for config in ensure.create {
             let partition = config.partition;
             if self.groups.contains_key(&partition) {
@@ -213,9 +215,13 @@ impl Serving {
             && !lost.told_everything
         {
             lost.told_everything = true;
-            // A group that is not named was removed, and this core lost the record of that.
-            let unnamed = self.groups.keys().filter(|partition| !created.contains(partition));
-            remove.extend(unnamed.filter(|partition| **partition != PartitionId::SYSTEM));
+            // A group that is not named was removed, and this core lost the record of that. Not when its table
+            // is there: then a split made it, of which the catalogue has not heard yet.
+            let unnamed = self.groups.iter().filter(|(partition, group)| {
+                let table_is_there = tables.contains(&group.replica.config().table);
+                **partition != PartitionId::SYSTEM && !created.contains(partition) && !table_is_there
+            });
+            remove.extend(unnamed.map(|(partition, _)| *partition));
         }
         for partition in &remove {
             if let Some(removed) = self.remove_group(*partition, out) {

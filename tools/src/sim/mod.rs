@@ -24,6 +24,7 @@ pub mod world;
 
 use checks::Checks;
 use cluster::{Cluster, Shape};
+use evenkeel_dataplane::core::serving::Serving;
 use evenkeel_wire::prng::Prng;
 use faults::{Fault, Faults};
 use network::Weather;
@@ -218,7 +219,7 @@ impl Run {
     fn splits(&self) -> u64 {
         let hosts = self.cluster.storage().map(|host| &self.world.hosts[host]);
         let cores = hosts.filter_map(|host| host.storage().and_then(|core| core.serving()));
-        let configs = cores.flat_map(|core| core.groups()).map(|group| group.replica.config());
+        let configs = cores.flat_map(Serving::groups).map(|group| group.replica.config());
         let made: BTreeSet<_> =
             configs.filter(|config| config.origin.is_some()).map(|config| config.partition).collect();
         made.len() as u64

@@ -6,6 +6,7 @@ use crate::sim::world::{MS, SECOND};
 use evenkeel_dataplane::checkpoint::superblock::Superblock;
 use evenkeel_dataplane::config::{CoreConfig, NodeInfo};
 use evenkeel_dataplane::core::StorageCore;
+use evenkeel_dataplane::core::serving::Serving;
 use evenkeel_dataplane::group::Group;
 use evenkeel_dataplane::limits::{SEGMENT_BYTES_MIN, SEGMENTS_MIN};
 use evenkeel_dataplane::wal::block::LogIdentity;
@@ -151,7 +152,7 @@ impl Engine {
     /// The groups of the table, when the catalogue has created the first.
     pub fn groups(&self) -> impl Iterator<Item = &Group> {
         let serving = self.core.as_ref().and_then(|core| core.serving());
-        let groups = serving.into_iter().flat_map(|serving| serving.groups());
+        let groups = serving.into_iter().flat_map(Serving::groups);
         groups.filter(|group| group.replica.partition() != PartitionId::SYSTEM)
     }
 

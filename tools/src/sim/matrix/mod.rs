@@ -24,6 +24,7 @@ use super::world::{MS, SECOND};
 use super::{Failure, message};
 use client::{Answered, Client, Place, Span};
 use engine::{Crash, Engine};
+use evenkeel_dataplane::tree::Tree;
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind, seal};
 use evenkeel_wire::ids::{Epoch, PartitionId, RequestId};
@@ -395,7 +396,7 @@ impl<'e> Run<'e> {
         }
         let trees = || self.engine.groups().map(|group| &group.state().tree);
         let counted = trees().all(|tree| !tree.version().estimated && tree.keep().is_none());
-        let items = counted.then(|| trees().map(|tree| tree.items()).sum::<u64>());
+        let items = counted.then(|| trees().map(Tree::items).sum::<u64>());
         let expected = self.client.model.items().filter(|_| counted);
         if items != expected {
             return Err(format!("the tree counts {items:?} items, and there are {expected:?}"));
