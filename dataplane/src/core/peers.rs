@@ -215,8 +215,8 @@ impl Serving {
             && !lost.told_everything
         {
             lost.told_everything = true;
-            // A group that is not named was removed, and this core lost the record of that. Not when its table
-            // is there: then a split made it, of which the catalogue has not heard yet.
+            // A group that is not named was removed, and this core lost the record of that. Not when its
+            // table is there: then a split made it, of which the catalogue has not heard yet.
             let unnamed = self.groups.iter().filter(|(partition, group)| {
                 let table_is_there = tables.contains(&group.replica.config().table);
                 **partition != PartitionId::SYSTEM && !created.contains(partition) && !table_is_there
