@@ -77,8 +77,8 @@ fn pages_that_were_damaged_are_built_anew_and_nobody_is_served_from_them() {
 
 #[test]
 fn histories_under_faults_are_linearizable() {
-    let reports = search(1..25, None, None).unwrap_or_else(|failure| panic!("{failure}"));
-    assert_eq!(reports.len(), 24);
+    let reports = search(1..27, None, None).unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(reports.len(), 26);
     let operations: usize = reports.iter().map(|report| report.operations).sum();
     assert!(operations > 24 * 1000, "{operations} operations in all runs");
     let faults: u64 = reports.iter().flat_map(|report| report.faults.values()).sum();
