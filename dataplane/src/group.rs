@@ -5,7 +5,9 @@
 
 use crate::btree::delta::Delta;
 use crate::btree::lookup::{Miss, Pages};
+use crate::btree::space::LoosePages;
 use crate::btree::version::Version;
+use crate::checkpoint::writer::GroupImage;
 use crate::limits::GROUP_LOG_BYTES_KEPT;
 use crate::partition::Stop;
 use crate::partition::pending::{Asker, Pending};
@@ -32,6 +34,8 @@ use std::ops::Deref;
 pub struct Staged {
     /// The state.
     pub state: State,
+    /// Pages of its tree, which are of no version until a checkpoint has taken them over.
+    pub pages: LoosePages,
     /// Whether the running checkpoint holds it.
     pub in_checkpoint: bool,
 }
@@ -43,6 +47,8 @@ pub struct Group {
     pub replica: Replica,
     /// A snapshot that waits to become durable.
     pub staged: Option<Staged>,
+    /// Pages of states that will not be installed, to be freed.
+    pub given_up: Vec<LoosePages>,
     state: State,
     pending: Pending,
 }
@@ -52,7 +58,8 @@ impl Group {
     #[must_use]
     pub fn new(seed: Seed, state: State, node: NodeId, now: Boot, prng: Prng) -> Self {
         let replica = Replica::new(seed, node, now, prng);
-        let mut group = Self { replica, staged: None, state, pending: Pending::default() };
+        let mut group =
+            Self { replica, staged: None, given_up: Vec::new(), state, pending: Pending::default() };
         while let Some(entry) = group.next_committed() {
             group.state.apply(&entry);
         }
@@ -253,21 +260,23 @@ impl Group {
     /// What a checkpoint must hold of this group: its state record, what is accepted and not applied, and its
     /// state.
     #[must_use]
-    pub fn image(&mut self) -> (Record, Vec<Record>, State) {
-        let staged = self.staged.take();
-        if let Some(Staged { mut state, .. }) = staged {
+    pub fn image(&mut self) -> GroupImage {
+        if let Some(Staged { mut state, pages, .. }) = self.staged.take() {
             if self.needs(&state) {
                 freeze(&mut state);
-                let record = self.state_record(&state);
-                self.staged = Some(Staged { state: state.clone(), in_checkpoint: true });
-                return (record, Vec::new(), state);
+                let group = self.state_record(&state);
+                let (staged, loose) = (state.clone(), pages.clone());
+                self.staged = Some(Staged { state: staged, pages, in_checkpoint: true });
+                return GroupImage { group, open: Vec::new(), state, loose };
             }
             self.replica.confirm(state.applied);
+            self.given_up.push(pages);
         }
         let open = self.replica.log().after(self.state.slot());
         let open = open.map(|entry| self.replica.record(RecordBody::Entry(entry.clone()))).collect();
         freeze(&mut self.state);
-        (self.state_record(&self.state), open, self.state.clone())
+        let group = self.state_record(&self.state);
+        GroupImage { group, open, state: self.state.clone(), loose: LoosePages::default() }
     }
 
     fn state_record(&self, state: &State) -> Record {
@@ -286,11 +295,17 @@ impl Group {
     ///
     /// One that a checkpoint is writing stays: were it replaced, and replaced again before the checkpoint is
     /// complete, none would ever be installed.
-    pub fn stage(&mut self, state: State) {
-        if !self.needs(&state) {
+    pub fn stage(&mut self, state: State, pages: LoosePages) {
+        let needed = self.needs(&state);
+        if !needed {
             self.replica.confirm(state.applied);
-        } else if !self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint) {
-            self.staged = Some(Staged { state, in_checkpoint: false });
+        }
+        let replaces = !self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint);
+        if needed && replaces {
+            let replaced = self.staged.replace(Staged { state, pages, in_checkpoint: false });
+            self.given_up.extend(replaced.map(|staged| staged.pages));
+        } else {
+            self.given_up.push(pages);
         }
     }
 

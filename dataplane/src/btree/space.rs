@@ -24,6 +24,7 @@ use self::bitmap::Bitmap;
 use crate::planted::{self, Planted};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Blocks of a region: 1 MiB.
 pub const REGION_BLOCKS: u64 = 256;
@@ -69,6 +70,9 @@ pub struct SpaceStatus {
     /// Not of any version yet.
     pub loose: u64,
 }
+
+/// Pages that no version refers to yet: the first block of each, and how many.
+pub type LoosePages = Arc<Vec<(u64, u16)>>;
 
 /// The blocks of a file.
 #[derive(Debug)]

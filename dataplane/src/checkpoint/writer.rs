@@ -24,6 +24,7 @@ use crate::btree::lookup::Place;
 use crate::btree::merge::{Clip, Merge, Merged, Progress as MergeProgress, Workshop};
 use crate::btree::page::{PageFault, Stamp};
 use crate::btree::pointer::PagePointer;
+use crate::btree::space::LoosePages;
 use crate::btree::store::{FeedId, Store};
 use crate::btree::version::{Redirects, Version};
 use crate::limits::{
@@ -57,6 +58,8 @@ pub struct GroupImage {
     pub open: Vec<Record>,
     /// The partition's state. What its tree has frozen is merged.
     pub state: State,
+    /// Pages of its tree that are of no version yet: the checkpoint takes them over.
+    pub loose: LoosePages,
 }
 
 /// What has come of an operation.
@@ -73,6 +76,7 @@ pub enum Progress {
 struct Part {
     group: Record,
     state: State,
+    loose: LoosePages,
     /// Its tree, once it is merged.
     version: Option<Version>,
 }
@@ -223,12 +227,12 @@ impl Checkpointer {
         assert!(self.running.is_none(), "one checkpoint at a time");
         let log_start = log.begin_marked_write();
         let mut parts = Vec::new();
-        for GroupImage { group, open, state } in groups {
+        for GroupImage { group, open, state, loose } in groups {
             log.append(&group);
             for record in &open {
                 log.append(record);
             }
-            parts.push(Part { group, state, version: None });
+            parts.push(Part { group, state, loose, version: None });
         }
         let changes = parts.iter().filter_map(|part| part.state.tree.frozen());
         let file = self.superblock.checkpoint.map_or(0, |present| 1 - present.file);
@@ -506,6 +510,10 @@ impl Running {
             if !store.space.is_loose(*block) {
                 store.space.retire(self.sequence, *block, *blocks);
             }
+        }
+        let arrived = self.parts.iter().flat_map(|part| part.loose.iter());
+        for (block, blocks) in arrived.filter(|page| !self.replaced.contains(page)) {
+            store.space.adopt(*block, *blocks);
         }
         self.written.clear();
         self.space = store.space.stored_words(self.sequence);

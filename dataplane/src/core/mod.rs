@@ -4,7 +4,7 @@
 //! * [`serving`]: the turn: what a core does with each input and at the end of a turn.
 //! * [`requests`]: routers' requests. [`peers`]: other cores' frames; [`messages`] their bodies.
 //! * [`heartbeats`]: leases, one frame per pair of cores. [`snapshots`]: partitions' states on their way to
-//!   peers.
+//!   peers; [`receive`]: on their way from one.
 //! * [`repair`]: damaged pages, built anew from what peers hold.
 //! * [`scrub`]: whether what is on disk is still whole.
 //! * [`publish`]: what MemDS is told. [`status`]: what people are told.
@@ -13,6 +13,7 @@ pub mod heartbeats;
 pub mod messages;
 pub mod peers;
 pub mod publish;
+pub mod receive;
 pub mod repair;
 pub mod requests;
 pub mod scrub;

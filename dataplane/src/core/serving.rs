@@ -7,6 +7,7 @@
 use super::heartbeats::Heartbeats;
 use super::messages;
 use super::publish::Publisher;
+use super::receive::Arrivals;
 use super::repair::Repairs;
 use super::scrub::Scrub;
 use super::snapshots::Snapshots;
@@ -17,7 +18,7 @@ use crate::btree::store::{Delivery, FeedId, Store};
 use crate::btree::version::Version;
 use crate::catalog::Catalog;
 use crate::checkpoint::recovery::Recovered;
-use crate::checkpoint::writer::{Checkpointer, GroupImage, Progress};
+use crate::checkpoint::writer::{Checkpointer, Progress};
 use crate::config::CoreConfig;
 use crate::group::Group;
 use crate::limits::{CHANGES_FREED_PER_TURN, LEASE_TERM};
@@ -62,6 +63,7 @@ pub struct Serving {
     pub(crate) peers: AHashMap<Endpoint, Peer>,
     pub(super) heartbeats: Heartbeats,
     pub(super) snapshots: Snapshots,
+    pub(super) arrivals: Arrivals,
     pub(super) repairs: Repairs,
     pub(super) scrub: Scrub,
     pub(crate) catalog: Catalog,
@@ -134,6 +136,7 @@ impl Serving {
             peers: AHashMap::new(),
             heartbeats: Heartbeats::new(now.boot),
             snapshots: Snapshots::default(),
+            arrivals: Arrivals::default(),
             repairs: Repairs::default(),
             scrub: Scrub::new(now.boot),
             catalog: Catalog::default(),
@@ -278,6 +281,7 @@ impl Serving {
             }
             Owner::Tree(_) => self.checkpointer.completed_pages(now.boot, completion)?,
             Owner::Repair(_) => self.repair_written(now.boot, completion)?,
+            Owner::Arrival(_) => self.arrival_written(completion)?,
             Owner::Page(_) => self.page_came(now, completion, out),
             Owner::Recovery => {}
         }
@@ -330,6 +334,7 @@ impl Serving {
         match id {
             FeedId::Checkpoint => Some(&mut self.checkpointer.feed),
             FeedId::Snapshot(partition, to) => self.snapshots.feed(partition, to),
+            FeedId::Arrival => Some(&mut self.arrivals.feed),
             FeedId::Check => Some(&mut self.scrub.feed),
         }
     }
@@ -371,6 +376,7 @@ impl Serving {
                         group.abandon(out);
                     }
                     self.snapshots.abandon(partition, &mut self.store);
+                    self.arrivals.abandon(partition);
                     if partition == PartitionId::SYSTEM {
                         self.catalog.lost_leadership(out);
                     }
@@ -397,6 +403,7 @@ impl Serving {
         self.end_groups(now, out);
         self.heartbeat(now.boot, out);
         self.advance_snapshots(now.boot, out);
+        self.advance_arrivals(now.boot, out);
         self.publish(now.boot, out);
         self.tend_catalog(now, out);
         self.end_groups(now, out);
@@ -420,6 +427,7 @@ impl Serving {
 
     /// Frees some of what checkpoints have merged: all of it at once would hold up the turn.
     fn free_merged(&mut self) {
+        self.merged.append(&mut self.arrivals.merged);
         for _ in 0..CHANGES_FREED_PER_TURN {
             let Some(delta) = self.merged.last_mut() else {
                 return;
@@ -497,6 +505,11 @@ impl Serving {
         // Performing has touched them again; only those with something left to tell stay.
         self.touched.retain(|partition| !touched.contains(partition));
         for partition in touched {
+            for pages in
+                self.groups.get_mut(&partition).into_iter().flat_map(|group| group.given_up.drain(..))
+            {
+                self.arrivals.give_up(&pages);
+            }
             let due = self.groups.get(&partition).map(|group| group.replica.notice_due_at());
             if due.is_some_and(|due| due != Boot::NEVER) {
                 self.touched.insert(partition);
@@ -515,11 +528,7 @@ impl Serving {
             return;
         }
         self.checkpoint_wanted = false;
-        let images = self.groups.values_mut().map(|group| {
-            let (group, open, state) = group.image();
-            GroupImage { group, open, state }
-        });
-        let images = images.collect();
+        let images = self.groups.values_mut().map(Group::image).collect();
         self.checkpointer.begin(now, &mut self.log, images, self.lost_memory.is_some());
     }
 
@@ -530,5 +539,6 @@ impl Serving {
             .min(touched)
             .min(self.checkpointer.wake_at())
             .min(self.repairs_wake_at())
+            .min(self.arrivals.wake_at)
     }
 }
