@@ -155,6 +155,17 @@ impl Space {
         self.changed(run);
     }
 
+    /// Frees loose blocks that somebody may still read: with the next checkpoint, and when no pin is held.
+    /// Those that are not loose are left alone.
+    pub fn retire_loose(&mut self, written: &[(u64, u16)]) {
+        for (block, blocks) in written {
+            if self.is_loose(*block) {
+                self.adopt(*block, *blocks);
+                self.retire(self.durable + 1, *block, *blocks);
+            }
+        }
+    }
+
     /// Notes that a checkpoint does not refer to these blocks any more, while the version before it does.
     /// They are free once it is settled and no older version is pinned. A checkpoint that may still be given
     /// up retires nothing.
