@@ -309,6 +309,11 @@ impl Group {
         }
     }
 
+    /// The tree was counted: it holds so many more items and bytes than its version says.
+    pub fn recount(&mut self, items: i64, bytes: i64) {
+        self.state.tree.recount(items, bytes);
+    }
+
     /// The applied state, and the record that tells of what group it is.
     #[must_use]
     pub fn snapshot(&self) -> (Record, State) {

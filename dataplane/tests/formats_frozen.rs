@@ -183,7 +183,8 @@ fn records_of_images_are_frozen() {
     };
     let group = Box::new(record(RecordBody::State(Box::new(state()))));
     let root = PagePointer { block: 0x51_5253_5455, blocks: 2, overflow: true, birth: 0x61, checksum: 0x71 };
-    let version = Version { root: Some(root), items: 0x31, bytes: 0x32, position: Slot(0x33) };
+    let version =
+        Version { root: Some(root), items: 0x31, estimated: false, bytes: 0x32, position: Slot(0x33) };
     let records = [
         ("image.begin", ImageRecord::Begin { group, swept_ms: 0x4142_4344_4546_4748, version }),
         ("image.cell", ImageRecord::Cell { key: Bytes::from_static(b"storage key"), cell }),

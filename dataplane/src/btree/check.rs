@@ -97,6 +97,17 @@ struct Counted {
     incomplete: bool,
 }
 
+/// What was counted in a tree whose version only has estimates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recount {
+    /// Whose tree.
+    pub partition: PartitionId,
+    /// Items that there are more than the version says.
+    pub items: i64,
+    /// Bytes of keys and items likewise.
+    pub bytes: i64,
+}
+
 /// A check under way.
 #[derive(Debug)]
 pub struct Check {
@@ -117,6 +128,8 @@ pub struct Check {
     /// What was found since they were taken from here. When nobody takes them, the later ones are only
     /// counted.
     pub findings: Vec<Finding>,
+    /// Trees that were counted, where that was due; once the check is done.
+    pub recounts: Vec<Recount>,
 }
 
 impl Check {
@@ -135,6 +148,7 @@ impl Check {
             ended: false,
             status: CheckStatus::default(),
             findings: Vec::new(),
+            recounts: Vec::new(),
         };
         for tree in (0..check.trees.len()).rev() {
             let CheckedTree { start, end, version, .. } = &check.trees[tree];
@@ -421,6 +435,11 @@ impl Check {
             let CheckedTree { partition, start, end, version } = tree;
             let got = (counted.items, counted.bytes);
             let expected = (version.items, version.bytes);
+            if version.estimated && !counted.incomplete {
+                let (items, bytes) = (got.0 as i64 - expected.0 as i64, got.1 as i64 - expected.1 as i64);
+                self.recounts.push(Recount { partition, items, bytes });
+                continue;
+            }
             if counted.incomplete || got == expected {
                 continue;
             }

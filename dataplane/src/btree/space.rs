@@ -21,6 +21,7 @@ mod bitmap;
 mod model;
 
 use self::bitmap::Bitmap;
+use crate::btree::version::Blocks;
 use crate::planted::{self, Planted};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -72,7 +73,7 @@ pub struct SpaceStatus {
 }
 
 /// Pages that no version refers to yet: the first block of each, and how many.
-pub type LoosePages = Arc<Vec<(u64, u16)>>;
+pub type LoosePages = Arc<Vec<Blocks>>;
 
 /// The blocks of a file.
 #[derive(Debug)]
@@ -157,6 +158,17 @@ impl Space {
         self.loose.remove(run);
         self.used.remove(run);
         self.changed(run);
+    }
+
+    /// Frees loose blocks that somebody may still read: with the next checkpoint, and when no pin is held.
+    /// Those that are not loose are left alone.
+    pub fn retire_loose(&mut self, written: &[(u64, u16)]) {
+        for (block, blocks) in written {
+            if self.is_loose(*block) {
+                self.adopt(*block, *blocks);
+                self.retire(self.durable + 1, *block, *blocks);
+            }
+        }
     }
 
     /// Notes that a checkpoint does not refer to these blocks any more, while the version before it does.

@@ -26,7 +26,7 @@ use crate::btree::page::{PageFault, Stamp};
 use crate::btree::pointer::PagePointer;
 use crate::btree::space::LoosePages;
 use crate::btree::store::{FeedId, Store};
-use crate::btree::version::{Redirects, Version};
+use crate::btree::version::{Blocks, Redirects, Version};
 use crate::limits::{
     CHECKPOINT_ADVANCE, CHECKPOINT_CHANGES_PER_SECOND, CHECKPOINT_LAG_MAX, CHECKPOINT_LEAVES_PER_TURN,
     CHUNK_BYTES, SEGMENTS_RESERVED,
@@ -67,8 +67,13 @@ pub struct GroupImage {
 pub enum Progress {
     /// It goes on.
     Running,
-    /// The checkpoint is complete and durable; these are the versions of the trees that it holds.
-    Complete(Vec<(PartitionId, Version)>),
+    /// The checkpoint is complete and durable.
+    Complete {
+        /// The versions of the trees that it holds.
+        versions: Vec<(PartitionId, Version)>,
+        /// Blocks of the pages that they do without.
+        replaced: BTreeSet<Blocks>,
+    },
 }
 
 /// A partition's part of the checkpoint that runs.
@@ -104,7 +109,7 @@ struct Running {
     changes_done: u64,
     merge: Option<Box<Merge>>,
     /// Blocks that the new versions do without, and blocks that were written for them.
-    replaced: BTreeSet<(u64, u16)>,
+    replaced: BTreeSet<Blocks>,
     written: Vec<(u64, u16)>,
     name: CheckpointName,
     images: VecDeque<ImageSource>,
@@ -321,6 +326,9 @@ impl Checkpointer {
             checkpoint: running.sequence,
             position,
         };
+        if running.merge.is_none() {
+            store.redirects.begin_merge(partition, running.sequence);
+        }
         let Store { space, cache, redirects, .. } = store;
         let mut shop = Workshop { stamp, space, cache, redirects, batches: &mut self.batches, loose: false };
         let frozen = part.state.tree.frozen();
@@ -446,11 +454,12 @@ impl Checkpointer {
                 log.recycle_before(running.log_start);
                 store.space.settle(running.sequence);
                 for (block, blocks) in &running.replaced {
-                    store.redirects.remove(*block);
                     if store.space.is_loose(*block) {
                         store.space.release(*block, *blocks);
                     }
                 }
+                let unused = store.redirects.settle(running.sequence, &running.replaced);
+                store.space.retire_loose(&unused);
                 let running = self.running.take().expect("it is running");
                 self.full = false;
                 self.completed += 1;
@@ -458,7 +467,7 @@ impl Checkpointer {
                     .parts
                     .into_iter()
                     .map(|part| (part.group.partition, part.version.expect("every tree was merged")));
-                return Ok(Progress::Complete(versions.collect()));
+                return Ok(Progress::Complete { versions: versions.collect(), replaced: running.replaced });
             }
         }
         Ok(Progress::Running)
@@ -511,9 +520,11 @@ impl Running {
                 store.space.retire(self.sequence, *block, *blocks);
             }
         }
-        let arrived = self.parts.iter().flat_map(|part| part.loose.iter());
-        for (block, blocks) in arrived.filter(|page| !self.replaced.contains(page)) {
-            store.space.adopt(*block, *blocks);
+        let arrived = self.parts.iter().flat_map(|part| part.loose.iter().copied());
+        let arrived = arrived.filter(|page| !self.replaced.contains(page)).collect::<Vec<Blocks>>();
+        let repaired = store.redirects.taken_over(self.sequence, &self.replaced);
+        for (block, blocks) in arrived.into_iter().chain(repaired) {
+            store.space.adopt(block, blocks);
         }
         self.written.clear();
         self.space = store.space.stored_words(self.sequence);

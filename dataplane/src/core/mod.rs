@@ -78,6 +78,15 @@ impl StorageCore {
         }
     }
 
+    /// Asks for a check of all trees, if the core is at work. Returns what
+    /// [`checks`](evenkeel_wire::message::status::TreeStatus::checks) will have come to when it is done.
+    pub fn want_check(&mut self) -> Option<u64> {
+        match &mut self.phase {
+            Phase::Serving(serving) => Some(serving.want_check()),
+            Phase::New(_) | Phase::Recovering { .. } | Phase::Halted => None,
+        }
+    }
+
     fn identity(&self) -> LogIdentity {
         LogIdentity { incarnation: self.config.incarnation, core: self.config.core }
     }

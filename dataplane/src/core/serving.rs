@@ -15,7 +15,7 @@ use crate::btree::delta::Delta;
 use crate::btree::feed::Feed;
 use crate::btree::lookup::Pages;
 use crate::btree::store::{Delivery, FeedId, Store};
-use crate::btree::version::Version;
+use crate::btree::version::{Blocks, Version};
 use crate::catalog::Catalog;
 use crate::checkpoint::recovery::Recovered;
 use crate::checkpoint::writer::{Checkpointer, Progress};
@@ -232,6 +232,16 @@ impl Serving {
         self.store.pages_with(feed)
     }
 
+    /// Whether no checkpoint is being written or asked for, nothing is being checked, and the log has nothing
+    /// to write.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        !self.checkpoint_wanted
+            && self.scrub.is_at_rest()
+            && self.checkpointer.may_begin()
+            && self.log.is_idle()
+    }
+
     /// Asks for a checkpoint as soon as none is running, however short the log is. Otherwise they begin when
     /// half of it is used.
     pub fn want_checkpoint(&mut self) {
@@ -276,7 +286,7 @@ impl Serving {
                 let (log, store) = (&mut self.log, &mut self.store);
                 match self.checkpointer.completed_operation(now.boot, log, store, completion)? {
                     Progress::Running => {}
-                    Progress::Complete(versions) => self.checkpointed(versions),
+                    Progress::Complete { versions, replaced } => self.checkpointed(versions, &replaced),
                 }
             }
             Owner::Tree(_) => self.checkpointer.completed_pages(now.boot, completion)?,
@@ -289,7 +299,10 @@ impl Serving {
     }
 
     /// A checkpoint is durable.
-    fn checkpointed(&mut self, versions: Vec<(PartitionId, Version)>) {
+    fn checkpointed(&mut self, versions: Vec<(PartitionId, Version)>, replaced: &BTreeSet<Blocks>) {
+        self.forget_replaced(replaced);
+        let unused = self.store.redirects.forget(|tree| !self.groups.contains_key(&tree));
+        self.store.space.retire_loose(&unused);
         for (partition, version) in versions {
             if let Some(group) = self.groups.get_mut(&partition) {
                 // One of the two trees, the present and the staged one, is given up.
@@ -518,6 +531,9 @@ impl Serving {
     }
 
     fn begin_checkpoint(&mut self, now: Boot) {
+        if self.checkpointer.may_begin() {
+            self.take_recounts();
+        }
         let status = self.log.status();
         let long = status.segments_free * 2 <= status.segments;
         let staged = self
