@@ -108,6 +108,14 @@ pub struct Recount {
     pub bytes: i64,
 }
 
+/// The first key of a range, and the first beyond; empty: there is no end.
+pub type KeyBounds = (Vec<u8>, Vec<u8>);
+
+/// Whether a range has keys in common with `low <= key < high`.
+fn meets((start, end): &KeyBounds, low: &[u8], high: &[u8]) -> bool {
+    (end.is_empty() || *low < end[..]) && (high.is_empty() || start[..] < *high)
+}
+
 /// A check under way.
 #[derive(Debug)]
 pub struct Check {
@@ -117,6 +125,8 @@ pub struct Check {
     used: Vec<u64>,
     reached: Vec<u64>,
     depth: Depth,
+    /// Ranges of keys that are left to look at, when others were looked at before.
+    only: Option<Vec<KeyBounds>>,
     /// The last comes first.
     left: Vec<Visit>,
     /// Asked for.
@@ -142,6 +152,7 @@ impl Check {
             reached: vec![0; used.len()],
             used,
             depth,
+            only: None,
             left: Vec::new(),
             open: VecDeque::new(),
             hidden: false,
@@ -160,6 +171,29 @@ impl Check {
             }
         }
         check
+    }
+
+    /// Goes on with the check of a tree in a later version of it, where [`remaining`](Self::remaining) says.
+    /// Counts are not compared then.
+    #[must_use]
+    pub fn resume(tree: CheckedTree, used: Vec<u64>, remaining: Vec<KeyBounds>) -> Self {
+        let mut check = Self::new(vec![tree], used, Depth::Everything);
+        check.counted[0].incomplete = true;
+        check.only = Some(remaining);
+        check
+    }
+
+    /// The partition of the first tree.
+    #[must_use]
+    pub fn partition(&self) -> Option<PartitionId> {
+        self.trees.first().map(|tree| tree.partition)
+    }
+
+    /// The ranges of keys that it has not looked at, in no order.
+    #[must_use]
+    pub fn remaining(&self) -> Vec<KeyBounds> {
+        let visits = self.left.iter().chain(&self.open);
+        visits.map(|visit| (visit.place.low.clone(), visit.place.high.clone())).collect()
     }
 
     /// What it has seen so far.
@@ -360,6 +394,9 @@ impl Check {
                 misplaced.get_or_insert_with(|| child.separator.clone());
             }
             overflow |= child.pointer.overflow;
+            if self.only.as_ref().is_some_and(|only| !only.iter().any(|bounds| meets(bounds, low, high))) {
+                continue;
+            }
             let (low, high) = (low.clone(), high.clone());
             visits.push(Visit {
                 tree: visit.tree,

@@ -4,7 +4,9 @@
 //! *sweep* walks over inner nodes only, of all partitions at once, and finds blocks that are lost: those of a
 //! partition that was removed, of a tree that a snapshot replaced, or of what hung below a damaged page.
 //!
-//! * Whatever is walked over is pinned: a checkpoint that ends meanwhile frees nothing of it.
+//! * Whatever is walked over is pinned: a checkpoint that ends meanwhile frees nothing of it. When that has
+//!   become much, the walk goes on in the version that is there by then, with the ranges of keys that are
+//!   left; a sweep, which is quick, goes to its end.
 //! * A sweep begins while no checkpoint runs, with the blocks that the last one stored. What no tree in
 //!   memory reaches then, no later checkpoint will refer to: it writes what is in memory and new pages.
 //! * Lost blocks are retired with the next checkpoint, not freed: until it is durable, a crash brings back
@@ -122,6 +124,13 @@ impl Serving {
         let Some(mut running) = self.scrub.running.take() else {
             return;
         };
+        if running.stored.is_none() && self.store.space.holds_much(&running.pin) {
+            self.scrub.feed.forget_wanted();
+            // What is being read belongs to the version that is pinned.
+            self.scrub.running =
+                if self.scrub.feed.under_way() == 0 { self.hop(*running) } else { Some(running) };
+            return;
+        }
         let (cache, redirects) = (&self.store.cache, &self.store.redirects);
         let feed = &mut self.scrub.feed;
         let progress = running.check.advance(feed, Some(cache), redirects, SCRUB_PAGES_PER_TICK);
@@ -176,6 +185,18 @@ impl Serving {
         let pin = space.pin(space.durable_checkpoint());
         let repaired = self.store.redirects.added();
         self.scrub.running = Some(Box::new(Running { check, pin, stored, repaired }));
+    }
+
+    /// Goes on in the present version: what is held of the old one is too much.
+    fn hop(&mut self, running: Running) -> Option<Box<Running>> {
+        let Running { check, pin, repaired, .. } = running;
+        self.store.space.unpin(pin);
+        self.scrub.feed.clear();
+        let group = self.groups.get(&check.partition()?)?;
+        let space = &mut self.store.space;
+        let check = Check::resume(tree_of(group), space.used_words().to_vec(), check.remaining());
+        let pin = space.pin(space.durable_checkpoint());
+        Some(Box::new(Running { check, pin, stored: None, repaired }))
     }
 
     fn end_scrub(&mut self, running: Running) {
