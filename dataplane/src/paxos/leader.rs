@@ -239,6 +239,7 @@ impl Replica {
             let mut told = false;
             while let Some(bytes_max) = room(follower, now, self.log.last().slot) {
                 let Some(previous) = self.log.point(follower.next.previous()) else {
+                    assert!(follower.next <= self.log.base().slot, "a snapshot replaces what was trimmed");
                     follower.mode = Mode::Snapshot;
                     out.push(Output::NeedsSnapshot { to: follower.node });
                     break;
@@ -337,6 +338,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         self.highest_seen = self.highest_seen.max(rejected.promised);
+        let end = self.log.last().slot;
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
@@ -354,9 +356,11 @@ impl Replica {
         }
         match rejected.reason {
             Rejection::Ballot => {}
-            Rejection::Gap(last) => follower.probe(last.next(), None),
+            // A log that is longer than ours has a tail of an older ballot: whether it equals ours up to our
+            // end, an Accept finds out.
+            Rejection::Gap(last) => follower.probe(last.min(end).next(), None),
             Rejection::Conflict(commit) => follower.probe(commit.next(), None),
-            Rejection::Busy(last) => follower.probe(last.next(), Some(now)),
+            Rejection::Busy(last) => follower.probe(last.min(end).next(), Some(now)),
         }
     }
 
