@@ -4,8 +4,8 @@
 //! explores states need look at one of them only. So it holds what later steps depend on and nothing else.
 //! Instants enter as far as anything still depends on them: what is left until a deadline, and how long ago
 //! something was, up to the longest time that is ever asked for. The log's entries are named by their hash
-//! chain. Left out are the generator, because what it gives is a choice, and the configuration, which does not
-//! change.
+//! chain. Left out are the generator, because what it gives is a choice, and the configuration, which does
+//! not change.
 //!
 //! Every structure is taken apart field by field, so that a new field does not compile before somebody has
 //! decided whether it belongs here.
