@@ -13,6 +13,7 @@ use model::{Exploration, Search, bounds};
 use std::process::ExitCode;
 use std::time::Instant;
 
+#[allow(clippy::disallowed_methods, reason = "a command tells how long it took")]
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let bound = arguments.next().and_then(|name| bounds::named(&name));

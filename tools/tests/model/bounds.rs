@@ -9,7 +9,7 @@ pub(crate) enum Start {
     /// lease that it has just been granted.
     Led,
     /// After [`Start::Led`] and two steps of time: the second member has been told by the third that it knows
-    /// of no healthy leader, and stands; its questions to the others are on their way.
+    /// of no healthy leader, and stands; nobody else has been asked for a promise yet.
     Suspected,
     /// After [`Start::Led`] and two steps of time: the first member, which died and came back, holds two
     /// writes of ballot 1 that nobody else has; the second one, too, but an entry of ballot 2 in the place of
@@ -90,9 +90,17 @@ pub(crate) const BOUNDS: [Bound; 13] = [
     Bound { name: "birth", start: Start::New, ..STILL },
     Bound { name: "writes", writes: 2, submissions: 3, in_flight: 3, torn: true, ..STILL },
     Bound { name: "twice", start: Start::New, duplicates: 1, in_flight: 3, ..STILL },
-    Bound { name: "lapse", start: Start::Suspected, watchful: &[], submissions: 0, late: 1, ..ELECTION },
+    Bound { name: "lapse", start: Start::Suspected, watchful: &[], submissions: 0, late: 0, ..ELECTION },
+    Bound {
+        name: "late",
+        start: Start::Suspected,
+        watchful: &[],
+        submissions: 0,
+        late: 1,
+        in_flight: 3,
+        ..ELECTION
+    },
     Bound { name: "lease", watchful: &[1], submissions: 0, late: 0, ..ELECTION },
-    Bound { name: "late", watchful: &[1], submissions: 0, late: 1, ..ELECTION },
     Bound { name: "drift", submissions: 0, late: 0, clocks: DRIFTING, ..ELECTION },
     Bound { name: "restart", watchful: &[1], ticks: 2, crashes: 1, ..ELECTION },
     Bound { name: "hand-over", watchful: &[], ticks: 1, hand_overs: 1, ..ELECTION },

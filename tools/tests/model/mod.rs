@@ -126,6 +126,7 @@ impl Exploration {
 
 /// Waits until it is done. A panic in it is one here, so that an exploration that was cut off is never taken
 /// for one that ended.
+#[allow(clippy::disallowed_methods, reason = "waiting for the explorer's threads is a door's work")]
 fn watch<C: Checker<Exploration>>(mut checker: C, progress: fn(usize, usize)) -> C {
     let workers = checker.handles();
     let mut waited = Duration::ZERO;
