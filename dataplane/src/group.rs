@@ -27,10 +27,11 @@ use evenkeel_wire::message::status::{GroupStatus, Role};
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::turn::{Boot, Effects, Now};
 use std::borrow::Cow;
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
 /// A state that was received as a snapshot and waits to become durable.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Staged {
     /// The state.
     pub state: State,
@@ -41,7 +42,7 @@ pub struct Staged {
 }
 
 /// A replica with its partition.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Group {
     /// The replica.
     pub replica: Replica,
@@ -350,6 +351,19 @@ impl Group {
     #[must_use]
     pub fn applied(&self) -> (LogPoint, Ballot) {
         (self.state.applied, self.state.applied_ballot)
+    }
+
+    /// Feeds `hasher` with what decides what this group does from now on (see [`Replica::digest`]). The
+    /// applied state is named by the chain of entries that led to it.
+    ///
+    /// # Panics
+    /// When a snapshot is staged: it is not named by this group's own log.
+    pub fn digest(&self, now: Boot, hasher: &mut impl Hasher) {
+        let Self { replica, staged, state, pending, given_up: _ } = self;
+        assert!(staged.is_none(), "a staged snapshot has no digest");
+        replica.digest(now, hasher);
+        (state.applied.slot, state.applied.hash).hash(hasher);
+        pending.digest(hasher);
     }
 
     /// What this replica says of itself.
