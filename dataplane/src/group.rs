@@ -5,7 +5,9 @@
 
 use crate::btree::delta::Delta;
 use crate::btree::lookup::{Miss, Pages};
+use crate::btree::space::LoosePages;
 use crate::btree::version::Version;
+use crate::checkpoint::writer::GroupImage;
 use crate::limits::GROUP_LOG_BYTES_KEPT;
 use crate::partition::Stop;
 use crate::partition::pending::{Asker, Pending};
@@ -27,21 +29,24 @@ use evenkeel_wire::prng::Prng;
 use evenkeel_wire::table::{GroupConfig, LastSplit};
 use evenkeel_wire::turn::{Boot, Effects, Now};
 use std::borrow::Cow;
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
 /// A state that was received as a snapshot and waits to become durable.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Staged {
     /// The group, with the range that it has in the state.
     pub config: GroupConfig,
     /// The state.
     pub state: State,
+    /// Pages of its tree, which are of no version until a checkpoint has taken them over.
+    pub pages: LoosePages,
     /// Whether the running checkpoint holds it.
     pub in_checkpoint: bool,
 }
 
 /// A group that a split made, for the core to take in.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Born {
     /// Who and what it is.
     pub config: GroupConfig,
@@ -50,12 +55,14 @@ pub struct Born {
 }
 
 /// A replica with its partition.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Group {
     /// The replica.
     pub replica: Replica,
     /// A snapshot that waits to become durable.
     pub staged: Option<Staged>,
+    /// Pages of states that will not be installed, to be freed.
+    pub given_up: Vec<LoosePages>,
     state: State,
     pending: Pending,
     /// A split that is proposed and not yet applied, and the first key that will not be here any more.
@@ -70,9 +77,16 @@ impl Group {
     #[must_use]
     pub fn new(seed: Seed, state: State, node: NodeId, now: Boot, prng: Prng) -> Self {
         let replica = Replica::new(seed, node, now, prng);
-        let (pending, born) = (Pending::default(), Vec::new());
-        let mut group =
-            Self { replica, staged: None, state, pending, splitting: None, tree_given_up: false, born };
+        let mut group = Self {
+            replica,
+            staged: None,
+            given_up: Vec::new(),
+            state,
+            pending: Pending::default(),
+            splitting: None,
+            tree_given_up: false,
+            born: Vec::new(),
+        };
         while let Some(entry) = group.next_committed() {
             group.apply(&entry);
         }
@@ -332,21 +346,23 @@ impl Group {
     /// What a checkpoint must hold of this group: its state record, what is accepted and not applied, and its
     /// state.
     #[must_use]
-    pub fn image(&mut self) -> (Record, Vec<Record>, State) {
-        let staged = self.staged.take();
-        if let Some(Staged { config, mut state, .. }) = staged {
+    pub fn image(&mut self) -> GroupImage {
+        if let Some(Staged { config, mut state, pages, .. }) = self.staged.take() {
             if self.needs(&state) {
                 freeze(&mut state);
-                let record = self.state_record(self.replica.config_with_range_of(&config), &state);
-                self.staged = Some(Staged { config, state: state.clone(), in_checkpoint: true });
-                return (record, Vec::new(), state);
+                let group = self.state_record(self.replica.config_with_range_of(&config), &state);
+                let (staged, loose) = (state.clone(), pages.clone());
+                self.staged = Some(Staged { config, state: staged, pages, in_checkpoint: true });
+                return GroupImage { group, open: Vec::new(), state, loose };
             }
             self.replica.confirm(state.applied);
+            self.given_up.push(pages);
         }
         let open = self.replica.log().after(self.state.slot());
         let open = open.map(|entry| self.replica.record(RecordBody::Entry(entry.clone()))).collect();
         freeze(&mut self.state);
-        (self.state_record(self.replica.config().clone(), &self.state), open, self.state.clone())
+        let group = self.state_record(self.replica.config().clone(), &self.state);
+        GroupImage { group, open, state: self.state.clone(), loose: LoosePages::default() }
     }
 
     fn state_record(&self, config: GroupConfig, state: &State) -> Record {
@@ -368,17 +384,28 @@ impl Group {
     ///
     /// A snapshot from behind a split says that the split is committed. If its entry is in this log, it may
     /// be here that a quorum has it: it is applied, so that the child has its state here, too.
-    pub fn stage(&mut self, config: GroupConfig, state: State) {
+    pub fn stage(&mut self, config: GroupConfig, state: State, pages: LoosePages) {
         if let Some(LastSplit { at, .. }) = &config.last_split
             && self.replica.log().point(at.slot) == Some(*at)
         {
             self.replica.confirm(*at);
         }
-        if !self.needs(&state) {
+        let needed = self.needs(&state);
+        if !needed {
             self.replica.confirm(state.applied);
-        } else if !self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint) {
-            self.staged = Some(Staged { config, state, in_checkpoint: false });
         }
+        let replaces = !self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint);
+        if needed && replaces {
+            let replaced = self.staged.replace(Staged { config, state, pages, in_checkpoint: false });
+            self.given_up.extend(replaced.map(|staged| staged.pages));
+        } else {
+            self.given_up.push(pages);
+        }
+    }
+
+    /// The tree was counted: it holds so many more items and bytes than its version says.
+    pub fn recount(&mut self, items: i64, bytes: i64) {
+        self.state.tree.recount(items, bytes);
     }
 
     /// Whether the running checkpoint must end with the staged state taking the place of the present one. The
@@ -435,6 +462,20 @@ impl Group {
     #[must_use]
     pub fn applied(&self) -> (LogPoint, Ballot) {
         (self.state.applied, self.state.applied_ballot)
+    }
+
+    /// Feeds `hasher` with what decides what this group does from now on (see [`Replica::digest`]). The
+    /// applied state is named by the chain of entries that led to it.
+    ///
+    /// # Panics
+    /// When a snapshot is staged: it is not named by this group's own log.
+    pub fn digest(&self, now: Boot, hasher: &mut impl Hasher) {
+        let Self { replica, staged, state, pending, given_up: _, splitting, tree_given_up, born } = self;
+        assert!(staged.is_none() && born.is_empty(), "a staged snapshot and a child have no digest");
+        (splitting, tree_given_up).hash(hasher);
+        replica.digest(now, hasher);
+        (state.applied.slot, state.applied.hash).hash(hasher);
+        pending.digest(hasher);
     }
 
     /// What this replica says of itself.

@@ -87,6 +87,13 @@ pub const CHUNK_BYTES: usize = 256 * 1024;
 /// Chunks of a snapshot under way to one receiver.
 pub const SNAPSHOT_WINDOW_CHUNKS: u32 = 4;
 
+/// A receiver gathers as much of a snapshot as this part of the page cache holds before it merges it into
+/// pages.
+pub const SNAPSHOT_CACHE_PART: usize = 32;
+
+/// Leaves of a snapshot that its receiver writes in one turn.
+pub const SNAPSHOT_LEAVES_PER_TURN: usize = 8;
+
 /// How long a snapshot's sender waits for an acknowledgement before it sends again, and its receiver for a
 /// chunk before it forgets the transfer.
 pub const SNAPSHOT_PATIENCE: Duration = Duration::from_millis(1000);

@@ -3,6 +3,7 @@
 use evenkeel_wire::ids::Lsn;
 use evenkeel_wire::turn::OperationId;
 
+const ARRIVAL: u64 = 1 << 58;
 const REPAIR: u64 = 1 << 59;
 const PAGE: u64 = 1 << 60;
 const TREE: u64 = 1 << 61;
@@ -20,6 +21,8 @@ pub enum Owner {
     Tree(u64),
     /// A write of pages that stand in for damaged ones: its counter.
     Repair(u64),
+    /// A write of pages of a snapshot that is being received: its counter.
+    Arrival(u64),
     /// A read of a page: its counter.
     Page(u64),
     /// Recovery, which has one operation at a time.
@@ -35,6 +38,7 @@ impl Owner {
             Self::Checkpoint(count) => OperationId(CHECKPOINT | count),
             Self::Tree(count) => OperationId(TREE | count),
             Self::Repair(count) => OperationId(REPAIR | count),
+            Self::Arrival(count) => OperationId(ARRIVAL | count),
             Self::Page(count) => OperationId(PAGE | count),
             Self::Recovery => OperationId(RECOVERY),
         }
@@ -51,6 +55,8 @@ impl Owner {
             Self::Tree(id.0 & !TREE)
         } else if id.0 & REPAIR != 0 {
             Self::Repair(id.0 & !REPAIR)
+        } else if id.0 & ARRIVAL != 0 {
+            Self::Arrival(id.0 & !ARRIVAL)
         } else if id.0 & PAGE != 0 {
             Self::Page(id.0 & !PAGE)
         } else {
@@ -71,6 +77,7 @@ mod tests {
             Owner::Tree(7),
             Owner::Page(7),
             Owner::Repair(7),
+            Owner::Arrival(7),
             Owner::Recovery,
         ] {
             assert_eq!(Owner::of(owner.id()), owner);

@@ -29,11 +29,25 @@ pub enum Planted {
     ReuseTooEarly,
     /// The pages of the checkpoint that follows a split are not flushed before its superblock.
     SplitWithoutFlush,
+    /// A candidate adopts the longest log, whatever the ballots of its entries.
+    AdoptLongest,
+    /// A promise leaves before it is durable.
+    PromiseBeforeDurable,
+    /// A follower answers Accepted before the entries are durable.
+    AcceptBeforeDurable,
+    /// A new leader counts what it inherited as committed before an entry of its own is.
+    CommitInherited,
+    /// A new leader serves without waiting until no older lease can be alive.
+    ServeWithoutWaiting,
+    /// A lease counts from the answer's arrival instead of the question's departure.
+    LeaseFromReceipt,
+    /// A leader uses its lease to the last moment, as if clocks did not drift.
+    ForgetDrift,
 }
 
 impl Planted {
     /// Every bug, by the name that the command line and the environment use.
-    pub const ALL: [(&'static str, Self); 11] = [
+    pub const ALL: [(&'static str, Self); 18] = [
         ("acknowledge-before-durable", Self::AcknowledgeBeforeDurable),
         ("skip-flush", Self::SkipFlush),
         ("acknowledge-before-quorum", Self::AcknowledgeBeforeQuorum),
@@ -45,6 +59,13 @@ impl Planted {
         ("stale-cache-page", Self::StaleCachePage),
         ("reuse-too-early", Self::ReuseTooEarly),
         ("split-without-flush", Self::SplitWithoutFlush),
+        ("adopt-longest", Self::AdoptLongest),
+        ("promise-before-durable", Self::PromiseBeforeDurable),
+        ("accept-before-durable", Self::AcceptBeforeDurable),
+        ("commit-inherited", Self::CommitInherited),
+        ("serve-without-waiting", Self::ServeWithoutWaiting),
+        ("lease-from-receipt", Self::LeaseFromReceipt),
+        ("forget-drift", Self::ForgetDrift),
     ];
 
     /// The bug of that name.

@@ -159,6 +159,17 @@ impl Tree {
         Some(merged)
     }
 
+    /// The tree on disk was counted: it holds so many more items and bytes than its version says, if that
+    /// has estimates only.
+    pub fn recount(&mut self, items: i64, bytes: i64) {
+        let version = &mut self.version;
+        if version.estimated {
+            version.items = version.items.saturating_add_signed(items);
+            version.bytes = version.bytes.saturating_add_signed(bytes);
+            version.estimated = false;
+        }
+    }
+
     /// The item under `key`.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use evenkeel_wire::message::peer::LogPoint;
 use evenkeel_wire::table::GroupConfig;
 use evenkeel_wire::turn::{Boot, DiskCompletion, DiskFault, Effects, File};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 const IDENTITY: LogIdentity = LogIdentity { incarnation: Incarnation([7; 16]), core: CoreId(0) };
@@ -46,7 +47,7 @@ fn image(partition: u64) -> GroupImage {
         refilling: false,
     };
     let group = record(partition, RecordBody::State(Box::new(state)));
-    GroupImage { group, open: vec![], state: State::default() }
+    GroupImage { group, open: vec![], state: State::default(), loose: Arc::default() }
 }
 
 fn large_entry() -> Record {

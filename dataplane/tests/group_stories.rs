@@ -136,7 +136,7 @@ impl Stage {
             self.act(node, |group, now, out| {
                 group.replica.on_heartbeat(now, leader, &heartbeat, out).unwrap();
             });
-            self.group(leader).replica.on_grant(node, heartbeat.ballot, sent);
+            self.group(leader).replica.on_grant(sent, node, heartbeat.ballot, sent);
         }
     }
 

@@ -231,7 +231,7 @@ impl Stage {
             match granted {
                 Ok(()) => {
                     self.say(&format!("{node} grants {leader} a lease under {}", group.ballot));
-                    self.act(leader, |replica, _, _| replica.on_grant(node, group.ballot, sent_at));
+                    self.act(leader, |replica, now, _| replica.on_grant(now, node, group.ballot, sent_at));
                 }
                 Err(promised) => {
                     self.say(&format!("{node} grants no lease, it has promised {promised}"));

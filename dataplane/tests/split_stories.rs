@@ -19,6 +19,7 @@ use evenkeel_wire::message::request::{ReturnItem, Token};
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::table::{GroupConfig, Member};
 use evenkeel_wire::turn::{Boot, Effects};
+use std::sync::Arc;
 use std::time::Duration;
 
 const PARENT: PartitionId = PartitionId(7);
@@ -189,7 +190,7 @@ fn a_snapshot_from_behind_a_split_is_preceded_by_the_split_where_its_entry_is_in
     for (has_entry, born) in [(true, 1), (false, 0)] {
         let kept = if has_entry { 3 } else { 2 };
         let [group] = &mut replay(&entries[..kept], 2, Vec::new())[..] else { panic!("one group") };
-        group.stage(divided.clone(), later.clone());
+        group.stage(divided.clone(), later.clone(), Arc::default());
         group.apply_committed(&mut Effects::new());
         assert_eq!(group.take_born().len(), born, "the entry is there: {has_entry}");
         assert!(group.staged.is_some(), "it is still behind the snapshot");
@@ -206,9 +207,9 @@ fn a_half_that_a_snapshot_is_to_replace_gives_the_shared_tree_up_for_good() {
     for (commit, shares) in [(at.slot.0, true), (2, false)] {
         let [group] = &mut replay(&entries, commit, Vec::new())[..] else { panic!("one group") };
         let config = group.replica.config().clone();
-        group.stage(config, later.clone());
+        group.stage(config, later.clone(), Arc::default());
         assert!(!group.gives_tree_up(), "no checkpoint holds the snapshot yet");
-        let (_, _, image) = group.image();
+        let image = group.image().state;
         assert_eq!(image.applied, later.applied);
         // Otherwise its log might catch up, and the checkpoint would leave it with pages that it has freed.
         assert_eq!(group.gives_tree_up(), shares);

@@ -4,6 +4,7 @@
 //! change under the check: a finding counts only if the superblock is still the one that the check began
 //! with. Otherwise it begins again.
 
+use crate::files::ReadFiles;
 use crate::folder::{FolderError, ReadOnlyFolder};
 use bytes::Bytes;
 use evenkeel_dataplane::btree::check::{Check, CheckStatus, CheckedTree, Depth};
@@ -19,7 +20,6 @@ use evenkeel_dataplane::checkpoint::superblock::{SUPERBLOCK_FILE_BYTES, Superblo
 use evenkeel_dataplane::wal::block::LogIdentity;
 use evenkeel_dataplane::wal::record::{RecordBody, RecordError};
 use evenkeel_dataplane::wal::recovery::{Damage, LogError, LogRecovery, Next};
-use evenkeel_link::CoreFiles;
 use evenkeel_wire::aligned::AlignedBuffer;
 use evenkeel_wire::ids::CoreId;
 use evenkeel_wire::turn::{DiskFault, File};
@@ -168,7 +168,20 @@ pub fn check_core(
     let cores = folder.cores.len();
     let files = folder.cores.get(usize::from(core)).ok_or(CheckError::NoSuchCore { core, cores })?;
     let core = CoreId(core);
-    let reader = Reader { files, identity: LogIdentity { incarnation: folder.incarnation, core } };
+    check_files(files, LogIdentity { incarnation: folder.incarnation, core }, progress)
+}
+
+/// Checks the files of a core, wherever they are.
+///
+/// # Errors
+/// [`CheckError`], when nothing can be said.
+pub fn check_files(
+    files: &dyn ReadFiles,
+    identity: LogIdentity,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<CoreReport, CheckError> {
+    let core = identity.core;
+    let reader = Reader { files, identity };
     let mut begun_with = reader.superblocks()?;
     for _ in 0..ATTEMPTS {
         let report = reader.check(&begun_with, progress)?;
@@ -185,7 +198,7 @@ pub fn check_core(
 }
 
 struct Reader<'a> {
-    files: &'a CoreFiles,
+    files: &'a dyn ReadFiles,
     identity: LogIdentity,
 }
 

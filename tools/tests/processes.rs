@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use support::{Processes, canonical, finish, folder, input, item, lines, wait_for};
+use support::{Processes, canonical, evenkeel, finish, folder, input, item, lines, wait_for};
 
 const CREATE: [&str; 5] = ["table", "create", "packages", "--key", "section:S,package:S"];
 
@@ -89,6 +89,31 @@ fn a_cluster_of_one_node_keeps_what_it_acknowledged() {
     assert_eq!(code, Some(0), "{status:#}");
     let partitions = status["partitions"].as_array().unwrap();
     assert!(partitions.iter().all(|partition| partition["followers"].as_array().unwrap().is_empty()));
+}
+
+#[test]
+fn a_member_that_was_away_gets_more_than_it_gathers_in_memory() {
+    // A sixteen MiB cache lets a receiver gather half a MiB before it merges.
+    let cluster = Processes::up(&["--cache-mib", "16"]);
+    cluster.run("kill", &["n3"]).ok();
+    let sizes = ["--keys", "6000", "--item-bytes", "16384", "--closed", "8", "--for", "100ms"];
+    let load = [&["bench", "--workload", "get", "--warm-up", "0s"][..], &sizes].concat();
+    finish(&mut cluster.command(&load)).ok();
+    let snapshots =
+        |status: &Value| status["complaints"].to_string().matches("is being sent a snapshot").count();
+    wait_for("the leaders to be past what they keep", || (snapshots(&cluster.status().1) > 0).then_some(()));
+    cluster.run("restart", &["n3"]).ok();
+    let back = wait_for("the member to catch up", || {
+        let (code, status) = cluster.status();
+        (code == Some(0)).then_some(status)
+    });
+    let live = |node: usize| back["cores"][node]["tree"]["blocks_live"].as_u64().unwrap();
+    assert!(live(2) * 4096 > 64 << 20, "its items are in its tree: {back:#}");
+    cluster.run("down", &[]).ok();
+    let data = cluster.path().join("data/n3");
+    let checked = finish(&mut evenkeel(&["check", "--json", "--data", data.to_str().unwrap()])).ok();
+    let checked: Value = serde_json::from_str(&checked).unwrap();
+    assert_eq!(checked["clean"], true, "{checked:#}");
 }
 
 #[test]

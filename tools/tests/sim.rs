@@ -2,7 +2,9 @@
 //!
 //! `.ci/run` runs many more seeds with the release build.
 
+use evenkeel::live::Part;
 use evenkeel::sim::faults::Fault;
+use evenkeel::sim::flips;
 use evenkeel::sim::{Failure, Options, Report, run};
 use evenkeel_dataplane::planted::{Planted, choose};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,6 +75,46 @@ fn pages_that_were_damaged_are_built_anew_and_nobody_is_served_from_them() {
     let flips: u64 = reports.iter().filter_map(|report| report.faults.get(&Fault::FlipPage)).sum();
     let repaired: u64 = reports.iter().map(|report| report.repaired).sum();
     assert!(flips > 50 && repaired > 0, "{flips} flips, {repaired} repairs");
+}
+
+#[test]
+fn bits_that_flip_are_found_and_never_served_and_repaired_from_a_peer() {
+    let options = flips::Options { seed: 1, flips: 68, keys: flips::KEYS };
+    let report = flips::run(&options).unwrap_or_else(|failure| panic!("{failure}"));
+    let struck = [
+        Part::Root,
+        Part::Node,
+        Part::Leaf,
+        Part::Run,
+        Part::Superblock,
+        Part::OlderSuperblock,
+        Part::ChunkHeader,
+        Part::ChunkImage,
+        Part::ChunkBitmap,
+        Part::LogLink,
+        Part::LogHeader,
+        Part::LogWatermark,
+        Part::LogEntry,
+        Part::LogState,
+    ];
+    for part in struck {
+        let count = report.counts.get(&part).copied().unwrap_or_default();
+        assert!(count.flipped >= 2, "{part:?} was hardly struck:\n{report}");
+    }
+    let sum = report.sum();
+    assert_eq!((sum.flipped, sum.detected(), sum.served, sum.repaired), (68, 68, 0, 68), "{report}");
+    assert!(sum.by_read > 0 && sum.by_check > 0 && sum.by_start > 0, "{report}");
+}
+
+#[test]
+fn a_page_that_is_taken_although_its_checksum_does_not_hold_is_found() {
+    choose(Some(Planted::ForgetChecksum));
+    let failures =
+        (1..5).filter_map(|seed| flips::run(&flips::Options { seed, flips: 17, keys: flips::KEYS }).err());
+    let failures: Vec<String> = failures.map(|failure| failure.to_string()).collect();
+    choose(None);
+    assert_eq!(failures.len(), 4, "every seed finds it: {failures:#?}");
+    println!("{failures:#?}");
 }
 
 #[test]

@@ -117,6 +117,10 @@ kinds! {
     Topology = 49,
     /// The answer to it.
     TopologyAnswer = 49 | ANSWER,
+    /// A storage core is to check all its trees now.
+    Scrub = 50,
+    /// The answer to it.
+    ScrubAnswer = 50 | ANSWER,
 
     /// Routers to MemDS: the routes of some keys.
     Lookup = 64,

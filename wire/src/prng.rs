@@ -17,6 +17,14 @@ impl Prng {
         Self { state: std::array::from_fn(|_| split_mix(&mut mix)) }
     }
 
+    /// A generator that always gives zero, and so the lowest of every range: for those who explore every
+    /// choice themselves and must not have one made for them.
+    #[must_use]
+    pub const fn lowest() -> Self {
+        // Zero is the one state that the generator never leaves, and that no seed leads to.
+        Self { state: [0; 4] }
+    }
+
     /// A generator that is independent of this one's further use.
     #[must_use]
     pub fn fork(&mut self) -> Self {
@@ -81,6 +89,12 @@ mod tests {
         let mut prng = Prng::new(42);
         let first: Vec<u64> = (0..3).map(|_| prng.next_u64()).collect();
         assert_eq!(first, [1546998764402558742, 6990951692964543102, 12544586762248559009]);
+    }
+
+    #[test]
+    fn the_lowest_generator_gives_the_lowest_for_ever() {
+        let mut prng = Prng::lowest();
+        assert!((0..100).all(|_| prng.next_u64() == 0 && prng.below(7) == 0));
     }
 
     #[test]

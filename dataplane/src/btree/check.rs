@@ -97,6 +97,25 @@ struct Counted {
     incomplete: bool,
 }
 
+/// What was counted in a tree whose version only has estimates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recount {
+    /// Whose tree.
+    pub partition: PartitionId,
+    /// Items that there are more than the version says.
+    pub items: i64,
+    /// Bytes of keys and items likewise.
+    pub bytes: i64,
+}
+
+/// The first key of a range, and the first beyond; empty: there is no end.
+pub type KeyBounds = (Vec<u8>, Vec<u8>);
+
+/// Whether a range has keys in common with `low <= key < high`.
+fn meets((start, end): &KeyBounds, low: &[u8], high: &[u8]) -> bool {
+    (end.is_empty() || *low < end[..]) && (high.is_empty() || start[..] < *high)
+}
+
 /// A check under way.
 #[derive(Debug)]
 pub struct Check {
@@ -106,6 +125,8 @@ pub struct Check {
     used: Vec<u64>,
     reached: Vec<u64>,
     depth: Depth,
+    /// Ranges of keys that are left to look at, when others were looked at before.
+    only: Option<Vec<KeyBounds>>,
     /// The last comes first.
     left: Vec<Visit>,
     /// Asked for.
@@ -117,6 +138,8 @@ pub struct Check {
     /// What was found since they were taken from here. When nobody takes them, the later ones are only
     /// counted.
     pub findings: Vec<Finding>,
+    /// Trees that were counted, where that was due; once the check is done.
+    pub recounts: Vec<Recount>,
 }
 
 impl Check {
@@ -129,12 +152,14 @@ impl Check {
             reached: vec![0; used.len()],
             used,
             depth,
+            only: None,
             left: Vec::new(),
             open: VecDeque::new(),
             hidden: false,
             ended: false,
             status: CheckStatus::default(),
             findings: Vec::new(),
+            recounts: Vec::new(),
         };
         for tree in (0..check.trees.len()).rev() {
             let CheckedTree { start, end, version, .. } = &check.trees[tree];
@@ -146,6 +171,29 @@ impl Check {
             }
         }
         check
+    }
+
+    /// Goes on with the check of a tree in a later version of it, where [`remaining`](Self::remaining) says.
+    /// Counts are not compared then.
+    #[must_use]
+    pub fn resume(tree: CheckedTree, used: Vec<u64>, remaining: Vec<KeyBounds>) -> Self {
+        let mut check = Self::new(vec![tree], used, Depth::Everything);
+        check.counted[0].incomplete = true;
+        check.only = Some(remaining);
+        check
+    }
+
+    /// What is checked.
+    #[must_use]
+    pub fn trees(&self) -> &[CheckedTree] {
+        &self.trees
+    }
+
+    /// The ranges of keys that it has not looked at, in no order.
+    #[must_use]
+    pub fn remaining(&self) -> Vec<KeyBounds> {
+        let visits = self.left.iter().chain(&self.open);
+        visits.map(|visit| (visit.place.low.clone(), visit.place.high.clone())).collect()
     }
 
     /// What it has seen so far.
@@ -346,6 +394,9 @@ impl Check {
                 misplaced.get_or_insert_with(|| child.separator.clone());
             }
             overflow |= child.pointer.overflow;
+            if self.only.as_ref().is_some_and(|only| !only.iter().any(|bounds| meets(bounds, low, high))) {
+                continue;
+            }
             let (low, high) = (low.clone(), high.clone());
             visits.push(Visit {
                 tree: visit.tree,
@@ -421,7 +472,12 @@ impl Check {
             let CheckedTree { partition, start, end, version } = tree;
             let got = (counted.items, counted.bytes);
             let expected = (version.items, version.bytes);
-            if counted.incomplete || version.estimated || got == expected {
+            if version.estimated && !counted.incomplete {
+                let (items, bytes) = (got.0 as i64 - expected.0 as i64, got.1 as i64 - expected.1 as i64);
+                self.recounts.push(Recount { partition, items, bytes });
+                continue;
+            }
+            if counted.incomplete || got == expected {
                 continue;
             }
             let none = PagePointer { block: 0, blocks: 0, overflow: false, birth: 0, checksum: 0 };

@@ -66,6 +66,13 @@ impl Feed {
         self.asked.len() - self.wanted.len()
     }
 
+    /// Forgets what is wanted and not under way.
+    pub fn forget_wanted(&mut self) {
+        for pointer in self.wanted.drain(..) {
+            self.asked.remove(&pointer.block);
+        }
+    }
+
     /// A verified page has come.
     pub fn arrived(&mut self, pointer: &PagePointer, page: AlignedBuffer) {
         self.asked.remove(&pointer.block);

@@ -99,7 +99,7 @@ struct Frame {
     low: Vec<u8>,
     high: Vec<u8>,
     /// What it was; none: there was no such node.
-    old: Option<PagePointer>,
+    old: Option<OldNode>,
     children: Vec<Child>,
     next: usize,
     /// Children that were looked at for reading ahead.
@@ -108,6 +108,21 @@ struct Frame {
     changed: bool,
     /// How much of the tree hangs below it, if all children of a node hold alike.
     share: f64,
+}
+
+/// The node that a frame was opened from.
+#[derive(Clone, Copy, Debug)]
+struct OldNode {
+    /// As its parent points to it.
+    pointer: PagePointer,
+    /// What stands in for it, if it is damaged.
+    instead: Option<PagePointer>,
+}
+
+impl OldNode {
+    fn new(pointer: PagePointer, resolved: PagePointer) -> Self {
+        Self { pointer, instead: (resolved != pointer).then_some(resolved) }
+    }
 }
 
 impl Frame {
@@ -148,6 +163,8 @@ pub struct Merge {
     bytes: i64,
     /// How much of the old tree was left out without looking into it.
     left_out: f64,
+    /// A damaged page is replaced: what it held was counted, and what stands in for it may be less.
+    estimated: bool,
     /// Blocks of pages that were written, and of pages that the new version does without.
     written: Vec<(u64, u16)>,
     replaced: Vec<(u64, u16)>,
@@ -185,6 +202,7 @@ impl Merge {
             items: old.items as i64,
             bytes: old.bytes as i64,
             left_out: 0.0,
+            estimated: old.estimated,
             written: Vec::new(),
             replaced: Vec::new(),
             page: Vec::new(),
@@ -277,7 +295,7 @@ impl Merge {
                     Frame { level: 1, low, high, old: None, children, next: 0, ahead: 0, new, changed, share }
                 } else {
                     let (level, children) = (level_of(page), NodeView::new(page).to_children());
-                    let (old, new) = (Some(root), Vec::new());
+                    let (old, new) = (Some(OldNode::new(root, pointer)), Vec::new());
                     feed.done_with(&pointer);
                     Frame { level, low, high, old, children, next: 0, ahead: 0, new, changed, share }
                 }
@@ -359,10 +377,10 @@ impl Merge {
             self.pending.low.get_or_insert(separator);
             self.pending.hot |= hot;
             self.leaf = Some(OpenLeaf { page, next: 0, high: end });
-            self.replace(shop, &pointer);
+            self.replace(shop, OldNode::new(pointer, resolved));
         } else {
             let children = NodeView::new(page).to_children();
-            let (old, new) = (Some(pointer), Vec::new());
+            let (old, new) = (Some(OldNode::new(pointer, resolved)), Vec::new());
             let changed = resolved != pointer;
             let (low, high) = (separator, end);
             let frame = Frame { level, low, high, old, children, next: 0, ahead: 0, new, changed, share };
@@ -405,12 +423,12 @@ impl Merge {
         self.frames.last_mut().expect("a frame is open").ahead = ahead;
     }
 
-    /// The new version does without this page.
-    fn replace(&mut self, shop: &mut Workshop<'_>, pointer: &PagePointer) {
-        let resolved = shop.redirects.resolve(pointer);
-        for page in [Some(*pointer), (resolved != *pointer).then_some(resolved)].into_iter().flatten() {
+    /// The new version does without this page, and without what stood in for it.
+    fn replace(&mut self, shop: &mut Workshop<'_>, old: OldNode) {
+        for page in [Some(old.pointer), old.instead].into_iter().flatten() {
             self.give_up(shop, page.block, page.blocks);
         }
+        self.estimated |= old.instead.is_some();
     }
 
     fn give_up(&mut self, shop: &mut Workshop<'_>, block: u64, blocks: u16) {
@@ -573,12 +591,14 @@ impl Merge {
             self.write_pending(shop, false);
         }
         let mut frame = self.frames.pop().expect("a frame is open");
-        let changed = frame.changed && (frame.old.is_none() || frame.new != frame.children);
+        // What stands in for a damaged node is written anew with its parent, whatever its children are.
+        let as_before = frame.old.is_some_and(|old| old.instead.is_none()) && frame.new == frame.children;
+        let changed = frame.changed && !as_before;
         if let Some(first) = frame.new.first_mut() {
             first.separator.clone_from(&frame.low);
         }
         if let Some(old) = frame.old.filter(|_| changed) {
-            self.replace(shop, &old);
+            self.replace(shop, old);
         }
         if self.frames.is_empty() {
             let root = if changed { self.build_root(shop, frame) } else { self.old.root };
@@ -592,12 +612,12 @@ impl Merge {
                 items: if none { 0 } else { items },
                 bytes: if none { 0 } else { bytes },
                 position: shop.stamp.position,
-                estimated: !none && (self.old.estimated || !exact),
+                estimated: !none && (self.estimated || !exact),
             });
             return;
         }
         let nodes = match frame.old {
-            Some(pointer) if !changed => vec![Child { separator: frame.low, pointer }],
+            Some(old) if !changed => vec![Child { separator: frame.low, pointer: old.pointer }],
             Some(_) | None => self.write_nodes(shop, frame.new, frame.level),
         };
         self.frames.last_mut().expect("there is a parent").new.extend(nodes);

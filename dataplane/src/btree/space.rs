@@ -21,9 +21,12 @@ mod bitmap;
 mod model;
 
 use self::bitmap::Bitmap;
+use crate::btree::version::Blocks;
 use crate::planted::{self, Planted};
+use evenkeel_wire::limits::BLOCK_BYTES;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Blocks of a region: 1 MiB.
 pub const REGION_BLOCKS: u64 = 256;
@@ -69,6 +72,13 @@ pub struct SpaceStatus {
     /// Not of any version yet.
     pub loose: u64,
 }
+
+/// Retired blocks that are not much, and the part of those in use that is not.
+const RETIRED_BLOCKS_MAX: u64 = (64 << 20) / BLOCK_BYTES as u64;
+const RETIRED_PART_MAX: u64 = 8;
+
+/// Pages that no version refers to yet: the first block of each, and how many.
+pub type LoosePages = Arc<Vec<Blocks>>;
 
 /// The blocks of a file.
 #[derive(Debug)]
@@ -153,6 +163,17 @@ impl Space {
         self.loose.remove(run);
         self.used.remove(run);
         self.changed(run);
+    }
+
+    /// Frees loose blocks that somebody may still read: with the next checkpoint, and when no pin is held.
+    /// Those that are not loose are left alone.
+    pub fn retire_loose(&mut self, written: &[(u64, u16)]) {
+        for (block, blocks) in written {
+            if self.is_loose(*block) {
+                self.adopt(*block, *blocks);
+                self.retire(self.durable + 1, *block, *blocks);
+            }
+        }
     }
 
     /// Notes that a checkpoint does not refer to these blocks any more, while the version before it does.
@@ -261,6 +282,18 @@ impl Space {
     pub fn is_loose(&self, block: u64) -> bool {
         block / REGION_BLOCKS < self.regions.len() as u64
             && self.loose.count_in(Run { block, blocks: 1 }) == 1
+    }
+
+    /// Whether a pin is of an old version, and so much is retired that its holder should go on with a new
+    /// one. A pin that is kept for long under writes makes the file grow by a whole tree with each
+    /// checkpoint.
+    #[must_use]
+    pub fn holds_much(&self, pin: &PinId) -> bool {
+        if pin.checkpoint == self.durable {
+            return false;
+        }
+        let SpaceStatus { used, retired, .. } = self.status();
+        retired > RETIRED_BLOCKS_MAX.max(used / RETIRED_PART_MAX)
     }
 
     /// How many blocks are what.

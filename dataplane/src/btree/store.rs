@@ -40,6 +40,8 @@ pub enum FeedId {
     Checkpoint,
     /// A snapshot on its way to a member.
     Snapshot(PartitionId, NodeId),
+    /// The state that is being received and merged.
+    Arrival,
     /// The check of everything.
     Check,
 }

@@ -1,4 +1,4 @@
-//! Splitting a table's partition (docs/decisions/0013-split.md): what the catalogue has to do with it.
+//! Splitting a table's partition (docs/decisions/0014-split.md): what the catalogue has to do with it.
 //!
 //! 1. A client names a table as of a generation, and perhaps a partition and a key. Without a key the
 //!    partition's leader is asked for one in the middle of its tree.

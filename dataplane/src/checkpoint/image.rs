@@ -460,6 +460,12 @@ impl ImageSink {
         Ok(())
     }
 
+    /// The state that is being built, or was built last.
+    pub fn last_state(&mut self) -> Option<&mut State> {
+        let open = self.open.as_mut().map(|open| &mut open.state);
+        open.or_else(|| self.complete.last_mut().map(|(_, state)| state))
+    }
+
     /// Whether an image has begun and not ended.
     #[must_use]
     pub fn is_open(&self) -> bool {

@@ -24,8 +24,9 @@ use crate::btree::lookup::Place;
 use crate::btree::merge::{Merge, Merged, Progress as MergeProgress, Workshop};
 use crate::btree::page::{PageFault, Stamp};
 use crate::btree::pointer::PagePointer;
+use crate::btree::space::LoosePages;
 use crate::btree::store::{FeedId, Store};
-use crate::btree::version::{Redirects, Version};
+use crate::btree::version::{Blocks, Redirects, Version};
 use crate::limits::{
     CHECKPOINT_ADVANCE, CHECKPOINT_CHANGES_PER_SECOND, CHECKPOINT_LAG_MAX, CHECKPOINT_LEAVES_PER_TURN,
     CHUNK_BYTES, SEGMENTS_RESERVED,
@@ -57,6 +58,8 @@ pub struct GroupImage {
     pub open: Vec<Record>,
     /// The partition's state. What its tree has frozen is merged.
     pub state: State,
+    /// Pages of its tree that are of no version yet: the checkpoint takes them over.
+    pub loose: LoosePages,
 }
 
 /// What has come of an operation.
@@ -64,8 +67,13 @@ pub struct GroupImage {
 pub enum Progress {
     /// It goes on.
     Running,
-    /// The checkpoint is complete and durable; these are the versions of the trees that it holds.
-    Complete(Vec<(PartitionId, Version)>),
+    /// The checkpoint is complete and durable.
+    Complete {
+        /// The versions of the trees that it holds.
+        versions: Vec<(PartitionId, Version)>,
+        /// Blocks of the pages that they do without.
+        replaced: BTreeSet<Blocks>,
+    },
 }
 
 /// A partition's part of the checkpoint that runs.
@@ -73,6 +81,7 @@ pub enum Progress {
 struct Part {
     group: Record,
     state: State,
+    loose: LoosePages,
     /// Its tree, once it is merged.
     version: Option<Version>,
 }
@@ -102,7 +111,7 @@ struct Running {
     /// A tree was split since the last one: paths are copied.
     divides: bool,
     /// Blocks that the new versions do without, and blocks that were written for them.
-    replaced: BTreeSet<(u64, u16)>,
+    replaced: BTreeSet<Blocks>,
     written: Vec<(u64, u16)>,
     name: CheckpointName,
     images: VecDeque<ImageSource>,
@@ -225,12 +234,12 @@ impl Checkpointer {
         assert!(self.running.is_none(), "one checkpoint at a time");
         let log_start = log.begin_marked_write();
         let mut parts = Vec::new();
-        for GroupImage { group, open, state } in groups {
+        for GroupImage { group, open, state, loose } in groups {
             log.append(&group);
             for record in &open {
                 log.append(record);
             }
-            parts.push(Part { group, state, version: None });
+            parts.push(Part { group, state, loose, version: None });
         }
         let changes = parts.iter().filter_map(|part| part.state.tree.frozen());
         let file = self.superblock.checkpoint.map_or(0, |present| 1 - present.file);
@@ -320,6 +329,9 @@ impl Checkpointer {
             checkpoint: running.sequence,
             position,
         };
+        if running.merge.is_none() {
+            store.redirects.begin_merge(partition, running.sequence);
+        }
         let Store { space, cache, redirects, .. } = store;
         let mut shop = Workshop { stamp, space, cache, redirects, batches: &mut self.batches, loose: false };
         let frozen = part.state.tree.frozen();
@@ -448,11 +460,12 @@ impl Checkpointer {
                 log.recycle_before(running.log_start);
                 store.space.settle(running.sequence);
                 for (block, blocks) in &running.replaced {
-                    store.redirects.remove(*block);
                     if store.space.is_loose(*block) {
                         store.space.release(*block, *blocks);
                     }
                 }
+                let unused = store.redirects.settle(running.sequence, &running.replaced);
+                store.space.retire_loose(&unused);
                 let running = self.running.take().expect("it is running");
                 self.full = false;
                 self.completed += 1;
@@ -460,7 +473,7 @@ impl Checkpointer {
                     .parts
                     .into_iter()
                     .map(|part| (part.group.partition, part.version.expect("every tree was merged")));
-                return Ok(Progress::Complete(versions.collect()));
+                return Ok(Progress::Complete { versions: versions.collect(), replaced: running.replaced });
             }
         }
         Ok(Progress::Running)
@@ -513,6 +526,12 @@ impl Running {
             if !store.space.is_loose(*block) {
                 store.space.retire(self.sequence, *block, *blocks);
             }
+        }
+        let arrived = self.parts.iter().flat_map(|part| part.loose.iter().copied());
+        let arrived = arrived.filter(|page| !self.replaced.contains(page)).collect::<Vec<Blocks>>();
+        let repaired = store.redirects.taken_over(self.sequence, &self.replaced);
+        for (block, blocks) in arrived.into_iter().chain(repaired) {
+            store.space.adopt(block, blocks);
         }
         self.written.clear();
         self.space = store.space.stored_words(self.sequence);

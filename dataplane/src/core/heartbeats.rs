@@ -115,7 +115,7 @@ impl Serving {
                 continue;
             };
             match exception {
-                None => group.replica.on_grant(peer.node, ballot, sent_at),
+                None => group.replica.on_grant(now.boot, peer.node, ballot, sent_at),
                 Some(exception) => {
                     let promised = exception.promised;
                     group.replica.on_lease_refused(now.boot, peer.node, promised, &mut self.outputs);

@@ -4,7 +4,7 @@
 //! * [`serving`]: the turn: what a core does with each input and at the end of a turn.
 //! * [`requests`]: routers' requests. [`peers`]: other cores' frames; [`messages`] their bodies.
 //! * [`heartbeats`]: leases, one frame per pair of cores. [`snapshots`]: partitions' states on their way to
-//!   peers.
+//!   peers; [`receive`]: on their way from one.
 //! * [`repair`]: damaged pages, built anew from what peers hold.
 //! * [`scrub`]: whether what is on disk is still whole.
 //! * [`split`]: partitions that are split.
@@ -14,6 +14,7 @@ pub mod heartbeats;
 pub mod messages;
 pub mod peers;
 pub mod publish;
+pub mod receive;
 pub mod repair;
 pub mod requests;
 pub mod scrub;
@@ -76,6 +77,15 @@ impl StorageCore {
     pub fn want_checkpoint(&mut self) {
         if let Phase::Serving(serving) = &mut self.phase {
             serving.want_checkpoint();
+        }
+    }
+
+    /// Asks for a check of all trees, if the core is at work. Returns what
+    /// [`checks`](evenkeel_wire::message::status::TreeStatus::checks) will have come to when it is done.
+    pub fn want_check(&mut self) -> Option<u64> {
+        match &mut self.phase {
+            Phase::Serving(serving) => Some(serving.want_check()),
+            Phase::New(_) | Phase::Recovering { .. } | Phase::Halted => None,
         }
     }
 

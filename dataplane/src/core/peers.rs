@@ -250,6 +250,11 @@ impl Serving {
         let mut group = self.groups.remove(&partition)?;
         group.abandon(out);
         self.snapshots.abandon(partition, &mut self.store);
+        self.arrivals.abandon(partition);
+        let staged = group.staged.take().filter(|staged| !staged.in_checkpoint);
+        for pages in group.given_up.drain(..).chain(staged.map(|staged| staged.pages)) {
+            self.arrivals.give_up(&pages);
+        }
         self.scrub.sweep_wanted = true;
         let record = Record {
             partition,

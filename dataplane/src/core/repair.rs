@@ -26,6 +26,7 @@ use crate::btree::lookup::Place;
 use crate::btree::merge::{Clip, Merge, Progress, Workshop};
 use crate::btree::page::{PageFault, Stamp};
 use crate::btree::pointer::PagePointer;
+use crate::btree::version::Blocks;
 use crate::checkpoint::cells::CellBatch;
 use crate::checkpoint::image::ImageRecord;
 use crate::limits::{REPAIR_LEAVES_PER_TURN, REPAIR_PATIENCE};
@@ -48,6 +49,9 @@ pub(super) struct Repairs {
     /// By the pointer of their parents.
     waiting: BTreeMap<PagePointer, Damage>,
     running: Option<Repair>,
+    /// One that was given up while its pages were being written: their blocks are free when all writes have
+    /// ended.
+    abandoned: Option<Box<Merge>>,
     batches: Batches,
     operations: u64,
     questions: u64,
@@ -102,11 +106,11 @@ impl Repair {
 }
 
 impl Repairs {
-    /// Puts the repair that runs back among those that wait. Its writes may be under way: their blocks stay
-    /// loose, which a restart forgets.
+    /// Puts the repair that runs back among those that wait.
     fn give_up(&mut self) {
-        if let Some(Repair { damage, .. }) = self.running.take() {
+        if let Some(Repair { damage, merge, .. }) = self.running.take() {
             self.batches.abandon();
+            self.abandoned = merge;
             self.waiting.insert(damage.place.unit, damage);
         }
     }
@@ -138,6 +142,11 @@ impl Serving {
 
     /// Goes on with the repair that runs, or begins one.
     pub(super) fn advance_repairs(&mut self, now: Boot, out: &mut Effects) {
+        if self.repairs.batches.is_idle()
+            && let Some(merge) = self.repairs.abandoned.take()
+        {
+            merge.abandon(&mut self.store.space);
+        }
         if self.repairs.running.is_none() {
             self.begin_repair(now, out);
         }
@@ -214,6 +223,22 @@ impl Serving {
         }
     }
 
+    /// A checkpoint is durable that does without these blocks: what was damaged there matters no more. The
+    /// cache may have held it.
+    pub(super) fn forget_replaced(&mut self, replaced: &BTreeSet<Blocks>) {
+        let is_replaced = |damage: &Damage| {
+            let PagePointer { block, blocks, .. } = damage.place.unit;
+            replaced.contains(&(block, blocks))
+        };
+        let repairs = &mut self.repairs;
+        if repairs.running.as_ref().is_some_and(|repair| is_replaced(&repair.damage)) {
+            repairs.give_up();
+        }
+        for (_, damage) in repairs.waiting.extract_if(.., |_, damage| is_replaced(damage)) {
+            self.store.repaired(&damage.page);
+        }
+    }
+
     /// A partition is gone, or a snapshot has taken the place of its tree: what was damaged matters no more.
     pub(super) fn forget_damage(&mut self, partition: PartitionId) {
         let repairs = &mut self.repairs;
@@ -230,13 +255,13 @@ impl Serving {
         match &self.repairs.running {
             Some(repair) if !repair.is_complete() => repair.asked_at.after(REPAIR_PATIENCE),
             Some(_) => Boot::NEVER,
-            None if self.repairs.waiting.is_empty() => Boot::NEVER,
+            None if self.repairs.waiting.is_empty() || self.repairs.abandoned.is_some() => Boot::NEVER,
             None => self.repairs.retry_at,
         }
     }
 
     fn begin_repair(&mut self, now: Boot, out: &mut Effects) {
-        if now < self.repairs.retry_at {
+        if now < self.repairs.retry_at || self.repairs.abandoned.is_some() {
             return;
         }
         let Some((_, damage)) = self.repairs.waiting.pop_first() else {
@@ -453,7 +478,8 @@ impl Serving {
         let instead = merged.version.root.expect("what stands in for a page is a page");
         // The checkpoint that divides a shared page comes to it on its way to the border.
         let tree = repair.pieces.first().map_or(partition, |piece| piece.partition);
-        self.store.redirects.add(tree, place.low.clone(), place.unit, instead);
+        let low = place.low.clone();
+        self.store.redirects.add(tree, low, place.unit, instead, merged.written);
         self.store.repaired(&page);
         self.store.repaired(&place.unit);
         self.repairs.retry_at = now;
@@ -461,6 +487,8 @@ impl Serving {
         self.checkpoint_wanted = true;
         // What hung below the damaged page is lost with it.
         self.scrub.sweep_wanted = true;
+        // How much it held is not known; and a page is seldom damaged alone.
+        self.want_check();
         tracing::warn!(
             node = %self.config.node,
             core = %self.config.core,

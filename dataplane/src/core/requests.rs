@@ -14,6 +14,7 @@ use evenkeel_wire::handshake::PeerRole;
 use evenkeel_wire::ids::PartitionId;
 use evenkeel_wire::message::access;
 use evenkeel_wire::message::request::{Get, Query, Scan};
+use evenkeel_wire::message::status::ScrubAnswer;
 use evenkeel_wire::table::RouteHint;
 use evenkeel_wire::turn::{Boot, Effects, Endpoint, Now};
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ pub fn is_request(kind: Kind) -> bool {
             | Kind::SplitTable
             | Kind::ListTables
             | Kind::Status
+            | Kind::Scrub
     )
 }
 
@@ -75,6 +77,11 @@ impl Serving {
             Kind::ListTables => self.on_list_tables(now, asker, header, body, out).map_err(Stop::from),
             Kind::Status => {
                 self.answer_status(now.boot, asker, out);
+                Ok(())
+            }
+            Kind::Scrub => {
+                let answer = ScrubAnswer { checks: self.want_check() };
+                out.send(from, Header::new(Kind::ScrubAnswer, header.request), &answer);
                 Ok(())
             }
             _ => return self.on_peer_frame(now, from, header, body, out),

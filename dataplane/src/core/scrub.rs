@@ -4,7 +4,9 @@
 //! *sweep* walks over inner nodes only, of all partitions at once, and finds blocks that are lost: those of a
 //! partition that was removed, of a tree that a snapshot replaced, or of what hung below a damaged page.
 //!
-//! * Whatever is walked over is pinned: a checkpoint that ends meanwhile frees nothing of it.
+//! * Whatever is walked over is pinned: a checkpoint that ends meanwhile frees nothing of it. When that has
+//!   become much, the walk goes on in the version that is there by then, with the ranges of keys that are
+//!   left; a sweep, which is quick, goes to its end.
 //! * A sweep begins while no checkpoint runs, with the blocks that the last one stored. What no tree in
 //!   memory reaches then, no later checkpoint will refer to: it writes what is in memory and new pages.
 //! * Lost blocks are retired with the next checkpoint, not freed: until it is durable, a crash brings back
@@ -12,7 +14,7 @@
 //! * Reading is paced, and goes past the cache.
 
 use super::serving::Serving;
-use crate::btree::check::{Check, CheckedTree, Depth};
+use crate::btree::check::{Check, CheckedTree, Depth, Recount};
 use crate::btree::feed::Feed;
 use crate::btree::finding::Finding;
 use crate::btree::merge::Progress;
@@ -35,9 +37,13 @@ pub(super) struct Scrub {
     left: VecDeque<PartitionId>,
     /// Such a walk has begun and not ended.
     walking: bool,
-    /// When the next one begins.
+    /// When the next one begins…
     begins_at: Boot,
+    /// …unless somebody has asked for it.
+    wanted: bool,
     paced_at: Boot,
+    /// Trees that were counted; their versions are put right when no checkpoint runs.
+    recounts: Vec<Recount>,
     /// Blocks may be lost.
     pub(super) sweep_wanted: bool,
     /// Walks over everything that have ended.
@@ -52,6 +58,8 @@ struct Running {
     pin: PinId,
     /// For a sweep: the blocks that the durable checkpoint stored.
     stored: Option<Vec<u64>>,
+    /// Pages that had been repaired when it began.
+    repaired: u64,
 }
 
 impl Scrub {
@@ -63,11 +71,19 @@ impl Scrub {
             left: VecDeque::new(),
             walking: false,
             begins_at: now.after(SCRUB_AFTER_START),
+            wanted: false,
             paced_at: now,
+            recounts: Vec::new(),
             sweep_wanted: true,
             completed: 0,
             swept: 0,
         }
+    }
+
+    /// Whether nothing is being checked, and nothing came of a check that is still to be seen to.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let begins = self.wanted || self.walking || self.sweep_wanted;
+        !begins && self.running.is_none() && self.recounts.is_empty()
     }
 
     /// A page that was wanted will not come.
@@ -90,6 +106,13 @@ fn tree_of(group: &Group) -> CheckedTree {
 }
 
 impl Serving {
+    /// Asks for a check of everything that begins after this. Returns how many of them will have ended since
+    /// the start when it has.
+    pub fn want_check(&mut self) -> u64 {
+        self.scrub.wanted = true;
+        self.scrub.completed + 1 + u64::from(self.scrub.walking)
+    }
+
     /// Goes on with the check, as far as its pace allows.
     pub(super) fn advance_scrub(&mut self, now: Boot) {
         if now.since(self.scrub.paced_at) < SCRUB_TICK {
@@ -102,6 +125,13 @@ impl Serving {
         let Some(mut running) = self.scrub.running.take() else {
             return;
         };
+        if running.stored.is_none() && self.store.space.holds_much(&running.pin) {
+            self.scrub.feed.forget_wanted();
+            // What is being read belongs to the version that is pinned.
+            self.scrub.running =
+                if self.scrub.feed.under_way() == 0 { self.hop(*running) } else { Some(running) };
+            return;
+        }
         let (cache, redirects) = (&self.store.cache, &self.store.redirects);
         let feed = &mut self.scrub.feed;
         let progress = running.check.advance(feed, Some(cache), redirects, SCRUB_PAGES_PER_TICK);
@@ -132,7 +162,8 @@ impl Serving {
             self.begin_check(trees, Depth::NodesOnly, Some(stored));
             return;
         }
-        if !self.scrub.walking && now >= self.scrub.begins_at {
+        if !self.scrub.walking && (self.scrub.wanted || now >= self.scrub.begins_at) {
+            self.scrub.wanted = false;
             self.scrub.left = self.groups.keys().copied().collect();
             self.scrub.walking = true;
         }
@@ -155,11 +186,34 @@ impl Serving {
         let space = &mut self.store.space;
         let check = Check::new(trees, space.used_words().to_vec(), depth);
         let pin = space.pin(space.durable_checkpoint());
-        self.scrub.running = Some(Box::new(Running { check, pin, stored }));
+        let repaired = self.store.redirects.added();
+        self.scrub.running = Some(Box::new(Running { check, pin, stored, repaired }));
+    }
+
+    /// Goes on in the present version: what is held of the old one is too much.
+    fn hop(&mut self, running: Running) -> Option<Box<Running>> {
+        let Running { check, pin, repaired, .. } = running;
+        self.store.space.unpin(pin);
+        self.scrub.feed.clear();
+        let group = self.groups.get(&check.trees().first()?.partition)?;
+        let space = &mut self.store.space;
+        let check = Check::resume(tree_of(group), space.used_words().to_vec(), check.remaining());
+        let pin = space.pin(space.durable_checkpoint());
+        Some(Box::new(Running { check, pin, stored: None, repaired }))
     }
 
     fn end_scrub(&mut self, running: Running) {
-        let Running { check, pin, stored } = running;
+        let Running { check, pin, stored, repaired } = running;
+        // What was repaired or split meanwhile has made the estimates others.
+        let divided = check.trees().iter().any(|tree| {
+            self.groups.get(&tree.partition).is_none_or(|group| {
+                let now = tree_of(group);
+                (&now.start, &now.end) != (&tree.start, &tree.end)
+            })
+        });
+        if repaired == self.store.redirects.added() && !divided {
+            self.scrub.recounts.extend(&check.recounts);
+        }
         if let (Some(stored), Some(reached)) = (&stored, check.reached()) {
             let lost = stored.iter().zip(reached).map(|(stored, reached)| stored & !reached);
             let swept = self.store.space.retire_lost(&lost.collect::<Vec<u64>>());
@@ -168,6 +222,18 @@ impl Serving {
             self.checkpoint_wanted |= swept > 0;
         }
         self.store.space.unpin(pin);
+    }
+
+    /// Puts versions right that had estimates only: what they were counted to be wrong by, they are wrong by
+    /// until then, whatever was merged since. No checkpoint may run.
+    pub(super) fn take_recounts(&mut self) {
+        for Recount { partition, items, bytes } in std::mem::take(&mut self.scrub.recounts) {
+            let group = self.groups.get_mut(&partition);
+            if let Some(group) = group.filter(|group| group.state().tree.keep().is_none()) {
+                group.recount(items, bytes);
+                self.checkpoint_wanted = true;
+            }
+        }
     }
 
     fn take_finding(&mut self, finding: Finding) {

@@ -7,6 +7,7 @@
 use super::heartbeats::Heartbeats;
 use super::messages;
 use super::publish::Publisher;
+use super::receive::Arrivals;
 use super::repair::Repairs;
 use super::scrub::Scrub;
 use super::snapshots::Snapshots;
@@ -14,10 +15,10 @@ use crate::btree::delta::Delta;
 use crate::btree::feed::Feed;
 use crate::btree::lookup::Pages;
 use crate::btree::store::{Delivery, FeedId, Store};
-use crate::btree::version::Version;
+use crate::btree::version::{Blocks, Version};
 use crate::catalog::Catalog;
 use crate::checkpoint::recovery::Recovered;
-use crate::checkpoint::writer::{Checkpointer, GroupImage, Progress};
+use crate::checkpoint::writer::{Checkpointer, Progress};
 use crate::config::CoreConfig;
 use crate::group::Group;
 use crate::limits::{CHANGES_FREED_PER_TURN, LEASE_TERM};
@@ -64,6 +65,7 @@ pub struct Serving {
     pub(crate) peers: AHashMap<Endpoint, Peer>,
     pub(super) heartbeats: Heartbeats,
     pub(super) snapshots: Snapshots,
+    pub(super) arrivals: Arrivals,
     pub(super) repairs: Repairs,
     pub(super) scrub: Scrub,
     pub(crate) catalog: Catalog,
@@ -137,6 +139,7 @@ impl Serving {
             peers: AHashMap::new(),
             heartbeats: Heartbeats::new(now.boot),
             snapshots: Snapshots::default(),
+            arrivals: Arrivals::default(),
             repairs: Repairs::default(),
             scrub: Scrub::new(now.boot),
             catalog: Catalog::default(),
@@ -246,6 +249,16 @@ impl Serving {
         self.store.pages_with(feed)
     }
 
+    /// Whether no checkpoint is being written or asked for, nothing is being checked, and the log has nothing
+    /// to write.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        !self.checkpoint_wanted
+            && self.scrub.is_at_rest()
+            && self.checkpointer.may_begin()
+            && self.log.is_idle()
+    }
+
     /// Asks for a checkpoint as soon as none is running, however short the log is. Otherwise they begin when
     /// half of it is used.
     pub fn want_checkpoint(&mut self) {
@@ -290,11 +303,12 @@ impl Serving {
                 let (log, store) = (&mut self.log, &mut self.store);
                 match self.checkpointer.completed_operation(now.boot, log, store, completion)? {
                     Progress::Running => {}
-                    Progress::Complete(versions) => self.checkpointed(versions),
+                    Progress::Complete { versions, replaced } => self.checkpointed(versions, &replaced),
                 }
             }
             Owner::Tree(_) => self.checkpointer.completed_pages(now.boot, completion)?,
             Owner::Repair(_) => self.repair_written(now.boot, completion)?,
+            Owner::Arrival(_) => self.arrival_written(completion)?,
             Owner::Page(_) => self.page_came(now, completion, out),
             Owner::Recovery => {}
         }
@@ -302,7 +316,10 @@ impl Serving {
     }
 
     /// A checkpoint is durable.
-    fn checkpointed(&mut self, mut versions: Vec<(PartitionId, Version)>) {
+    fn checkpointed(&mut self, mut versions: Vec<(PartitionId, Version)>, replaced: &BTreeSet<Blocks>) {
+        self.forget_replaced(replaced);
+        let unused = self.store.redirects.forget(|tree| !self.groups.contains_key(&tree));
+        self.store.space.retire_loose(&unused);
         for (child, partition) in std::mem::take(&mut self.merged_as) {
             let merged = versions.iter().find(|(other, _)| *other == partition).copied();
             versions.extend(merged.map(|(_, version)| (child, version)));
@@ -356,6 +373,7 @@ impl Serving {
         match id {
             FeedId::Checkpoint => Some(&mut self.checkpointer.feed),
             FeedId::Snapshot(partition, to) => self.snapshots.feed(partition, to),
+            FeedId::Arrival => Some(&mut self.arrivals.feed),
             FeedId::Check => Some(&mut self.scrub.feed),
         }
     }
@@ -397,6 +415,7 @@ impl Serving {
                         group.abandon(out);
                     }
                     self.snapshots.abandon(partition, &mut self.store);
+                    self.arrivals.abandon(partition);
                     if partition == PartitionId::SYSTEM {
                         self.catalog.lost_leadership(out);
                     }
@@ -423,6 +442,7 @@ impl Serving {
         self.end_groups(now, out);
         self.heartbeat(now.boot, out);
         self.advance_snapshots(now.boot, out);
+        self.advance_arrivals(now.boot, out);
         self.publish(now.boot, out);
         self.tend_catalog(now, out);
         self.end_groups(now, out);
@@ -447,6 +467,7 @@ impl Serving {
 
     /// Frees some of what checkpoints have merged: all of it at once would hold up the turn.
     fn free_merged(&mut self) {
+        self.merged.append(&mut self.arrivals.merged);
         for _ in 0..CHANGES_FREED_PER_TURN {
             let Some(delta) = self.merged.last_mut() else {
                 return;
@@ -525,6 +546,11 @@ impl Serving {
         // Performing has touched them again; only those with something left to tell stay.
         self.touched.retain(|partition| !touched.contains(partition));
         for partition in touched {
+            for pages in
+                self.groups.get_mut(&partition).into_iter().flat_map(|group| group.given_up.drain(..))
+            {
+                self.arrivals.give_up(&pages);
+            }
             let due = self.groups.get(&partition).map(|group| group.replica.notice_due_at());
             if due.is_some_and(|due| due != Boot::NEVER) {
                 self.touched.insert(partition);
@@ -533,6 +559,9 @@ impl Serving {
     }
 
     fn begin_checkpoint(&mut self, now: Boot) {
+        if self.checkpointer.may_begin() {
+            self.take_recounts();
+        }
         let status = self.log.status();
         let long = status.segments_free * 2 <= status.segments;
         let staged = self
@@ -543,11 +572,7 @@ impl Serving {
             return;
         }
         self.checkpoint_wanted = false;
-        let images = self.groups.values_mut().map(|group| {
-            let (group, open, state) = group.image();
-            GroupImage { group, open, state }
-        });
-        let images = images.collect();
+        let images = self.groups.values_mut().map(Group::image).collect();
         self.checkpointer.begin(now, &mut self.log, images, self.lost_memory.is_some());
     }
 
@@ -558,5 +583,6 @@ impl Serving {
             .min(touched)
             .min(self.checkpointer.wake_at())
             .min(self.repairs_wake_at())
+            .min(self.arrivals.wake_at)
     }
 }

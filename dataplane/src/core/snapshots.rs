@@ -1,9 +1,8 @@
-//! Partitions' states on their way to members that are too far behind for the log.
+//! Partitions' states on their way to members that are too far behind for the log: the sender's side.
+//! [`receive`](super::receive) is the other one.
 //!
-//! The sender reads a consistent snapshot off in chunks, a few under way at a time. The receiver builds the
-//! state beside the one it has; when it is complete, the next checkpoint makes it durable, and only then does
-//! the replica take it and tell the leader. A transfer that stalls is forgotten by both sides and begun
-//! again.
+//! A consistent snapshot is read off in chunks, a few under way at a time. A transfer that stalls is
+//! forgotten by both sides and begun again.
 
 use super::messages;
 use super::serving::Serving;
@@ -11,15 +10,13 @@ use crate::btree::feed::Feed;
 use crate::btree::lookup::Miss;
 use crate::btree::space::PinId;
 use crate::btree::store::{FeedId, Store};
-use crate::checkpoint::image::{ImageSink, ImageSource};
+use crate::checkpoint::image::ImageSource;
 use crate::limits::{SNAPSHOT_PATIENCE, SNAPSHOT_WINDOW_CHUNKS};
-use crate::wal::record::RecordBody;
-use bytes::Bytes;
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::handshake::Peer;
-use evenkeel_wire::ids::{Ballot, NodeId, PartitionId, Slot};
-use evenkeel_wire::message::peer::{ArchivedSnapshotChunk, LogPoint, SnapshotAck, SnapshotChunk};
-use evenkeel_wire::turn::{Boot, Effects, Endpoint, Now};
+use evenkeel_wire::ids::{Ballot, NodeId, PartitionId};
+use evenkeel_wire::message::peer::{LogPoint, SnapshotAck, SnapshotChunk};
+use evenkeel_wire::turn::{Boot, Effects, Endpoint};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -28,13 +25,12 @@ use std::time::Duration;
 const INSTALL_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Transfers that this core may send, and receive, at a time. The rest waits for its turn.
-const TRANSFERS_MAX: usize = 8;
+pub(super) const TRANSFERS_MAX: usize = 8;
 
 /// Snapshots under way.
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
     outgoing: BTreeMap<(PartitionId, NodeId), Outgoing>,
-    incoming: BTreeMap<PartitionId, Incoming>,
     /// Wanted, and not yet begun.
     waiting: VecDeque<(PartitionId, NodeId)>,
     transfers: u64,
@@ -64,15 +60,6 @@ struct Outgoing {
     progress_at: Boot,
 }
 
-#[derive(Debug)]
-struct Incoming {
-    from: NodeId,
-    transfer: u64,
-    next: u32,
-    sink: ImageSink,
-    heard_at: Boot,
-}
-
 impl Snapshots {
     /// Forgets what is under way for a partition.
     pub(super) fn abandon(&mut self, partition: PartitionId, store: &mut Store) {
@@ -80,7 +67,6 @@ impl Snapshots {
             store.space.unpin(outgoing.pin);
         }
         self.waiting.retain(|(other, _)| *other != partition);
-        self.incoming.remove(&partition);
     }
 
     /// The pages of a transfer.
@@ -258,78 +244,5 @@ impl Serving {
             self.store.space.unpin(outgoing.pin);
         }
         self.begin_waiting_snapshot(now);
-    }
-
-    pub(super) fn on_snapshot_chunk(
-        &mut self,
-        now: Now,
-        peer: Peer,
-        header: Header,
-        chunk: &ArchivedSnapshotChunk<'static>,
-        out: &mut Effects,
-    ) {
-        let partition = header.partition;
-        let ballot = Ballot::from(&chunk.ballot);
-        if !self.speaks_for(peer, header) {
-            return;
-        }
-        let group = self.groups.get_mut(&partition).expect("it speaks for a group we hold");
-        let from_leader = group.replica.accept_leader(now.boot, peer.node, ballot, &mut self.outputs);
-        self.perform(partition, now, out);
-        if !from_leader {
-            return;
-        }
-        self.forget_stalled(now.boot);
-        let (transfer, index) = (chunk.transfer.to_native(), chunk.index.to_native());
-        let known = self.snapshots.incoming.get(&partition);
-        let same = known.is_some_and(|incoming| (incoming.from, incoming.transfer) == (peer.node, transfer));
-        if !same {
-            if index != 0 || self.snapshots.incoming.len() >= TRANSFERS_MAX {
-                return;
-            }
-            let sink = ImageSink::default();
-            let incoming = Incoming { from: peer.node, transfer, next: 0, sink, heard_at: now.boot };
-            self.snapshots.incoming.insert(partition, incoming);
-        }
-        let incoming = self.snapshots.incoming.get_mut(&partition).expect("it was just made sure of");
-        incoming.heard_at = now.boot;
-        if index == incoming.next {
-            if incoming.sink.take(Bytes::copy_from_slice(&chunk.records)).is_err() {
-                self.snapshots.incoming.remove(&partition);
-                return;
-            }
-            incoming.next += 1;
-        }
-        let next = incoming.next;
-        let ack = SnapshotAck { transfer, next };
-        if let Some((endpoint, epoch)) = self.member_endpoint(partition, peer.node) {
-            let header = Header { kind: Kind::SnapshotAck, ..messages::header(partition, epoch) };
-            out.send(endpoint, header, &ack);
-        }
-        if chunk.last && next == index + 1 {
-            self.take_snapshot(partition, Slot::from(&chunk.at.slot));
-        }
-    }
-
-    /// Every chunk is here: the state waits for the next checkpoint.
-    fn take_snapshot(&mut self, partition: PartitionId, at: Slot) {
-        let Some(mut incoming) = self.snapshots.incoming.remove(&partition) else {
-            return;
-        };
-        let Some((record, state)) = incoming.sink.complete.pop() else {
-            return;
-        };
-        if state.slot() == at
-            && let RecordBody::State(of) = record.body
-            && let Some(group) = self.groups.get_mut(&partition)
-        {
-            group.stage(of.config, state);
-            self.touched.insert(partition);
-        }
-    }
-
-    fn forget_stalled(&mut self, now: Boot) {
-        let patience = SNAPSHOT_PATIENCE * 5;
-        self.snapshots.incoming.retain(|_, incoming| now.since(incoming.heard_at) < patience);
     }
 }

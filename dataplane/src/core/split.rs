@@ -1,4 +1,4 @@
-//! Partitions that are split: the order to do so, and taking the child in (docs/decisions/0013-split.md).
+//! Partitions that are split: the order to do so, and taking the child in (docs/decisions/0014-split.md).
 //!
 //! * The order comes from the catalogue. The group's leader proposes the split; whoever has applied it can
 //!   say so.

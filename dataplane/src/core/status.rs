@@ -28,7 +28,9 @@ impl Serving {
         out.send(asker.endpoint, Header::new(Kind::StatusAnswer, asker.request), &status);
     }
 
-    fn tree_status(&self) -> TreeStatus {
+    /// What people are told of the trees.
+    #[must_use]
+    pub fn tree_status(&self) -> TreeStatus {
         let SpaceStatus { blocks, used, free, retired, loose } = self.store.space.status();
         let cache = self.store.cache.status();
         let (damage_found, damage_repaired) = self.store.damage_counts();

@@ -13,6 +13,7 @@ use evenkeel_wire::ids::{RequestId, Slot};
 use evenkeel_wire::message::request::Token;
 use evenkeel_wire::turn::Endpoint;
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 /// Who waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +140,19 @@ impl Pending {
             return None;
         }
         self.parked.pop_front().map(|(_, asker, token)| (asker, token))
+    }
+
+    /// Feeds `hasher` with who waits for what. What the writes are, their slots' entries say.
+    pub fn digest(&self, hasher: &mut impl Hasher) {
+        let asker = |asker: &Asker| (asker.endpoint, asker.request);
+        for write in &self.writes {
+            (write.slot, write.asker.as_ref().map(asker)).hash(hasher);
+        }
+        self.writes.len().hash(hasher);
+        for (slot, waits, _) in &self.parked {
+            (slot, asker(waits)).hash(hasher);
+        }
+        self.parked.len().hash(hasher);
     }
 
     /// Forgets everything, and returns everybody who waited.

@@ -3,6 +3,7 @@
 use super::log::Fit;
 use super::{Mark, Message, Output, Replica, Role};
 use crate::limits::ACCEPT_BYTES_MAX;
+use crate::planted::{self, Planted};
 use crate::wal::record::RecordBody;
 use bytes::Bytes;
 use evenkeel_wire::entry::{Entry, EntryError, EntryKind, Split, Write};
@@ -59,7 +60,7 @@ impl Replica {
         let Some(to) = self.owed.promise else {
             return;
         };
-        if self.promised_durable < self.promised {
+        if self.promised_durable < self.promised && !planted::active(Planted::PromiseBeforeDurable) {
             return;
         }
         self.owed.promise = None;
@@ -196,7 +197,8 @@ impl Replica {
         if self.promised_durable < self.promised || leader != self.promised.node {
             return;
         }
-        let matched = self.matched.min(self.durable);
+        let early = planted::active(Planted::AcceptBeforeDurable);
+        let matched = if early { self.matched } else { self.matched.min(self.durable) };
         let news = matched > follower.told;
         // An Accept whose entries are on their way to the disk is answered once they are there.
         let due = self.owed.accepted && self.matched <= self.durable;

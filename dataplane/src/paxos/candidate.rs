@@ -3,6 +3,7 @@
 use super::leader::Leader;
 use super::{MEMBERS_MAX, Mark, Message, Output, Replica, Role};
 use crate::limits::{CANDIDATE_PATIENCE, LEASE_DRIFT, LEASE_TERM, PREPARE_AGAIN_AFTER};
+use crate::planted::{self, Planted};
 use crate::wal::record::RecordBody;
 use arrayvec::ArrayVec;
 use bytes::Bytes;
@@ -15,16 +16,16 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
     /// When to give up and try again.
-    deadline: Boot,
+    pub(super) deadline: Boot,
     /// The proof that the former leader gave up its lease, and when it came.
-    relinquished: Option<(Relinquished, Boot)>,
+    pub(super) relinquished: Option<(Relinquished, Boot)>,
     /// When Prepare was last sent: only once the own promise is durable, so that no ballot is ever used
     /// twice.
-    asked_at: Option<Boot>,
-    promises: ArrayVec<(NodeId, Promise), MEMBERS_MAX>,
-    quorum_at: Option<Boot>,
+    pub(super) asked_at: Option<Boot>,
+    pub(super) promises: ArrayVec<(NodeId, Promise), MEMBERS_MAX>,
+    pub(super) quorum_at: Option<Boot>,
     /// From whom the log is being adopted, and up to where.
-    adopting: Option<(NodeId, LogEnd)>,
+    pub(super) adopting: Option<(NodeId, LogEnd)>,
 }
 
 impl Replica {
@@ -104,9 +105,9 @@ impl Replica {
             return;
         }
         candidate.quorum_at = Some(now);
-        let best = candidate.promises.iter().max_by_key(|(_, promise)| promise.last);
+        let best = candidate.promises.iter().max_by_key(|(_, promise)| worth(promise.last));
         match best {
-            Some((node, promise)) if promise.last > own_end => {
+            Some((node, promise)) if worth(promise.last) > worth(own_end) => {
                 candidate.adopting = Some((*node, promise.last));
                 let commit = self.log.point(self.commit).expect("what is committed is at hand or the base");
                 self.fetch(commit, out);
@@ -168,6 +169,11 @@ impl Replica {
     }
 }
 
+/// By which a log is chosen: what was proposed in a later ballot counts for more than length.
+fn worth(end: LogEnd) -> LogEnd {
+    if planted::active(Planted::AdoptLongest) { LogEnd { ballot: Ballot::ZERO, ..end } } else { end }
+}
+
 /// From when the new leader may serve: when no lease of an older ballot can be alive.
 fn serve_after(candidate: &Candidate, previous: Ballot, now: Boot) -> Boot {
     let promises = candidate.promises.iter().map(|(_, promise)| promise.previous);
@@ -175,7 +181,7 @@ fn serve_after(candidate: &Candidate, previous: Ballot, now: Boot) -> Boot {
     let full_wait = candidate.quorum_at.unwrap_or(now).after(LEASE_TERM + LEASE_DRIFT);
     match &candidate.relinquished {
         // A lease needs a quorum of promises, and ours would have met one of them.
-        _ if previous == Ballot::ZERO => now,
+        _ if previous == Ballot::ZERO || planted::active(Planted::ServeWithoutWaiting) => now,
         Some((proof, came_at)) if previous <= proof.ballot => {
             came_at.after(Duration::from_micros(proof.wait_us))
         }

@@ -19,15 +19,15 @@ pub(super) struct Follower {
     /// The last `matched` that the leader was told.
     pub(super) told: Slot,
     /// When the leader's latest frame said that it holds a quorum lease; none if it said that it does not.
-    lease_stated_at: Option<Boot>,
+    pub(super) lease_stated_at: Option<Boot>,
     /// How far the log was known to match when the last heartbeat found it behind the commit position.
-    behind_at: Option<Slot>,
+    pub(super) behind_at: Option<Slot>,
     /// When to act on the leader's silence.
-    deadline: Boot,
+    pub(super) deadline: Boot,
     /// Whether the peers have been asked about the leader.
-    asking: bool,
+    pub(super) asking: bool,
     /// Nobody was ever promised anything here, and this member is to lead: stand without asking.
-    stands_at_once: bool,
+    pub(super) stands_at_once: bool,
 }
 
 impl Follower {

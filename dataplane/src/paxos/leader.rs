@@ -15,25 +15,26 @@ use evenkeel_wire::message::peer::{
 use evenkeel_wire::message::status::FollowerStatus;
 use evenkeel_wire::turn::Boot;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// A leadership.
 #[derive(Clone, Debug)]
 pub(super) struct Leader {
-    since: Boot,
+    pub(super) since: Boot,
     /// No lease of an older ballot can be alive from here on.
-    serve_after: Boot,
+    pub(super) serve_after: Boot,
     /// Slot of the no-op: nothing counts as committed before it does.
-    first: Slot,
-    followers: ArrayVec<Progress, MEMBERS_MAX>,
+    pub(super) first: Slot,
+    pub(super) followers: ArrayVec<Progress, MEMBERS_MAX>,
     /// When the commit position last rose.
-    commit_rose_at: Boot,
+    pub(super) commit_rose_at: Boot,
     /// The last damaged follower that asked to be refilled, its nonce, and the slot that it was told.
     pub(super) rejoin: Option<(NodeId, u64, Slot)>,
 }
 
 /// How a follower is sent entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     /// One Accept at a time, until it is known where the logs match; when the last was sent.
     Probe(Option<Boot>),
     /// As fast as the window allows.
@@ -45,22 +46,22 @@ enum Mode {
 /// What the leader knows of a follower.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
-    node: NodeId,
+    pub(super) node: NodeId,
     /// The next slot to send.
-    next: Slot,
+    pub(super) next: Slot,
     /// Up to where its log is known to match and be durable.
-    matched: Slot,
+    pub(super) matched: Slot,
     /// Whether that counts: not while it is being refilled.
-    votes: bool,
-    mode: Mode,
+    pub(super) votes: bool,
+    pub(super) mode: Mode,
     /// What was sent and not acknowledged: last slot and bytes of each Accept.
-    in_flight: VecDeque<(Slot, usize)>,
-    in_flight_bytes: usize,
+    pub(super) in_flight: VecDeque<(Slot, usize)>,
+    pub(super) in_flight_bytes: usize,
     /// When it last made progress, or was sent something after a silence.
-    progress_at: Boot,
-    told_commit: Slot,
+    pub(super) progress_at: Boot,
+    pub(super) told_commit: Slot,
     /// The lease that it granted counts from here.
-    granted_at: Option<Boot>,
+    pub(super) granted_at: Option<Boot>,
 }
 
 impl Leader {
@@ -107,7 +108,8 @@ impl Leader {
             0 => return Some(Boot::NEVER),
             others => grants.get(others - 1)?,
         };
-        Some(weakest.after(LEASE_TERM - LEASE_DRIFT))
+        let margin = if planted::active(Planted::ForgetDrift) { Duration::ZERO } else { LEASE_DRIFT };
+        Some(weakest.after(LEASE_TERM - margin))
     }
 }
 
@@ -246,6 +248,7 @@ impl Replica {
             let mut told = false;
             while let Some(bytes_max) = room(follower, now, self.log.last().slot) {
                 let Some(previous) = self.log.point(follower.next.previous()) else {
+                    assert!(follower.next <= self.log.base().slot, "a snapshot replaces what was trimmed");
                     follower.mode = Mode::Snapshot;
                     out.push(Output::NeedsSnapshot { to: follower.node });
                     break;
@@ -329,7 +332,8 @@ impl Replica {
         } else {
             durable.get(quorum - 1).copied().unwrap_or(Slot::ZERO)
         };
-        if on_quorum >= leader.first && on_quorum > self.commit {
+        let own = on_quorum >= leader.first || planted::active(Planted::CommitInherited);
+        if own && on_quorum > self.commit {
             self.commit = on_quorum;
             leader.commit_rose_at = now;
         }
@@ -343,6 +347,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         self.highest_seen = self.highest_seen.max(rejected.promised);
+        let end = self.log.last().slot;
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
@@ -360,9 +365,11 @@ impl Replica {
         }
         match rejected.reason {
             Rejection::Ballot => {}
-            Rejection::Gap(last) => follower.probe(last.next(), None),
+            // A log that is longer than ours has a tail of an older ballot: whether it equals ours up to our
+            // end, an Accept finds out.
+            Rejection::Gap(last) => follower.probe(last.min(end).next(), None),
             Rejection::Conflict(commit) => follower.probe(commit.next(), None),
-            Rejection::Busy(last) => follower.probe(last.next(), Some(now)),
+            Rejection::Busy(last) => follower.probe(last.min(end).next(), Some(now)),
         }
     }
 
@@ -411,13 +418,18 @@ impl Replica {
     }
 
     /// A member granted the lease that was asked for at `sent_at` under `ballot`.
-    pub fn on_grant(&mut self, from: NodeId, ballot: Ballot, sent_at: Boot) {
+    ///
+    /// # Panics
+    /// When it was asked for later than now: a grant counts from before it was given.
+    pub fn on_grant(&mut self, now: Boot, from: NodeId, ballot: Ballot, sent_at: Boot) {
+        assert!(sent_at <= now, "a lease is granted after it was asked for");
         let promised = self.promised;
         if let Role::Leader(leader) = &mut self.role
             && ballot == promised
             && let Some(follower) = leader.followers.iter_mut().find(|follower| follower.node == from)
         {
-            follower.granted_at = follower.granted_at.max(Some(sent_at));
+            let counted = if planted::active(Planted::LeaseFromReceipt) { now } else { sent_at };
+            follower.granted_at = follower.granted_at.max(Some(counted));
         }
     }
 

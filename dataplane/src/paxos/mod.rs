@@ -20,6 +20,7 @@
 
 pub mod acceptor;
 pub mod candidate;
+pub mod digest;
 pub mod follower;
 pub mod leader;
 pub mod log;
@@ -118,7 +119,7 @@ pub enum Output {
 }
 
 /// What becomes durable with a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Mark {
     Promise(Ballot),
     Entries { through: Slot },
@@ -162,7 +163,7 @@ pub struct Replica {
 }
 
 /// Answers that wait for durability.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 struct Owed {
     /// To whom a promise is owed.
     promise: Option<NodeId>,

@@ -16,14 +16,14 @@ use evenkeel_wire::turn::Boot;
 use std::time::Duration;
 
 /// How often the leader is asked.
-const ASK_EVERY: Duration = Duration::from_millis(500);
+pub(super) const ASK_EVERY: Duration = Duration::from_millis(500);
 
 /// The way back of a damaged replica.
 #[derive(Clone, Debug)]
 pub(super) struct Refill {
-    nonce: u64,
-    asked_at: Option<Boot>,
-    goal: Option<(Ballot, Slot)>,
+    pub(super) nonce: u64,
+    pub(super) asked_at: Option<Boot>,
+    pub(super) goal: Option<(Ballot, Slot)>,
 }
 
 impl Refill {

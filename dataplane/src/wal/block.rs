@@ -174,6 +174,7 @@ impl WriteHeader {
         let mut fields = &bytes[..];
         if fields.split_off(..8) != Some(&MAGIC[..])
             || crc32c(&bytes[..CHECKED_BYTES]) != (&bytes[CHECKED_BYTES..]).get_u32_le()
+            || bytes[CHECKED_BYTES + 4..].iter().any(|byte| *byte != 0)
         {
             return Err(NotAHeader::Invalid);
         }
@@ -273,7 +274,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_of_the_checked_part_is_detected() {
         let (bytes, _) = header(None).encode(&IDENTITY);
-        for bit in 0..164 * 8 {
+        for bit in 0..WRITE_HEADER_BYTES * 8 {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(

@@ -8,7 +8,7 @@ use crate::health::{self, Health};
 use clap::{Args, Subcommand, value_parser};
 use evenkeel_client::Client;
 use evenkeel_wire::limits::BLOCK_BYTES;
-use evenkeel_wire::message::status::Role;
+use evenkeel_wire::message::status::{Role, StatusAnswer, TopologyAnswer, TreeStatus};
 use indicatif::HumanBytes;
 use serde_json::json;
 use std::path::PathBuf;
@@ -53,6 +53,15 @@ enum Verb {
         /// Return at once, without waiting for the cluster to be ready.
         #[arg(long)]
         no_wait: bool,
+    },
+    /// Check every page of every tree now, on all nodes that run, beside their work, and wait until that is
+    /// done. What is damaged is repaired from peers. Exit code 3 when damage is left.
+    Scrub {
+        /// One node only: n1, n2, ….
+        node: Option<String>,
+        /// The cluster's folder; without it, --endpoint names a router.
+        #[arg(long)]
+        dir: Option<PathBuf>,
     },
     /// How a cluster is: processes, partitions, leaders, lag. Exit code 3 when something is unhealthy.
     Status {
@@ -134,6 +143,7 @@ impl Cluster {
                 }
                 Ok(Ended::Ok)
             }
+            Verb::Scrub { node, dir } => scrub(global, node.as_deref(), dir),
             Verb::Status { dir } => status(global, dir),
         }
     }
@@ -210,22 +220,91 @@ fn wait_until_ready(cluster: &Processes) -> Result<(), Failed> {
     }
 }
 
-fn status(global: &Global, dir: Option<PathBuf>) -> Outcome {
-    let health = match dir {
-        Some(dir) => {
-            let cluster = Processes::open(&dir)?;
-            let topology = cluster.config().topology();
-            match Client::builder().endpoint(first_alive(&cluster)).connect() {
-                Ok(client) => health::ask(&client, &topology),
-                Err(error) => return Err(failed(format!("no process of the cluster answers: {error}"))),
+/// A client of a cluster, and where its processes are.
+fn reach(global: &Global, dir: Option<PathBuf>) -> Result<(Client, TopologyAnswer), Failed> {
+    let Some(dir) = dir else {
+        let client = global.connect()?;
+        let topology = client.topology().send()?;
+        return Ok((client, topology));
+    };
+    let cluster = Processes::open(&dir)?;
+    match Client::builder().endpoint(first_alive(&cluster)).connect() {
+        Ok(client) => Ok((client, cluster.config().topology())),
+        Err(error) => Err(failed(format!("no process of the cluster answers: {error}"))),
+    }
+}
+
+/// A core that is checked.
+struct Scrubbed {
+    name: String,
+    address: String,
+    /// Checks that will have ended when this one has.
+    checks: u64,
+    /// How it was before.
+    before: TreeStatus,
+}
+
+#[allow(clippy::disallowed_methods, reason = "waiting for processes is a door's work")]
+fn scrub(global: &Global, node: Option<&str>, dir: Option<PathBuf>) -> Outcome {
+    let (client, topology) = reach(global, dir)?;
+    let mut scrubbed = Vec::new();
+    for of in topology.nodes.iter().filter(|of| node.is_none_or(|node| of.node.to_string() == node)) {
+        for (core, address) in of.cores.iter().enumerate() {
+            let (name, address) = (format!("{}.c{core}", of.node), address.to_string());
+            match trees_of(&client, &address) {
+                Ok(trees) => {
+                    let checks = client.scrub(address.clone()).send()?.checks;
+                    scrubbed.push(Scrubbed { name, address, checks, before: trees });
+                }
+                Err(error) => say(&format!("{name} is not checked: {error}")),
             }
         }
-        None => {
-            let client = global.connect()?;
-            let topology = client.topology().send()?;
-            health::ask(&client, &topology)
+    }
+    if scrubbed.is_empty() {
+        return Err(failed("no storage core that could be checked answers"));
+    }
+    let (mut left, mut found) = (0, Vec::new());
+    for core in &scrubbed {
+        let trees = loop {
+            let trees = trees_of(&client, &core.address).map_err(failed)?;
+            if trees.checks < core.before.checks {
+                return Err(failed(format!("{} was started anew meanwhile; ask again", core.name)));
+            }
+            if trees.checks >= core.checks {
+                break trees;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        };
+        left += trees.damaged_pages;
+        found.push((core.name.clone(), trees.damage_found.saturating_sub(core.before.damage_found), trees));
+    }
+    if global.json {
+        let cores = found.iter().map(
+            |(core, found, trees)| json!({"core": core, "found": found, "damaged": trees.damaged_pages}),
+        );
+        json(&json!({"cores": cores.collect::<Vec<_>>()}))?;
+    } else {
+        for (core, found, trees) in &found {
+            let damaged = count(trees.damaged_pages);
+            line(&format!("{core}: checked, {} damaged pages found, {damaged} left", count(*found)))?;
         }
-    };
+    }
+    Ok(if left == 0 { Ended::Ok } else { Ended::Unhealthy })
+}
+
+fn trees_of(client: &Client, address: &str) -> Result<TreeStatus, String> {
+    match client.status_of(address).deadline(Duration::from_secs(2)).send() {
+        Ok(StatusAnswer::Storage(status)) => Ok(status.tree),
+        Ok(StatusAnswer::Memds(_) | StatusAnswer::Router(_)) => {
+            Err("another process listens there".to_owned())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn status(global: &Global, dir: Option<PathBuf>) -> Outcome {
+    let (client, topology) = reach(global, dir)?;
+    let health = health::ask(&client, &topology);
     if global.json {
         json(&health.to_json())?;
     } else {

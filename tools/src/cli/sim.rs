@@ -3,7 +3,7 @@
 use super::output::{bar, json, line, say};
 use super::{Ended, Failed, Global, Outcome, failed};
 use crate::sim::faults::Fault;
-use crate::sim::{Options, Report, matrix, run};
+use crate::sim::{Options, Report, flips, matrix, run};
 use clap::Args;
 use serde_json::json;
 use std::sync::Mutex;
@@ -31,6 +31,10 @@ pub(super) struct Sim {
     /// compared with a model at every restart.
     #[arg(long, value_name = "OPERATIONS", conflicts_with_all = ["hours", "seconds", "story"])]
     matrix: Option<u64>,
+    /// Flips instead: so many bits of one node's live data, one after the other, for each seed; each must be
+    /// detected, never served, and repaired from a peer.
+    #[arg(long, value_name = "BITS", conflicts_with_all = ["hours", "seconds", "faults", "matrix"])]
+    flips: Option<u64>,
     /// Threads that run seeds side by side; 0: as many as there are CPUs.
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -48,6 +52,7 @@ struct Shared<'a> {
     next: AtomicU64,
     reports: Mutex<Vec<Report>>,
     matrix: Mutex<matrix::Report>,
+    flips: Mutex<flips::Report>,
     failures: Mutex<Vec<(u64, String)>>,
     progress: indicatif::ProgressBar,
 }
@@ -65,6 +70,7 @@ impl Sim {
             next: AtomicU64::new(self.seed),
             reports: Mutex::new(Vec::new()),
             matrix: Mutex::new(matrix::Report::default()),
+            flips: Mutex::new(flips::Report::default()),
             failures: Mutex::new(Vec::new()),
             progress: bar(self.seeds, "{bar:30} seed {pos} of {len}, {elapsed}"),
         };
@@ -78,9 +84,13 @@ impl Sim {
         let mut failures = shared.failures.into_inner().expect("no thread panicked");
         reports.sort_by_key(|report| report.seed);
         failures.sort();
-        match self.matrix {
-            None => Self::print(global, &reports, &failures)?,
-            Some(_) => {
+        match (self.matrix, self.flips) {
+            (None, None) => Self::print(global, &reports, &failures)?,
+            (None, Some(_)) => {
+                let flips = shared.flips.into_inner().expect("no thread panicked");
+                Self::print_flips(global, &flips, &failures)?;
+            }
+            (Some(_), _) => {
                 let matrix = shared.matrix.into_inner().expect("no thread panicked");
                 Self::print_matrix(global, &matrix, &failures)?;
             }
@@ -146,6 +156,29 @@ impl Sim {
         Ok(())
     }
 
+    /// The sum over all seeds that went well, by what was struck.
+    fn print_flips(global: &Global, sum: &flips::Report, failures: &[(u64, String)]) -> Result<(), Failed> {
+        if global.json {
+            let failures: Vec<_> =
+                failures.iter().map(|(seed, what)| json!({"seed": seed, "what": what})).collect();
+            let count = |count: &flips::Count| {
+                json!({
+                    "flipped": count.flipped, "detected": count.detected(), "by_read": count.by_read,
+                    "by_check": count.by_check, "by_start": count.by_start, "refused": count.refused,
+                    "served": count.served, "repaired": count.repaired,
+                })
+            };
+            let parts: serde_json::Map<_, _> =
+                sum.counts.iter().map(|(part, of)| (format!("{part:?}"), count(of))).collect();
+            return json(&json!({
+                "parts": parts, "all": count(&sum.sum()), "reads": sum.reads, "failed": failures,
+            }));
+        }
+        line(&sum.to_string())?;
+        failures.iter().for_each(|(_, what)| say(what));
+        Ok(())
+    }
+
     #[cfg(feature = "planted")]
     fn check_plant(&self) -> Result<(), Failed> {
         use evenkeel_dataplane::planted::Planted;
@@ -188,6 +221,19 @@ impl Shared<'_> {
         }
     }
 
+    fn run_flips(&self, seed: u64, flips: u64) {
+        match flips::run(&flips::Options { seed, flips, keys: flips::KEYS }) {
+            Ok(report) => self.flips.lock().expect("no thread panicked").add(&report),
+            Err(failure) => {
+                let mut what = format!("{failure}\n  again: evenkeel sim --seed {seed} --flips {flips}");
+                if self.sim.story {
+                    what = format!("{}\n{what}", failure.story);
+                }
+                self.failures.lock().expect("no thread panicked").push((seed, what));
+            }
+        }
+    }
+
     fn work(&self) {
         self.sim.plant();
         loop {
@@ -197,6 +243,11 @@ impl Shared<'_> {
             }
             if let Some(operations) = self.sim.matrix {
                 self.run_matrix(seed, operations);
+                self.progress.inc(1);
+                continue;
+            }
+            if let Some(flips) = self.sim.flips {
+                self.run_flips(seed, flips);
                 self.progress.inc(1);
                 continue;
             }

@@ -151,10 +151,16 @@ impl Checks {
 }
 
 /// An item: its key, its last write and its archive.
-type Item = (Vec<u8>, Slot, Vec<u8>);
+pub type Item = (Vec<u8>, Slot, Vec<u8>);
 
 /// All items of a partition, those on the host's disk too.
-fn items(host: &Host, core: &Serving, state: &State) -> Result<Vec<Item>, String> {
+///
+/// # Errors
+/// When a page is not what it should be.
+///
+/// # Panics
+/// When the host has no disk.
+pub fn items(host: &Host, core: &Serving, state: &State) -> Result<Vec<Item>, String> {
     let disk = host.disk.as_ref().expect("storage hosts have disks");
     let identity = LogIdentity { incarnation: host.peer.incarnation, core: host.peer.core };
     let (mut items, mut from, mut feed): (Vec<Item>, _, _) = (Vec::new(), Vec::new(), Feed::default());

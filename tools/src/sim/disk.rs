@@ -193,7 +193,33 @@ impl Disk {
         buffer
     }
 
-    fn read_into(&self, name: File, offset: u64, buffer: &mut AlignedBuffer) {
+    /// How long a file is, in blocks that were written.
+    #[must_use]
+    pub fn blocks(&self, name: File) -> u64 {
+        self.files.get(&name).map_or(0, SimFile::blocks)
+    }
+
+    /// Flips one bit of a byte, wherever the block that holds it is by now. Returns whether anything was
+    /// written there.
+    pub fn flip(&mut self, name: File, at: u64, bit: u8) -> bool {
+        let index = at / BLOCK_BYTES as u64;
+        let Some(file) = self.files.get_mut(&name) else {
+            return false;
+        };
+        let mut found = false;
+        for blocks in [&mut file.live, &mut file.durable] {
+            if let Some(block) = blocks.get_mut(&index) {
+                let mut bytes = block.to_vec();
+                bytes[(at % BLOCK_BYTES as u64) as usize] ^= 1 << bit;
+                *block = Rc::from(bytes);
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// Reads what [`read`](Self::read) would find over a buffer.
+    pub fn read_into(&self, name: File, offset: u64, buffer: &mut AlignedBuffer) {
         let first = offset / BLOCK_BYTES as u64;
         let file = self.files.get(&name);
         if FileKind::of(name).grows() {

@@ -9,13 +9,15 @@
 //!   there.
 //! * [`client`]: the workload. [`history`]: what it saw. [`checks`]: what must hold beside it. [`faults`]:
 //!   what goes wrong. [`trace`]: what happened.
-//! * [`matrix`]: one core and its disk alone, for the storage engine.
+//! * [`matrix`]: one core and its disk alone, for the storage engine. [`flips`]: one bit at a time, where it
+//!   matters.
 
 pub mod checks;
 pub mod client;
 pub mod cluster;
 pub mod disk;
 pub mod faults;
+pub mod flips;
 pub mod history;
 pub mod matrix;
 pub mod network;

@@ -5,6 +5,7 @@
 
 use super::client::SimClient;
 use super::disk::Disk;
+use super::flips::probe::Probe;
 use super::network::{Fate, HostId, LinkId, LinkState, Network, Weather};
 use super::trace::Trace;
 use evenkeel_dataplane::core::StorageCore;
@@ -36,6 +37,8 @@ pub enum Node {
     Router(Box<Router>),
     /// A client with its workload.
     Client(Box<SimClient>),
+    /// What asks storage cores directly.
+    Probe(Box<Probe>),
 }
 
 impl Node {
@@ -45,6 +48,7 @@ impl Node {
             Self::Memds(machine) => machine.as_mut(),
             Self::Router(machine) => machine.as_mut(),
             Self::Client(machine) => machine.as_mut(),
+            Self::Probe(machine) => machine.as_mut(),
         }
     }
 }
@@ -153,7 +157,7 @@ impl Host {
     pub fn storage(&self) -> Option<&StorageCore> {
         match &self.node {
             Some(Node::Storage(core)) => Some(core),
-            Some(Node::Memds(_) | Node::Router(_) | Node::Client(_)) | None => None,
+            Some(Node::Memds(_) | Node::Router(_) | Node::Client(_) | Node::Probe(_)) | None => None,
         }
     }
 
@@ -363,6 +367,19 @@ impl World {
         if let Some(Node::Storage(core)) = &mut self.hosts[host].node {
             core.want_checkpoint();
         }
+    }
+
+    /// Asks a storage core for a check of all its trees. Returns how many it will have ended with it.
+    pub fn want_check(&mut self, host: HostId) -> Option<u64> {
+        match &mut self.hosts[host].node {
+            Some(Node::Storage(core)) => core.want_check(),
+            Some(Node::Memds(_) | Node::Router(_) | Node::Client(_) | Node::Probe(_)) | None => None,
+        }
+    }
+
+    /// Gives a host a turn at once.
+    pub fn wake(&mut self, host: HostId) {
+        self.turn_at(host, self.now);
     }
 
     /// Asks a host to end in good order.

@@ -86,11 +86,22 @@ impl Processes {
     /// The same with a bug in every process.
     pub(crate) fn up_planted(more: &[&str], planted: Option<&str>) -> Self {
         let planted = planted.map(str::to_owned);
-        let mut cluster = Self { folder: folder(), endpoint: String::new(), planted };
+        let mut cluster = Self::prepare();
+        cluster.planted = planted;
+        cluster.begin(more)
+    }
+
+    /// A folder for a cluster that is to begin.
+    pub(crate) fn prepare() -> Self {
+        Self { folder: folder(), endpoint: String::new(), planted: None }
+    }
+
+    /// Begins it.
+    pub(crate) fn begin(mut self, more: &[&str]) -> Self {
         let small = ["--port", "0", "--segments", "8", "--segment-mib", "8"];
         let arguments: Vec<&str> = small.iter().chain(more).copied().collect();
-        cluster.endpoint = cluster.run("up", &arguments).ok().trim().to_owned();
-        cluster
+        self.endpoint = self.run("up", &arguments).ok().trim().to_owned();
+        self
     }
 
     /// The folder.

@@ -21,7 +21,7 @@ pub use batch::{BatchGet, BatchWrite};
 pub(crate) use range::Cursor;
 pub use range::{Query, Scan};
 pub use single::{Delete, Get, Put, Update};
-pub use status::{Status, Topology};
+pub use status::{Scrub, Status, Topology};
 pub use table::{CreateTable, DeleteTable, DescribeTable, ListTables, SplitTable};
 
 use crate::error::Invalid;
@@ -235,6 +235,11 @@ macro_rules! begin_requests {
             /// Asks the process that listens at `endpoint`, of any role, what it knows of itself.
             pub fn status_of(&self, endpoint: impl Into<String>) -> crate::request::Status<Self> {
                 crate::request::Status::new(self, endpoint.into())
+            }
+
+            /// Asks the storage core that listens at `endpoint` to check all its trees now.
+            pub fn scrub(&self, endpoint: impl Into<String>) -> crate::request::Scrub<Self> {
+                crate::request::Scrub::new(self, endpoint.into())
             }
         }
     };

@@ -171,6 +171,18 @@ pub struct TreeStatus {
     pub blocks_swept: u64,
 }
 
+/// The answer to [`Kind::Scrub`], whose own body is empty: a check of all trees begins as soon as none runs
+/// that began before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct ScrubAnswer {
+    /// It is done when [`TreeStatus::checks`] has come to this.
+    pub checks: u64,
+}
+
+impl Body for ScrubAnswer {
+    const KIND: Kind = Kind::ScrubAnswer;
+}
+
 /// A MemDS server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct MemdsStatus {

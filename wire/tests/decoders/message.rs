@@ -23,7 +23,7 @@ use evenkeel_wire::message::request::{
     Delete, Get, GetAnswer, PageAnswer, Put, Query, Scan, Update, WriteAnswer,
 };
 use evenkeel_wire::message::routing::{Lookup, LookupAnswer, PublishAnswer, PublishRoutes, PublishTables};
-use evenkeel_wire::message::status::{StatusAnswer, TopologyAnswer};
+use evenkeel_wire::message::status::{ScrubAnswer, StatusAnswer, TopologyAnswer};
 use evenkeel_wire::message::{Body, Encode, Validator, access, encode, to_owned};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::de::Pool;
@@ -138,9 +138,10 @@ fn decoder(kind: Kind) -> (Family, fn(&[u8]) -> bool) {
         Kind::SplitPartition => (Family::Catalog, body::<SplitPartition>),
         Kind::SplitPartitionAnswer => (Family::Catalog, body::<SplitPartitionAnswer>),
 
-        Kind::Status | Kind::Topology => (Family::Status, <[u8]>::is_empty),
+        Kind::Status | Kind::Topology | Kind::Scrub => (Family::Status, <[u8]>::is_empty),
         Kind::StatusAnswer => (Family::Status, body::<StatusAnswer>),
         Kind::TopologyAnswer => (Family::Status, body::<TopologyAnswer>),
+        Kind::ScrubAnswer => (Family::Status, body::<ScrubAnswer>),
 
         Kind::Lookup => (Family::Routing, body::<Lookup<'static>>),
         Kind::LookupAnswer => (Family::Routing, body::<LookupAnswer>),

@@ -14,8 +14,8 @@ use evenkeel_wire::message::routing::{
     Lookup, LookupAnswer, LookupKey, LookupOutcome, PublishAnswer, PublishRoutes, PublishTables, TableKey,
 };
 use evenkeel_wire::message::status::{
-    CoreState, FollowerStatus, GroupStatus, LogStatus, MemdsStatus, Role, RouterStatus, StatusAnswer,
-    StorageStatus, TopologyAnswer, TopologyNode, TreeStatus,
+    CoreState, FollowerStatus, GroupStatus, LogStatus, MemdsStatus, Role, RouterStatus, ScrubAnswer,
+    StatusAnswer, StorageStatus, TopologyAnswer, TopologyNode, TreeStatus,
 };
 use evenkeel_wire::table::{
     Billing, GroupConfig, LastSplit, Member, Origin, Route, TableDescriptor, TableStatus, Throughput,
@@ -314,4 +314,8 @@ pub(super) fn topology_answers() -> Vec<Sample> {
     };
     let answer = TopologyAnswer { nodes: vec![node], memds: vec![address(3)], routers: vec![address(4)] };
     vec![sample("status.topology_answer", answer)]
+}
+
+pub(super) fn scrub_answers() -> Vec<Sample> {
+    vec![sample("status.scrub_answer", ScrubAnswer { checks: number(0x11) })]
 }

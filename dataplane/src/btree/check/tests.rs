@@ -79,10 +79,17 @@ impl Shelf {
     }
 
     fn check(&self, depth: Depth) -> Check {
-        let tree = CheckedTree { partition: PARTITION, start: vec![], end: vec![], version: self.version };
-        let mut check = Check::new(vec![tree], self.space.used_words().to_vec(), depth);
+        let mut check = Check::new(vec![self.tree()], self.space.used_words().to_vec(), depth);
+        self.go_on(&mut check, u64::MAX);
+        check
+    }
+
+    /// Goes on until so many pages were looked at.
+    fn go_on(&self, check: &mut Check, pages: u64) {
         let mut feed = Feed::default();
-        while check.advance(&mut feed, None, &Redirects::default(), 10) != Progress::Done {
+        while check.status().pages < pages
+            && check.advance(&mut feed, None, &Redirects::default(), 10) != Progress::Done
+        {
             while let Some(pointer) = feed.take_wanted() {
                 let start = (pointer.offset() as usize).min(self.file.len());
                 let page = &self.file[start..(start + pointer.bytes()).min(self.file.len())];
@@ -95,7 +102,10 @@ impl Shelf {
                 }
             }
         }
-        check
+    }
+
+    fn tree(&self) -> CheckedTree {
+        CheckedTree { partition: PARTITION, start: vec![], end: vec![], version: self.version }
     }
 
     /// What is found, without where.
@@ -117,6 +127,27 @@ fn a_whole_tree_is_counted_and_every_block_is_accounted_for() {
     assert_eq!(nodes.reached(), everything.reached());
     assert!(nodes.status().pages < status.pages, "leaves without runs are passed over");
     assert_eq!(Shelf::of(0).found(), [], "an empty tree has no pages");
+}
+
+#[test]
+fn a_check_that_goes_on_elsewhere_looks_at_what_was_left_and_little_more() {
+    let shelf = Shelf::of(3000);
+    let used = || shelf.space.used_words().to_vec();
+    let whole = shelf.check(Depth::Everything).status();
+    for pages in [0, 1, 30, 70, u64::MAX] {
+        let mut first = Check::new(vec![shelf.tree()], used(), Depth::Everything);
+        shelf.go_on(&mut first, pages);
+        let mut second = Check::resume(shelf.tree(), used(), first.remaining());
+        shelf.go_on(&mut second, u64::MAX);
+        let (before, after) = (first.status(), second.status());
+        assert!(before.items + after.items >= whole.items, "{pages}: {before:?} {after:?}");
+        // The root is looked at again, and leaves whose runs were left, with the runs that were not.
+        assert!(
+            before.pages + after.pages <= whole.pages + 2 * CHECK_READ_AHEAD as u64,
+            "{pages}: {before:?} {after:?}"
+        );
+        assert!(first.findings.is_empty() && second.findings.is_empty());
+    }
 }
 
 #[test]

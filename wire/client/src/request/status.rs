@@ -32,6 +32,15 @@ pub struct Status<S> {
     deadline: Option<Duration>,
 }
 
+/// Asks a storage core to check all its trees now, beside its work. Its [`Status`] tells when that is done.
+#[derive(Clone, Debug)]
+#[must_use = "a request does nothing until it is sent"]
+pub struct Scrub<S> {
+    shell: S,
+    endpoint: String,
+    deadline: Option<Duration>,
+}
+
 impl<S: Shell> Topology<S> {
     pub(crate) fn new(shell: &S) -> Self {
         Self { shell: shell.clone(), deadline: None }
@@ -41,6 +50,14 @@ impl<S: Shell> Topology<S> {
 }
 
 impl<S: Shell> Status<S> {
+    pub(crate) fn new(shell: &S, endpoint: String) -> Self {
+        Self { shell: shell.clone(), endpoint, deadline: None }
+    }
+
+    sending_methods!();
+}
+
+impl<S: Shell> Scrub<S> {
     pub(crate) fn new(shell: &S, endpoint: String) -> Self {
         Self { shell: shell.clone(), endpoint, deadline: None }
     }
@@ -61,6 +78,15 @@ impl<S: Shell> Request for Status<S> {
 
     fn prepare(self) -> Prepared<status::Status> {
         let operation = check_endpoint(&self.endpoint).map(|()| status::Status::new(self.endpoint));
+        Prepared { operation, deadline: self.deadline }
+    }
+}
+
+impl<S: Shell> Request for Scrub<S> {
+    type Operation = status::Scrub;
+
+    fn prepare(self) -> Prepared<status::Scrub> {
+        let operation = check_endpoint(&self.endpoint).map(|()| status::Scrub::new(self.endpoint));
         Prepared { operation, deadline: self.deadline }
     }
 }

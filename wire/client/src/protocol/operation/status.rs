@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::protocol::answer::Answer;
 use crate::protocol::session::Session;
 use evenkeel_wire::frame::Kind;
-use evenkeel_wire::message::status::{StatusAnswer, TopologyAnswer};
+use evenkeel_wire::message::status::{ScrubAnswer, StatusAnswer, TopologyAnswer};
 use evenkeel_wire::message::to_owned;
 
 /// Where the processes of the cluster are. Any router knows.
@@ -20,6 +20,20 @@ pub struct Status {
 
 impl Status {
     /// The status of the process that listens at `endpoint`.
+    #[must_use]
+    pub fn new(endpoint: impl Into<String>) -> Self {
+        Self { endpoint: endpoint.into() }
+    }
+}
+
+/// The storage core at one endpoint is to check all its trees.
+#[derive(Clone, Debug)]
+pub struct Scrub {
+    endpoint: String,
+}
+
+impl Scrub {
+    /// A check by the core that listens at `endpoint`.
     #[must_use]
     pub fn new(endpoint: impl Into<String>) -> Self {
         Self { endpoint: endpoint.into() }
@@ -47,6 +61,22 @@ impl Operation for Status {
 
     fn absorb(&mut self, answer: &Answer<'_>, _: &Session) -> Result<Progress<StatusAnswer>, Error> {
         Ok(Progress::Done(to_owned::<StatusAnswer>(expect::<StatusAnswer>(answer)?)))
+    }
+
+    fn endpoint(&self) -> Option<&str> {
+        Some(&self.endpoint)
+    }
+}
+
+impl Operation for Scrub {
+    type Output = ScrubAnswer;
+
+    fn encode(&mut self, _: &mut Context<'_>, _: &mut Vec<u8>) -> Result<Kind, Unready> {
+        Ok(Kind::Scrub)
+    }
+
+    fn absorb(&mut self, answer: &Answer<'_>, _: &Session) -> Result<Progress<ScrubAnswer>, Error> {
+        Ok(Progress::Done(to_owned::<ScrubAnswer>(expect::<ScrubAnswer>(answer)?)))
     }
 
     fn endpoint(&self) -> Option<&str> {

@@ -1,0 +1,130 @@
+//! Bounds: how far each exploration goes. Within its bound it looks at everything.
+
+/// Where an exploration begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Three members of a group that was just created.
+    New,
+    /// The first member leads, its first entry is committed and known to be so by everybody, and it holds a
+    /// lease that it has just been granted.
+    Led,
+    /// After [`Start::Led`] and two steps of time: the second member has been told by the third that it knows
+    /// of no healthy leader, and stands; nobody else has been asked for a promise yet.
+    Suspected,
+    /// After [`Start::Led`] and two steps of time: the first member, which died and came back, holds two
+    /// writes of ballot 1 that nobody else has; the second one, too, but an entry of ballot 2 in the place of
+    /// the first of them. Nobody leads.
+    Contested,
+    /// The same, but the second member leads, and its entry is committed with the third one.
+    Overtaken,
+}
+
+/// What is explored, and what is not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound {
+    /// By which it is asked for.
+    pub(crate) name: &'static str,
+    /// Where it begins.
+    pub(crate) start: Start,
+    /// How often true time moves on: by half a lease term each time ([`super::clock`]).
+    pub(crate) ticks: u8,
+    /// By which part of the drift bound each member's clock is too fast: −1, 0 or 1. One start for each.
+    pub(crate) clocks: &'static [[i8; 3]],
+    /// Who looks at the time, and so may suspect a leader, stand for election, or give up.
+    pub(crate) watchful: &'static [usize],
+    /// Highest round of a ballot: how many elections there may be.
+    pub(crate) rounds: u64,
+    /// Different writes.
+    pub(crate) writes: u8,
+    /// How often a client sends one of them, first attempts and repetitions together.
+    pub(crate) submissions: u8,
+    /// How often a member crashes and comes back.
+    pub(crate) crashes: u8,
+    /// Whether each record becomes durable for itself, and a crash may fall between any two. Otherwise all
+    /// that was appended becomes durable together, and a crash comes before or after.
+    pub(crate) torn: bool,
+    /// How often a message is delivered and stays on its way.
+    pub(crate) duplicates: u8,
+    /// How often a leader gives its lease up.
+    pub(crate) hand_overs: u8,
+    /// Messages that are still on their way when true time moves on. The others arrive or are lost before.
+    pub(crate) late: usize,
+    /// Messages that are on their way at one time. What goes beyond is not explored.
+    pub(crate) in_flight: usize,
+}
+
+impl Bound {
+    /// Whether somebody serves where it begins, or does so without an election that must be waited for.
+    pub(crate) fn has_leader(&self) -> bool {
+        matches!(self.start, Start::New | Start::Led)
+    }
+}
+
+/// Exact clocks.
+const EXACT: &[[i8; 3]] = &[[0, 0, 0]];
+/// The first leader's clock is as slow as it may be, the others' as fast: the worst for a lease.
+const WORST: &[[i8; 3]] = &[[-1, 1, 1]];
+/// Every combination of a slowest and a fastest clock that matters for who outlives whom.
+const DRIFTING: &[[i8; 3]] = &[[-1, 1, 1], [1, -1, -1], [-1, -1, 1], [1, -1, 1]];
+
+/// Nothing happens: what the others differ from.
+const STILL: Bound = Bound {
+    name: "",
+    start: Start::Led,
+    ticks: 0,
+    clocks: EXACT,
+    watchful: &[0, 1, 2],
+    rounds: 1,
+    writes: 1,
+    submissions: 1,
+    crashes: 0,
+    torn: false,
+    duplicates: 0,
+    hand_overs: 0,
+    late: usize::MAX,
+    in_flight: 4,
+};
+
+/// All bounds, the small ones first. How many states each of them has: docs/decisions/0013-model-checking.md.
+pub(crate) const BOUNDS: [Bound; 13] = [
+    Bound { name: "birth", start: Start::New, ..STILL },
+    Bound { name: "writes", writes: 2, submissions: 3, in_flight: 3, torn: true, ..STILL },
+    Bound { name: "twice", start: Start::New, duplicates: 1, in_flight: 3, ..STILL },
+    Bound { name: "lapse", start: Start::Suspected, watchful: &[], submissions: 0, late: 0, ..ELECTION },
+    Bound {
+        name: "late",
+        start: Start::Suspected,
+        watchful: &[],
+        submissions: 0,
+        late: 1,
+        in_flight: 3,
+        ..ELECTION
+    },
+    Bound { name: "lease", watchful: &[1], submissions: 0, late: 0, ..ELECTION },
+    Bound { name: "drift", submissions: 0, late: 0, clocks: DRIFTING, ..ELECTION },
+    Bound { name: "restart", watchful: &[1], ticks: 2, crashes: 1, ..ELECTION },
+    Bound { name: "hand-over", watchful: &[], ticks: 1, hand_overs: 1, ..ELECTION },
+    Bound { name: "overtaken", start: Start::Overtaken, watchful: &[0], rounds: 3, ..CONFLICT },
+    Bound {
+        name: "contested",
+        start: Start::Contested,
+        watchful: &[0, 1],
+        rounds: 4,
+        crashes: 1,
+        torn: true,
+        ..CONFLICT
+    },
+    Bound { name: "prompt", late: 0, crashes: 1, ..ELECTION },
+    Bound { name: "succession", ..ELECTION },
+];
+
+/// A second leader is elected when the first one's lease may still hold, and serves when it does not.
+const ELECTION: Bound = Bound { ticks: 4, clocks: WORST, rounds: 2, in_flight: 2, ..STILL };
+
+/// Logs part before it begins.
+const CONFLICT: Bound = Bound { ticks: 4, in_flight: 2, writes: 2, submissions: 2, ..STILL };
+
+/// The bound of that name.
+pub(crate) fn named(name: &str) -> Option<Bound> {
+    BOUNDS.into_iter().find(|bound| bound.name == name)
+}

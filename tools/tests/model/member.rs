@@ -1,0 +1,211 @@
+//! One member of the group: the group that ships, its disk, and what is on its way to the disk.
+
+use super::clients;
+use super::digest::Collected;
+use evenkeel_dataplane::btree::version::Version;
+use evenkeel_dataplane::group::Group;
+use evenkeel_dataplane::partition::state::State;
+use evenkeel_dataplane::paxos::Seed;
+use evenkeel_dataplane::paxos::log::GroupLog;
+use evenkeel_dataplane::wal::record::{Record, RecordBody};
+use evenkeel_dataplane::wal::replay::Replay;
+use evenkeel_wire::entry::{Entry, EntryKind};
+use evenkeel_wire::ids::{Ballot, CoreId, Epoch, Incarnation, NodeId, PartitionId, Slot, TableId};
+use evenkeel_wire::message::peer::{HeartbeatGroup, LogPoint};
+use evenkeel_wire::prng::Prng;
+use evenkeel_wire::table::{GroupConfig, Member as GroupMember};
+use evenkeel_wire::turn::Boot;
+use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+/// How many members the group has.
+pub(crate) const MEMBERS: usize = 3;
+
+const PARTITION: PartitionId = PartitionId(1);
+
+/// What identifies an entry: its slot is its place in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct EntryId {
+    /// In which it was first proposed.
+    pub(crate) ballot: Ballot,
+    /// The beginning of its hash, which names everything before it, too.
+    pub(crate) hash: u64,
+    /// Which of the clients' writes it holds; none: it is a no-op.
+    pub(crate) write: Option<u8>,
+}
+
+/// What a crash leaves: what replay makes of the durable records, kept beside them so that it need not be run
+/// to know it. Every restart compares the two.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Durable {
+    /// The highest ballot.
+    pub(crate) promised: Ballot,
+    /// Up to where the log is known to be committed.
+    pub(crate) commit: Slot,
+    /// The log.
+    pub(crate) entries: Vec<EntryId>,
+}
+
+/// A member.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    /// Its replica and its partition.
+    pub(crate) group: Group,
+    /// Records that a crash leaves.
+    disk: Arc<Vec<Record>>,
+    /// What they come to.
+    pub(crate) durable: Arc<Durable>,
+    /// Records that were appended and are not known to be durable, oldest first.
+    pub(crate) appended: VecDeque<Record>,
+    /// The log in memory.
+    pub(crate) entries: Vec<EntryId>,
+    /// The last heartbeat: saying the same in the same instant changes nothing.
+    pub(crate) said: Option<(Boot, HeartbeatGroup)>,
+    /// Hash of all that matters from now on.
+    pub(crate) digest: u64,
+}
+
+/// The node at `place`.
+pub(crate) fn node(place: usize) -> NodeId {
+    NodeId(place as u32 + 1)
+}
+
+/// The place of `node`.
+pub(crate) fn place(node: NodeId) -> usize {
+    node.0 as usize - 1
+}
+
+fn config() -> GroupConfig {
+    let member = |place: usize| GroupMember {
+        node: node(place),
+        core: CoreId(0),
+        incarnation: Incarnation([place as u8 + 1; 16]),
+    };
+    GroupConfig {
+        partition: PARTITION,
+        table: TableId(1),
+        start: vec![],
+        end: vec![],
+        epoch: Epoch(1),
+        members: (0..MEMBERS).map(member).collect(),
+        division: 0,
+        origin: None,
+        last_split: None,
+    }
+}
+
+impl Member {
+    /// A member of a group that was just created.
+    pub(crate) fn new(place: usize, now: Boot) -> Self {
+        let seed = Seed {
+            config: config(),
+            promised: Ballot::ZERO,
+            log: GroupLog::new(LogPoint::default(), Ballot::ZERO),
+            commit: Slot::ZERO,
+            timestamp: 0,
+            refilling: false,
+        };
+        let state = State::of(PARTITION, Version::default());
+        let group = Group::new(seed, state, node(place), now, Prng::lowest());
+        let created = group.snapshot().0;
+        let mut member = Self {
+            group,
+            disk: Arc::new(vec![created]),
+            durable: Arc::default(),
+            appended: VecDeque::new(),
+            entries: Vec::new(),
+            said: None,
+            digest: 0,
+        };
+        member.refresh(now);
+        member
+    }
+
+    /// The oldest record on its way to the disk is durable.
+    pub(crate) fn becomes_durable(&mut self) {
+        let record = self.appended.pop_front().expect("a record is on its way");
+        let durable = Arc::make_mut(&mut self.durable);
+        durable.promised = durable.promised.max(record.promised);
+        durable.commit = durable.commit.max(record.commit);
+        match &record.body {
+            RecordBody::Entry(entry) => durable.entries.push(id_of(entry)),
+            RecordBody::Supersede(slot) => durable.entries.truncate(slot.0 as usize - 1),
+            RecordBody::Promise | RecordBody::State(_) | RecordBody::Removed => {}
+        }
+        Arc::make_mut(&mut self.disk).push(record);
+    }
+
+    /// The process dies with `survive` of the records that were on their way, and another one starts from
+    /// what the disk holds.
+    pub(crate) fn crash(&mut self, survive: usize, now: Boot) {
+        for _ in 0..survive {
+            self.becomes_durable();
+        }
+        let mut replay = Replay::default();
+        for record in self.disk.iter() {
+            replay.take(record.clone(), false).expect("an undamaged log chains");
+        }
+        let (seed, state) = replay.finish(false).pop().expect("the group was created");
+        let Durable { promised, commit, entries } = &*self.durable;
+        let found: Vec<EntryId> = seed.log.after(Slot::ZERO).map(id_of).collect();
+        assert_eq!(found, *entries, "replay and the model agree on the log");
+        let last = Slot(entries.len() as u64);
+        assert_eq!((seed.promised, seed.commit), (*promised, (*commit).min(last)), "and on the rest");
+        let node = node_of(&self.group);
+        self.group = Group::new(seed, state, node, now, Prng::lowest());
+        self.appended.clear();
+        self.said = None;
+    }
+
+    /// Brings up to date what is derived from the rest.
+    pub(crate) fn refresh(&mut self, now: Boot) {
+        let log = self.group.replica.log();
+        assert_eq!(log.base().slot, Slot::ZERO, "so little is never trimmed");
+        let last = log.last();
+        let fresh = self.entries.last().map(|entry| entry.hash)
+            == (last.slot > Slot::ZERO).then(|| short(&last.hash.0));
+        if !fresh || self.entries.len() as u64 != last.slot.0 {
+            self.entries = log.after(Slot::ZERO).map(id_of).collect();
+        }
+        self.said = self.said.filter(|(at, _)| *at == now);
+        let mut hasher = Collected::new();
+        self.group.digest(now, &mut hasher);
+        self.durable.hash(&mut hasher);
+        for Record { partition: _, promised, commit, body } in &self.appended {
+            (promised, commit).hash(&mut hasher);
+            match body {
+                RecordBody::Entry(entry) => (0u8, entry.hash).hash(&mut hasher),
+                RecordBody::Promise => 1u8.hash(&mut hasher),
+                RecordBody::Supersede(slot) => (2u8, slot).hash(&mut hasher),
+                RecordBody::State(_) | RecordBody::Removed => {
+                    panic!("no checkpoint and no removal happens here")
+                }
+            }
+        }
+        if let Some((_, HeartbeatGroup { partition: _, epoch: _, ballot, commit, holds_lease })) = &self.said
+        {
+            (ballot, commit, holds_lease).hash(&mut hasher);
+        }
+        self.digest = hasher.finish();
+    }
+}
+
+fn node_of(group: &Group) -> NodeId {
+    let others: Vec<NodeId> = group.replica.others().map(|member| member.node).collect();
+    (0..MEMBERS).map(node).find(|node| !others.contains(node)).expect("one member is not another one")
+}
+
+/// What identifies `entry`.
+pub(crate) fn id_of(entry: &Entry) -> EntryId {
+    let write = match entry.header.kind {
+        EntryKind::Noop | EntryKind::Split => None,
+        EntryKind::Write => Some(clients::write_of(&entry.payload())),
+    };
+    EntryId { ballot: entry.header.ballot, hash: short(&entry.hash.0), write }
+}
+
+fn short(hash: &[u8; 16]) -> u64 {
+    let (first, _) = hash.split_at(8);
+    u64::from_le_bytes(first.try_into().expect("eight bytes were split off"))
+}
