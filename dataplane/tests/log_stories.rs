@@ -216,6 +216,50 @@ fn a_damaged_last_write_is_told_from_a_torn_one_by_the_watermark() {
 }
 
 /// Writes records so large that two fill a segment.
+#[test]
+fn damage_at_the_very_first_write_of_a_log_is_not_taken_for_an_empty_log() {
+    let mut log = Log::new();
+    log.write(3);
+    log.segments[0][100] ^= 1;
+    let (rounds, found) = log.recover();
+    assert_eq!(rounds, [2, 3]);
+    let [damage] = &found.damage[..] else { panic!("{:?}", found.damage) };
+    assert_eq!((damage.from, damage.until), (Lsn(1), Some(Lsn(2))));
+    // A write that never came is as bad.
+    log.segments[0][..4096].fill(0);
+    assert_eq!(log.recover().1.damage.len(), 1);
+}
+
+#[test]
+fn torn_first_writes_of_a_log_are_no_damage_and_it_begins_again() {
+    let mut log = Log::new();
+    for _ in 0..2 {
+        let (first, second) = (log.issue(), log.issue());
+        log.put(second);
+        drop(first);
+        let (found, recovered) = log.restart();
+        assert_eq!((found, recovered.damage.len()), (vec![], 0));
+        assert_eq!(recovered.tail.end, CameFrom::Nowhere);
+    }
+    log.write(2);
+    let (found, recovered) = log.restart();
+    assert_eq!((found, recovered.damage.len()), (vec![5, 6], 0));
+    log.write(1);
+    assert_eq!(log.recover().0, [5, 6, 7]);
+}
+
+#[test]
+fn a_damaged_write_that_the_superblock_names_is_damage_even_if_nothing_follows() {
+    let mut log = Log::new();
+    log.write(1);
+    let place = log.recover().1.used[0].at;
+    let place = evenkeel_dataplane::wal::block::Place { at: place, offset: 0 };
+    log.segments[0][100] ^= 1;
+    let start = LogStart { lsn: Lsn(1), place: Some(place) };
+    let mut recovery = LogRecovery::new(IDENTITY, SEGMENTS, SEGMENT_BYTES_MIN, start);
+    assert_eq!(log.read_with(&mut recovery).unwrap().1.damage.len(), 1);
+}
+
 fn write_big(log: &mut Log, count: usize) {
     let big = vec![9; 3_000_000];
     for _ in 0..count {

@@ -29,6 +29,7 @@ use crate::btree::pointer::PagePointer;
 use crate::btree::version::Blocks;
 use crate::checkpoint::cells::CellBatch;
 use crate::checkpoint::image::ImageRecord;
+use crate::group::Group;
 use crate::limits::{REPAIR_LEAVES_PER_TURN, REPAIR_PATIENCE};
 use crate::operations::Owner;
 use crate::partition::Stop;
@@ -164,23 +165,23 @@ impl Serving {
             // It begins again without that one.
             return self.repairs.give_up();
         }
-        let mut behind = repair
-            .pieces
-            .iter()
-            .map(|piece| (&groups[&piece.partition], piece.applied))
-            .filter(|(group, applied)| group.state().slot() < *applied)
-            .map(|(group, _)| group)
-            .peekable();
+        let behind = repair.pieces.iter().map(|piece| (&groups[&piece.partition], piece.applied));
+        let mut behind = behind.filter(|(group, applied)| group.state().slot() < *applied).peekable();
         if !repair.is_complete() {
             if now.since(repair.asked_at) >= REPAIR_PATIENCE {
                 self.ask_next_member(now, out);
             }
         } else if behind.peek().is_none() {
             self.build_repair(now, out);
-        } else if behind.any(|group| group.staged.as_ref().is_some_and(|staged| !staged.in_checkpoint)) {
-            // This replica comes no further by its log, but by a snapshot, which the next checkpoint
-            // installs. The one that runs may wait for the very page: it makes room.
-            self.checkpointer.cancel();
+        } else {
+            // This replica comes no further by its log, but by a snapshot, which a checkpoint installs.
+            match behind.find_map(|(group, _)| group.staged.as_ref().map(|staged| staged.in_checkpoint)) {
+                // The one that runs may wait for the very page: it makes room.
+                Some(false) => self.checkpointer.cancel(),
+                // It runs already, and may wait for another damaged page.
+                Some(true) => self.repairs.give_up(),
+                None => {}
+            }
         }
     }
 
@@ -264,7 +265,16 @@ impl Serving {
         if now < self.repairs.retry_at || self.repairs.abandoned.is_some() {
             return;
         }
-        let Some((_, damage)) = self.repairs.waiting.pop_first() else {
+        let groups = &self.groups;
+        let matters = |(_, damage): &(&PagePointer, &Damage)| {
+            // The checkpoint that runs replaces the tree, if it comes to its end.
+            let in_checkpoint =
+                |group: &Group| group.staged.as_ref().is_some_and(|staged| staged.in_checkpoint);
+            let group = groups.get(&damage.partition);
+            !group.is_some_and(|group| in_checkpoint(group) && !group.gives_tree_up())
+        };
+        let next = self.repairs.waiting.iter().find(matters).map(|(unit, _)| *unit);
+        let Some(damage) = next.and_then(|unit| self.repairs.waiting.remove(&unit)) else {
             return;
         };
         let pieces = self.pieces_of(&damage);

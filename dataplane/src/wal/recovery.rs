@@ -122,6 +122,8 @@ pub struct LogRecovery {
     heads: Vec<WriteHeader>,
     /// Segments whose first write cannot be read.
     headless: Vec<u32>,
+    /// The superblock names this write, so it was durable; zero: it knew of none.
+    known_durable: Lsn,
     /// Where the next write is expected.
     cursor: Option<Place>,
     last: Lsn,
@@ -163,6 +165,7 @@ impl LogRecovery {
             phase: Phase::Heads { segment: 0 },
             heads: Vec::new(),
             headless: Vec::new(),
+            known_durable: start.place.map_or(Lsn::ZERO, |_| start.lsn),
             cursor: start.place,
             last: Lsn(start.lsn.0 - 1),
             last_hash: None,
@@ -232,7 +235,9 @@ impl LogRecovery {
     fn enter_log(&mut self) {
         if self.cursor.is_none() {
             let first = |head: &&WriteHeader| head.came_from == Some(CameFrom::Nowhere);
-            self.cursor = self.heads.iter().find(first).map(|head| head.place);
+            // Where the first write stands if it cannot be read, or none was ever made.
+            let unread = Place { at: SegmentLife { segment: 0, life: self.last.next() }, offset: 0 };
+            self.cursor = Some(self.heads.iter().find(first).map_or(unread, |head| head.place));
         }
         if let Some(place) = self.cursor {
             self.used.push_back(SegmentUse { at: place.at, last: self.last });
@@ -308,8 +313,13 @@ impl LogRecovery {
 
     fn is_expected(&self, header: &WriteHeader, place: Place) -> bool {
         let links_here = header.came_from == Some(CameFrom::End(place)) && header.lsn > self.last;
+        // The first write of all has a later lsn when an earlier one was torn.
+        let begins_here = header.came_from == Some(CameFrom::Nowhere)
+            && self.known_durable == Lsn::ZERO
+            && self.last_hash.is_none()
+            && header.lsn > self.last;
         header.place == place
-            && (links_here || header.lsn == self.last.next())
+            && (links_here || begins_here || header.lsn == self.last.next())
             && self.last_hash.is_none_or(|hash| header.previous_hash == hash)
     }
 
@@ -386,7 +396,7 @@ impl LogRecovery {
         };
         let missing = self.last.next();
         let place = self.cursor.expect("a search begins at a place");
-        if durable_through < missing {
+        if durable_through.max(self.known_durable) < missing {
             return Some(self.finish());
         }
         self.damage.push(Damage { place, from: missing, until: resume.map(|(lsn, ..)| lsn) });
@@ -404,13 +414,14 @@ impl LogRecovery {
 
     fn finish(&mut self) -> Next {
         // A torn first write leaves its segment unused: the log ended where it came from.
-        let end = match (self.cursor, self.came_from) {
-            (None, _) => CameFrom::Nowhere,
-            (Some(cursor), CameFrom::End(_)) if cursor.offset == 0 => {
+        let unwritten = self.known_durable == Lsn::ZERO || matches!(self.came_from, CameFrom::End(_));
+        let end = match self.cursor {
+            None => CameFrom::Nowhere,
+            Some(cursor) if cursor.offset == 0 && unwritten => {
                 self.used.pop_back();
                 self.came_from
             }
-            (Some(cursor), _) => CameFrom::End(cursor),
+            Some(cursor) => CameFrom::End(cursor),
         };
         let hash = self.last_hash.unwrap_or(Hash128::ZERO);
         let tail = LogTail { highest: self.highest, last: self.last, hash, end };
