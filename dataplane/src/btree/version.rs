@@ -22,8 +22,8 @@ pub struct Version {
     pub bytes: u64,
     /// Up to where the log is applied in it.
     pub position: Slot,
-    /// Items and bytes are estimates: the tree was split, or pages were built from a peer's items, and what the
-    /// damaged ones held is not known. The next check counts.
+    /// Items and bytes are estimates: the tree was split, or pages were built from a peer's items, and what
+    /// the damaged ones held is not known. The next check counts.
     pub estimated: bool,
 }
 
