@@ -50,6 +50,8 @@ pub struct Group {
     pub staged: Option<Staged>,
     /// Pages of states that will not be installed, to be freed.
     pub given_up: Vec<LoosePages>,
+    /// Since when the core does nothing for this group until it is woken (`core/heartbeats.rs`).
+    pub(crate) resting_since: Option<Boot>,
     state: State,
     pending: Pending,
 }
@@ -59,8 +61,9 @@ impl Group {
     #[must_use]
     pub fn new(seed: Seed, state: State, node: NodeId, now: Boot, prng: Prng) -> Self {
         let replica = Replica::new(seed, node, now, prng);
-        let mut group =
-            Self { replica, staged: None, given_up: Vec::new(), state, pending: Pending::default() };
+        let (staged, given_up, resting_since) = (None, Vec::new(), None);
+        let pending = Pending::default();
+        let mut group = Self { replica, staged, given_up, resting_since, state, pending };
         while let Some(entry) = group.next_committed() {
             group.state.apply(&entry);
         }
@@ -88,8 +91,23 @@ impl Group {
     /// applied. In the turn in which its first entry commits, it is not yet.
     #[must_use]
     pub fn is_ready(&self, now: Boot) -> bool {
+        self.is_ready_with(now, |_| None)
+    }
+
+    /// As [`is_ready`](Self::is_ready), when some members' grants count from later on than the replica has
+    /// been told.
+    #[must_use]
+    pub fn is_ready_with(&self, now: Boot, renewed_at: impl Fn(NodeId) -> Option<Boot>) -> bool {
         let applied = self.state.slot();
-        self.replica.is_ready(now) && self.replica.leads_from().is_some_and(|first| applied >= first)
+        self.replica.is_ready_with(now, renewed_at)
+            && self.replica.leads_from().is_some_and(|first| applied >= first)
+    }
+
+    /// Whether nothing is left to be done here but to renew leases.
+    #[must_use]
+    pub fn is_at_rest(&self, now: Boot) -> bool {
+        let applied = self.state.slot() == self.replica.commit();
+        self.replica.is_at_rest(now) && applied && self.pending.is_empty() && self.staged.is_none()
     }
 
     /// Whether a write or strong read may be served now.
@@ -359,7 +377,7 @@ impl Group {
     /// # Panics
     /// When a snapshot is staged: it is not named by this group's own log.
     pub fn digest(&self, now: Boot, hasher: &mut impl Hasher) {
-        let Self { replica, staged, state, pending, given_up: _ } = self;
+        let Self { replica, staged, state, pending, given_up: _, resting_since: _ } = self;
         assert!(staged.is_none(), "a staged snapshot has no digest");
         replica.digest(now, hasher);
         (state.applied.slot, state.applied.hash).hash(hasher);

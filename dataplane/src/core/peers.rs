@@ -129,6 +129,7 @@ impl Serving {
             return;
         }
         let partition = header.partition;
+        self.wake(partition);
         if let Some(rejected) = self.refuse_for_room(partition, &message) {
             self.outputs.push(crate::paxos::Output::Send { to: peer.node, message: rejected });
         } else if let Some(group) = self.groups.get_mut(&partition) {
@@ -212,6 +213,7 @@ impl Serving {
 
     fn remove_group(&mut self, partition: PartitionId, out: &mut Effects) -> Option<Lsn> {
         let mut group = self.groups.remove(&partition)?;
+        self.heartbeats.forget(partition);
         group.abandon(out);
         self.snapshots.abandon(partition, &mut self.store);
         self.arrivals.abandon(partition);
