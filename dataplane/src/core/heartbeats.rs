@@ -235,8 +235,7 @@ impl Serving {
         let answer_header = Header::new(Kind::HeartbeatAnswer, header.request);
         let copy = self.heartbeats.copies.entry(place).or_insert_with(|| Copied::new(peer.incarnation));
         if !copy.fits(peer.incarnation, heartbeat) {
-            let lacking =
-                HeartbeatAnswer { sent_at: heartbeat.sent_at, version: 0, exceptions: Vec::new() };
+            let lacking = HeartbeatAnswer { sent_at: heartbeat.sent_at, version: 0, exceptions: Vec::new() };
             return out.send(from, answer_header, &lacking);
         }
         let news: BTreeSet<PartitionId> = copy.news(heartbeat).collect();
@@ -296,7 +295,8 @@ impl Serving {
         let place = (peer.node, peer.core);
         let awake: Vec<PartitionId> = self.heartbeats.awake().collect();
         for partition in awake {
-            let Some(group) = self.groups.get_mut(&partition).filter(|group| group.replica.is_leader()) else {
+            let Some(group) = self.groups.get_mut(&partition).filter(|group| group.replica.is_leader())
+            else {
                 continue;
             };
             let ballot = group.replica.promised();

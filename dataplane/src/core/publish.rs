@@ -52,7 +52,8 @@ impl Publisher {
     fn again(&mut self, groups: &BTreeMap<PartitionId, Group>) -> Vec<PartitionId> {
         let after = self.again_after.map_or(Bound::Unbounded, Bound::Excluded);
         let led = groups.range((after, Bound::Unbounded)).filter(|(_, group)| group.replica.is_leader());
-        let again: Vec<PartitionId> = led.map(|(partition, _)| *partition).take(PUBLISH_AGAIN_ROUTES).collect();
+        let again: Vec<PartitionId> =
+            led.map(|(partition, _)| *partition).take(PUBLISH_AGAIN_ROUTES).collect();
         // At the end, from the beginning.
         self.again_after = again.last().copied();
         again
@@ -69,7 +70,8 @@ impl Serving {
             }
         }
         self.publish_to(&self.config.memds, &news, out);
-        let everything_to: Vec<SocketAddr> = std::mem::take(&mut self.publisher.everything_to).into_iter().collect();
+        let everything_to: Vec<SocketAddr> =
+            std::mem::take(&mut self.publisher.everything_to).into_iter().collect();
         if !everything_to.is_empty() {
             let served = self.groups.values().filter(|group| self.may_serve(group, now));
             let served: Vec<&Group> = served.collect();

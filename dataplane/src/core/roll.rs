@@ -110,12 +110,8 @@ impl Roll {
     /// The group is no longer led, or no longer here.
     pub(super) fn leave(&mut self, partition: PartitionId) {
         if let Some(line) = self.lines.get(&partition) {
-            let said = HeartbeatGroup {
-                ballot: Ballot::ZERO,
-                commit: Slot::ZERO,
-                holds_lease: false,
-                ..line.said
-            };
+            let said =
+                HeartbeatGroup { ballot: Ballot::ZERO, commit: Slot::ZERO, holds_lease: false, ..line.said };
             self.say(said);
         }
     }
@@ -256,8 +252,7 @@ impl Copied {
     /// Whether the changes that a heartbeat brings can be used; else the answer is that nothing is held.
     pub(super) fn fits(&self, incarnation: Incarnation, heartbeat: &Heartbeat) -> bool {
         let same = (self.id, self.incarnation) == (heartbeat.roll, incarnation);
-        heartbeat.since == 0
-            || (same && heartbeat.since <= self.version && self.version <= heartbeat.version)
+        heartbeat.since == 0 || (same && heartbeat.since <= self.version && self.version <= heartbeat.version)
     }
 
     /// Takes what a heartbeat that [`fits`](Self::fits) says.
@@ -303,11 +298,7 @@ impl Copied {
     }
 
     /// What was last said of a group to which a lease is granted under `ballot`, and when.
-    pub(super) fn granted(
-        &self,
-        partition: PartitionId,
-        ballot: Ballot,
-    ) -> Option<(Boot, &HeartbeatGroup)> {
+    pub(super) fn granted(&self, partition: PartitionId, ballot: Ballot) -> Option<(Boot, &HeartbeatGroup)> {
         let said = self.lines.get(&partition).filter(|said| said.ballot == ballot)?;
         (!self.refused.contains_key(&partition)).then_some((self.heard_at, said))
     }
@@ -315,8 +306,8 @@ impl Copied {
     /// The answer to a heartbeat whose changes were taken.
     pub(super) fn answer(&self, heartbeat: &Heartbeat) -> HeartbeatAnswer {
         let exceptions = self.refused.iter();
-        let exceptions =
-            exceptions.map(|(partition, promised)| HeartbeatException { partition: *partition, promised: *promised });
+        let exceptions = exceptions
+            .map(|(partition, promised)| HeartbeatException { partition: *partition, promised: *promised });
         let exceptions = exceptions.collect();
         HeartbeatAnswer { sent_at: heartbeat.sent_at, version: self.version, exceptions }
     }
@@ -330,5 +321,199 @@ impl Copied {
     /// Whether the peer has been silent for so long that its groups must be looked at one by one.
     pub(super) fn is_silent(&self, now: Boot) -> bool {
         now.since(self.heard_at) >= PEER_SILENT_AFTER
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::HEARTBEAT_INTERVAL;
+    use evenkeel_wire::ids::{Epoch, NodeId};
+
+    const FOLDER: Incarnation = Incarnation([7; 16]);
+
+    fn ballot(round: u64) -> Ballot {
+        Ballot { round, node: NodeId(1) }
+    }
+
+    fn said(partition: u64, round: u64) -> HeartbeatGroup {
+        let (partition, epoch, commit) = (PartitionId(partition), Epoch(1), Slot(1));
+        HeartbeatGroup { partition, epoch, ballot: ballot(round), commit, holds_lease: true }
+    }
+
+    fn partition(heartbeat: &Heartbeat) -> Vec<u64> {
+        heartbeat.changes.iter().map(|said| said.partition.0).collect()
+    }
+
+    /// A leader core, its peer, and the time between them.
+    struct Pair {
+        now: Boot,
+        roll: Roll,
+        copy: Copied,
+    }
+
+    impl Pair {
+        fn new(groups: u64) -> Self {
+            let mut roll = Roll::new(1);
+            (1..=groups).for_each(|partition| roll.say(said(partition, 1)));
+            Self { now: Boot(1_000_000_000), roll, copy: Copied::new(FOLDER) }
+        }
+
+        fn send(&mut self) -> Heartbeat {
+            self.now = self.now.after(HEARTBEAT_INTERVAL);
+            self.roll.heartbeat(self.now)
+        }
+
+        fn take(&mut self, heartbeat: &Heartbeat) -> HeartbeatAnswer {
+            if !self.copy.fits(FOLDER, heartbeat) {
+                return HeartbeatAnswer { sent_at: heartbeat.sent_at, version: 0, exceptions: Vec::new() };
+            }
+            self.copy.take(self.now, FOLDER, heartbeat);
+            self.copy.answer(heartbeat)
+        }
+
+        /// A heartbeat and its answer. Returns what was said.
+        fn beat(&mut self) -> (Vec<u64>, Answered) {
+            let heartbeat = self.send();
+            let answer = self.take(&heartbeat);
+            (partition(&heartbeat), self.roll.answered(self.now, &answer))
+        }
+
+        fn granted_at(&self, partition: u64, round: u64) -> Option<Boot> {
+            self.roll.grant_of(PartitionId(partition), ballot(round)).map(|grant| grant.sent_at)
+        }
+    }
+
+    #[test]
+    fn what_does_not_change_is_said_once_and_renewed_each_time() {
+        let mut pair = Pair::new(3);
+        assert_eq!(pair.beat(), (vec![1, 2, 3], Answered::Granted));
+        let first = pair.granted_at(2, 1);
+        assert_eq!(pair.beat(), (vec![], Answered::Granted));
+        assert!(first.is_some() && pair.granted_at(2, 1) > first);
+        assert!(pair.roll.is_settled(pair.now, &said(2, 1)));
+        let moved = HeartbeatGroup { commit: Slot(2), ..said(2, 1) };
+        pair.roll.say(moved);
+        assert!(!pair.roll.is_settled(pair.now, &moved), "the peer has not been told");
+        assert_eq!(pair.granted_at(2, 1), Some(pair.now), "a commit position is no new ballot");
+        assert_eq!(pair.beat(), (vec![2], Answered::Granted));
+        assert!(pair.roll.is_settled(pair.now, &moved));
+    }
+
+    #[test]
+    fn a_grant_belongs_to_the_ballot_that_was_on_the_roll() {
+        let mut pair = Pair::new(1);
+        let heartbeat = pair.send();
+        let answer = pair.take(&heartbeat);
+        pair.roll.say(said(1, 2));
+        assert_eq!(pair.roll.answered(pair.now, &answer), Answered::Granted);
+        assert_eq!((pair.granted_at(1, 1), pair.granted_at(1, 2)), (None, None));
+        assert_eq!(pair.beat(), (vec![1], Answered::Granted));
+        assert_eq!((pair.granted_at(1, 1), pair.granted_at(1, 2)), (None, Some(pair.now)));
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_the_next_question_grants_all_the_same() {
+        let mut pair = Pair::new(1);
+        let first = pair.send();
+        let first_answer = pair.take(&first);
+        for slot in 2..6 {
+            pair.roll.say(HeartbeatGroup { commit: Slot(slot), ..said(1, 1) });
+            pair.send();
+        }
+        assert_eq!(pair.roll.answered(pair.now, &first_answer), Answered::Granted);
+        assert_eq!(pair.granted_at(1, 1), Some(Boot(first.sent_at)), "counted from the question");
+        assert_eq!(pair.roll.answered(pair.now, &first_answer), Answered::Unknown, "and only once");
+    }
+
+    #[test]
+    fn whom_the_peer_refuses_is_granted_nothing_until_it_is_settled() {
+        let mut pair = Pair::new(2);
+        pair.beat();
+        pair.copy.settle(PartitionId(1), Err(ballot(9)));
+        let heartbeat = pair.send();
+        let answer = pair.take(&heartbeat);
+        let refused = HeartbeatException { partition: PartitionId(1), promised: ballot(9) };
+        assert_eq!(answer.exceptions, [refused]);
+        pair.roll.answered(pair.now, &answer);
+        assert_eq!((pair.granted_at(1, 1), pair.granted_at(2, 1)), (None, Some(pair.now)));
+        assert_eq!(pair.copy.granted(PartitionId(1), ballot(1)), None);
+        pair.beat();
+        assert_eq!(pair.granted_at(1, 1), None, "heartbeats that say nothing new settle nothing");
+        pair.copy.settle(PartitionId(1), Ok(()));
+        pair.beat();
+        assert_eq!(pair.granted_at(1, 1), Some(pair.now));
+    }
+
+    #[test]
+    fn a_lost_heartbeat_is_made_up_for_by_the_next() {
+        let mut pair = Pair::new(1);
+        pair.beat();
+        pair.roll.say(said(2, 1));
+        pair.send();
+        pair.roll.say(said(3, 1));
+        assert_eq!(pair.beat(), (vec![2, 3], Answered::Granted));
+    }
+
+    #[test]
+    fn a_peer_that_has_restarted_is_told_everything_and_grants_nothing_before() {
+        let mut pair = Pair::new(2);
+        pair.beat();
+        pair.copy = Copied::new(FOLDER);
+        assert_eq!(pair.beat(), (vec![], Answered::Behind));
+        assert_eq!(pair.beat(), (vec![1, 2], Answered::Granted));
+        assert!(pair.copy.line(PartitionId(2)).is_some());
+    }
+
+    #[test]
+    fn a_leader_that_has_restarted_begins_a_roll_of_its_own() {
+        let mut pair = Pair::new(2);
+        pair.beat();
+        pair.roll = Roll::new(2);
+        pair.roll.say(said(3, 5));
+        let heartbeat = pair.send();
+        let news: Vec<u64> = pair.copy.news(&heartbeat).map(|partition| partition.0).collect();
+        assert_eq!(news, [1, 2, 3], "those that are no longer named concern somebody, too");
+        pair.take(&heartbeat);
+        assert_eq!(pair.copy.partitions().collect::<Vec<_>>(), [PartitionId(3)]);
+    }
+
+    #[test]
+    fn a_heartbeat_that_was_overtaken_changes_nothing() {
+        let mut pair = Pair::new(1);
+        pair.beat();
+        let late = pair.send();
+        pair.roll.say(said(1, 2));
+        pair.beat();
+        assert!(!pair.copy.fits(FOLDER, &late));
+        assert!(pair.copy.fits(FOLDER, &pair.roll.heartbeat(pair.now)));
+        assert!(!pair.copy.fits(Incarnation([8; 16]), &pair.roll.heartbeat(pair.now)));
+    }
+
+    #[test]
+    fn who_has_left_is_named_until_the_peer_knows() {
+        let mut pair = Pair::new(2);
+        pair.beat();
+        pair.roll.leave(PartitionId(1));
+        pair.send();
+        assert_eq!(pair.beat(), (vec![1], Answered::Granted));
+        assert_eq!(pair.copy.line(PartitionId(1)), None);
+        assert_eq!(pair.beat(), (vec![], Answered::Granted));
+        pair.roll.leave(PartitionId(2));
+        pair.beat();
+        assert!(pair.roll.is_empty());
+    }
+
+    #[test]
+    fn silence_is_noticed_once() {
+        let mut pair = Pair::new(1);
+        pair.beat();
+        assert!(!pair.roll.falls_silent(pair.now) && !pair.copy.falls_silent(pair.now));
+        let later = pair.now.after(PEER_SILENT_AFTER);
+        assert!(pair.roll.falls_silent(later) && pair.copy.falls_silent(later));
+        assert!(!pair.roll.falls_silent(later) && !pair.copy.falls_silent(later));
+        pair.now = later;
+        pair.beat();
+        assert!(!pair.roll.is_silent(pair.now) && !pair.copy.is_silent(pair.now));
     }
 }

@@ -45,6 +45,9 @@ use std::time::Duration;
 /// How often groups that are not at rest are looked at.
 const TICK: Duration = Duration::from_millis(20);
 
+/// How often a core with nothing to do looks whether its peers have fallen silent.
+const TICK_AT_REST: Duration = Duration::from_millis(100);
+
 /// How long a draining core waits for its groups to come to rest before it ends all the same.
 const DRAIN_PATIENCE: Duration = LEASE_TERM;
 
@@ -421,7 +424,7 @@ impl Serving {
     pub(super) fn end_turn(&mut self, now: Now, out: &mut Effects) {
         let ticks = now.boot >= self.tick_at;
         if ticks {
-            self.tick_at = now.boot.after(TICK);
+            self.tick_at = Boot::NEVER;
             self.tick(now, out);
         }
         self.release_held(now, out);
@@ -453,6 +456,8 @@ impl Serving {
         if planted::active(Planted::AcknowledgeBeforeDurable) {
             self.settle(now, out);
         }
+        let idle = self.heartbeats.awake().next().is_none() && self.is_at_rest();
+        self.tick_at = self.tick_at.min(now.boot.after(if idle { TICK_AT_REST } else { TICK }));
     }
 
     /// Frees some of what checkpoints have merged: all of it at once would hold up the turn.
