@@ -17,6 +17,9 @@ pub const PEER_SILENT_AFTER: Duration = Duration::from_millis(700);
 /// Most groups that one heartbeat tells of, some 3 MB; the others' turn is the next one.
 pub const HEARTBEAT_CHANGES_MAX: usize = 65_536;
 
+/// Most groups on a peer's roll: far more than one core can serve.
+pub const ROLL_GROUPS_MAX: usize = 4 * HEARTBEAT_CHANGES_MAX;
+
 /// How much the clocks of two hosts may drift apart within one term: 2%, far above what a working
 /// CLOCK_BOOTTIME does. A leader gives its lease up this much early, and a new one waits this much longer.
 pub const LEASE_DRIFT: Duration = Duration::from_millis(32);

@@ -233,6 +233,9 @@ impl Serving {
     ) {
         let place = (peer.node, peer.core);
         let answer_header = Header::new(Kind::HeartbeatAnswer, header.request);
+        if self.config.address(peer.node, peer.core).is_none() {
+            return;
+        }
         let copy = self.heartbeats.copies.entry(place).or_insert_with(|| Copied::new(peer.incarnation));
         if !copy.fits(peer.incarnation, heartbeat) {
             let lacking = HeartbeatAnswer { sent_at: heartbeat.sent_at, version: 0, exceptions: Vec::new() };
@@ -313,5 +316,147 @@ impl Serving {
                 self.perform(exception.partition, now, out);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::btree::version::Version;
+    use crate::limits::{LEASE_TERM, PEER_SILENT_AFTER};
+    use crate::partition::state::State;
+    use crate::paxos::log::GroupLog;
+    use crate::paxos::{Message, Output, Seed};
+    use evenkeel_wire::ids::{Epoch, Incarnation, Slot, TableId};
+    use evenkeel_wire::message::peer::{HeartbeatGroup, LogPoint, Suspect, SuspectAnswer};
+    use evenkeel_wire::prng::Prng;
+    use evenkeel_wire::table::{GroupConfig, Member};
+
+    const PARTITION: PartitionId = PartitionId(1);
+    const OLD: Ballot = Ballot { round: 1, node: NodeId(1) };
+    const NEW: Ballot = Ballot { round: 2, node: NodeId(2) };
+    const FOLDER: Incarnation = Incarnation([0; 16]);
+
+    /// A member that follows the leader of `NEW`, and the rolls of both leaders as its core has them.
+    struct Follower {
+        now: Boot,
+        group: Group,
+        heartbeats: Heartbeats,
+        version: u64,
+    }
+
+    impl Follower {
+        fn new() -> Self {
+            let member = |number| Member { node: NodeId(number), core: CoreId(0), incarnation: FOLDER };
+            let config = GroupConfig {
+                partition: PARTITION,
+                table: TableId(1),
+                start: vec![],
+                end: vec![],
+                epoch: Epoch(1),
+                members: (1..=3).map(member).collect(),
+            };
+            let log = GroupLog::new(LogPoint::default(), Ballot::ZERO);
+            let (promised, commit) = (Ballot::ZERO, Slot::ZERO);
+            let seed = Seed { config, promised, log, commit, timestamp: 0, refilling: false };
+            let now = Boot(1_000_000_000);
+            let state = State::of(PARTITION, Version::default());
+            let mut group = Group::new(seed, state, NodeId(3), now, Prng::new(1));
+            let mut out = Vec::new();
+            assert!(group.replica.accept_leader(now, NodeId(1), OLD, &mut out));
+            assert!(group.replica.accept_leader(now, NodeId(2), NEW, &mut out));
+            group.replica.persisted(now, &mut out);
+            group.replica.persisted(now, &mut out);
+            let heartbeats = Heartbeats::new(now, 1, [PARTITION].into_iter());
+            let mut follower = Self { now, group, heartbeats, version: 0 };
+            follower.hear(OLD, true);
+            follower.hear(NEW, true);
+            follower
+        }
+
+        /// The leader of `ballot` is heard, with news of the group or without.
+        fn hear(&mut self, ballot: Ballot, news: bool) -> HeartbeatAnswer {
+            let said = HeartbeatGroup {
+                partition: PARTITION,
+                epoch: Epoch(1),
+                ballot,
+                commit: Slot::ZERO,
+                holds_lease: true,
+            };
+            let (since, changes) = if news { (0, vec![said]) } else { (self.version, vec![]) };
+            self.version = 1;
+            let heartbeat = Heartbeat { sent_at: self.now.0, roll: 1, since, version: 1, changes };
+            let copies = &mut self.heartbeats.copies;
+            let copy = copies.entry((ballot.node, CoreId(0))).or_insert_with(|| Copied::new(FOLDER));
+            assert!(copy.fits(FOLDER, &heartbeat));
+            copy.take(self.now, FOLDER, &heartbeat);
+            if self.group.resting_since.is_none() {
+                let granted = self.group.replica.on_heartbeat(self.now, ballot.node, &said, &mut Vec::new());
+                copy.settle(PARTITION, granted);
+            }
+            copy.answer(&heartbeat)
+        }
+
+        fn rests(&mut self) -> bool {
+            let may = self.group.is_at_rest(self.now) && self.heartbeats.covers(&self.group, self.now);
+            if may {
+                self.heartbeats.rest(&mut self.group, self.now);
+            }
+            may
+        }
+
+        fn calls_its_leader_healthy(&mut self) -> bool {
+            self.heartbeats.wake(&mut self.group);
+            let (mut out, suspect) = (Vec::new(), Message::Suspect(Suspect { promised: NEW }));
+            self.group.replica.receive(self.now, NodeId(1), suspect, &mut out);
+            let healthy = Message::SuspectAnswer(SuspectAnswer { healthy: true });
+            out == [Output::Send { to: NodeId(1), message: healthy }]
+        }
+    }
+
+    #[test]
+    fn a_group_at_rest_grants_to_its_leader_and_not_to_an_older_one() {
+        let mut follower = Follower::new();
+        // As if the older leader had not been heard since the promise.
+        let old = follower.heartbeats.copies.get_mut(&(NodeId(1), CoreId(0))).unwrap();
+        old.settle(PARTITION, Ok(()));
+        assert!(follower.rests());
+        assert_eq!(follower.heartbeats.awake().count(), 0);
+        assert_eq!(follower.hear(OLD, false).exceptions[0].promised, NEW);
+        assert_eq!(follower.hear(NEW, false).exceptions, []);
+    }
+
+    #[test]
+    fn a_group_that_is_woken_knows_when_its_leader_was_last_heard() {
+        let mut follower = Follower::new();
+        assert!(follower.rests());
+        follower.now = follower.now.after(LEASE_TERM * 3);
+        follower.hear(NEW, false);
+        follower.now = follower.now.after(LEASE_TERM / 2);
+        assert!(follower.calls_its_leader_healthy());
+        assert_eq!(follower.heartbeats.awake().count(), 1);
+        follower.now = follower.now.after(LEASE_TERM / 2);
+        assert!(!follower.calls_its_leader_healthy(), "one term after its last word");
+    }
+
+    #[test]
+    fn nobody_rests_on_a_leader_that_is_silent() {
+        let mut follower = Follower::new();
+        assert!(follower.rests());
+        follower.now = follower.now.after(PEER_SILENT_AFTER);
+        let unheard = follower.heartbeats.unheard(follower.now);
+        assert!(unheard.contains(&PARTITION));
+        follower.heartbeats.wake(&mut follower.group);
+        assert!(!follower.rests());
+        follower.hear(NEW, false);
+        assert!(follower.rests());
+    }
+
+    #[test]
+    fn a_group_that_is_removed_grants_nothing() {
+        let mut follower = Follower::new();
+        assert!(follower.rests());
+        follower.heartbeats.forget(PARTITION);
+        assert_eq!(follower.hear(NEW, false).exceptions[0].promised, Ballot::ZERO);
     }
 }

@@ -12,7 +12,7 @@
 //!
 //! Which groups must be looked at, and when, is not known here: [`heartbeats`](super::heartbeats).
 
-use crate::limits::{HEARTBEAT_CHANGES_MAX, PEER_SILENT_AFTER};
+use crate::limits::{HEARTBEAT_CHANGES_MAX, PEER_SILENT_AFTER, ROLL_GROUPS_MAX};
 use evenkeel_wire::ids::{Ballot, Incarnation, PartitionId, Slot};
 use evenkeel_wire::message::peer::{Heartbeat, HeartbeatAnswer, HeartbeatException, HeartbeatGroup};
 use evenkeel_wire::turn::Boot;
@@ -252,7 +252,10 @@ impl Copied {
     /// Whether the changes that a heartbeat brings can be used; else the answer is that nothing is held.
     pub(super) fn fits(&self, incarnation: Incarnation, heartbeat: &Heartbeat) -> bool {
         let same = (self.id, self.incarnation) == (heartbeat.roll, incarnation);
-        heartbeat.since == 0 || (same && heartbeat.since <= self.version && self.version <= heartbeat.version)
+        let whole = heartbeat.since == 0;
+        let groups = heartbeat.changes.len() + if whole { 0 } else { self.lines.len() };
+        let follows = same && heartbeat.since <= self.version && self.version <= heartbeat.version;
+        groups <= ROLL_GROUPS_MAX && (whole || follows)
     }
 
     /// Takes what a heartbeat that [`fits`](Self::fits) says.
