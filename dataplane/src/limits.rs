@@ -195,7 +195,7 @@ pub const OUTCOME_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Clients that one partition remembers.
 pub const SESSIONS_MAX: usize = 65_536;
 
-/// How often a leader core tells MemDS a few of the routes that it knows again, and the catalogue its version.
+/// How often a leader core tells MemDS a few of the routes again, and the catalogue tells it its version.
 pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(1000);
 
 /// How many routes that are, some 2 KB.

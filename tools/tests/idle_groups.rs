@@ -1,7 +1,7 @@
 //! What idle groups cost: 10,000 of them on three storage processes of one core each.
 //!
-//! Measures, so it is not run by itself; nothing else should use the host's CPUs. Bytes are what `ss` says that
-//! a process has sent on its sockets, which is why it must be there.
+//! Measures, so it is not run by itself; nothing else should use the host's CPUs. Bytes are what `ss` says
+//! that a process has sent on its sockets, which is why it must be there.
 //!
 //! ```sh
 //! cargo test --release -p evenkeel --test idle_groups -- --ignored --nocapture

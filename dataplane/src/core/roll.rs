@@ -1,10 +1,10 @@
 //! Rolls: what one core says of the groups that it leads to one of its peers, told once and then by number.
 //!
-//! The leader core keeps a [`Roll`] for each peer core: every group that it leads and the peer is a member of,
-//! as it was last said, in the order in which things changed. The peer keeps a copy, a [`Copied`]. A heartbeat
-//! names the version that the copy has with the changes that it brings; a copy that would have another one
-//! says so, and the next heartbeat brings the whole roll. So a heartbeat costs what has changed, and a group
-//! of which nothing changes costs nothing.
+//! The leader core keeps a [`Roll`] for each peer core: every group that it leads and the peer is a member
+//! of, as it was last said, in the order in which things changed. The peer keeps a copy, a [`Copied`]. A
+//! heartbeat names the version that the copy has with the changes that it brings; a copy that would have
+//! another one says so, and the next heartbeat brings the whole roll. So a heartbeat costs what has
+//! changed, and a group of which nothing changes costs nothing.
 //!
 //! * A grant belongs to a ballot: an answer grants to a group only if the group's ballot was on the roll at
 //!   the version that was answered, and the answer does not except it.
@@ -28,6 +28,8 @@ pub(super) struct Roll {
     lines: BTreeMap<PartitionId, Line>,
     /// Groups by the version of their last change.
     order: BTreeMap<u64, PartitionId>,
+    /// Those of them that have left: their lines are kept until the peer knows.
+    left: BTreeSet<u64>,
     version: u64,
     /// The version that the peer is known to have.
     held: u64,
@@ -80,6 +82,7 @@ impl Roll {
             id,
             lines: BTreeMap::new(),
             order: BTreeMap::new(),
+            left: BTreeSet::new(),
             version: 0,
             held: 0,
             sent: VecDeque::new(),
@@ -99,11 +102,15 @@ impl Roll {
         let mut ballot_since = self.version;
         if let Some(line) = known {
             self.order.remove(&line.changed);
+            self.left.remove(&line.changed);
             if (line.said.ballot, line.said.epoch) == (said.ballot, said.epoch) {
                 ballot_since = line.ballot_since;
             }
         }
         self.order.insert(self.version, said.partition);
+        if said.ballot == Ballot::ZERO {
+            self.left.insert(self.version);
+        }
         self.lines.insert(said.partition, Line { said, changed: self.version, ballot_since });
     }
 
@@ -164,14 +171,9 @@ impl Roll {
         self.silent = false;
         self.refused.clear();
         self.refused.extend(answer.exceptions.iter().map(|exception| exception.partition));
-        let gone = |line: &Line| line.said.ballot == Ballot::ZERO && line.changed <= sent.version;
-        let answered = self.order.range(..=sent.version);
-        let gone: Vec<u64> = answered
-            .filter(|(_, partition)| gone(&self.lines[*partition]))
-            .map(|(changed, _)| *changed)
-            .collect();
-        for changed in gone {
-            let partition = self.order.remove(&changed).expect("it was just found");
+        let unknown = self.left.split_off(&(sent.version + 1));
+        for changed in std::mem::replace(&mut self.left, unknown) {
+            let partition = self.order.remove(&changed).expect("every change is in the order");
             self.lines.remove(&partition);
         }
         Answered::Granted
@@ -244,9 +246,8 @@ impl Copied {
         &'a self,
         heartbeat: &'a Heartbeat,
     ) -> impl Iterator<Item = PartitionId> + use<'a> {
-        let whole = heartbeat.since == 0;
-        let old = self.lines.keys().copied().filter(move |_| whole);
-        old.chain(heartbeat.changes.iter().map(|said| said.partition))
+        let old = (heartbeat.since == 0).then(|| self.lines.keys().copied());
+        old.into_iter().flatten().chain(heartbeat.changes.iter().map(|said| said.partition))
     }
 
     /// Whether the changes that a heartbeat brings can be used; else the answer is that nothing is held.
