@@ -48,7 +48,7 @@ pub(super) struct Arrivals {
     batches: Batches,
     operations: u64,
     /// Merges and pages that were given up. They are freed when no write is under way any more.
-    ended_merges: Vec<Box<Merge>>,
+    ended_merges: Vec<Merge>,
     ended_pages: Vec<(u64, u16)>,
 }
 
@@ -103,7 +103,7 @@ impl Arrivals {
         }
         if self.merging == Some(partition) {
             self.merging = None;
-            self.ended_merges.extend(self.merge.take());
+            self.ended_merges.extend(self.merge.take().map(|merge| *merge));
             self.batches.abandon();
             self.feed = Feed::default();
         }
