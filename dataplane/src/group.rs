@@ -63,6 +63,8 @@ pub struct Group {
     pub staged: Option<Staged>,
     /// Pages of states that will not be installed, to be freed.
     pub given_up: Vec<LoosePages>,
+    /// Since when the core does nothing for this group until it is woken (`core/heartbeats.rs`).
+    pub(crate) resting_since: Option<Boot>,
     state: State,
     pending: Pending,
     /// A split that is proposed and not yet applied, and the first key that will not be here any more.
@@ -81,6 +83,7 @@ impl Group {
             replica,
             staged: None,
             given_up: Vec::new(),
+            resting_since: None,
             state,
             pending: Pending::default(),
             splitting: None,
@@ -133,8 +136,25 @@ impl Group {
     /// applied. In the turn in which its first entry commits, it is not yet.
     #[must_use]
     pub fn is_ready(&self, now: Boot) -> bool {
+        self.is_ready_with(now, |_| None)
+    }
+
+    /// As [`is_ready`](Self::is_ready), when some members' grants count from later on than the replica has
+    /// been told.
+    #[must_use]
+    pub fn is_ready_with(&self, now: Boot, renewed_at: impl Fn(NodeId) -> Option<Boot>) -> bool {
         let applied = self.state.slot();
-        self.replica.is_ready(now) && self.replica.leads_from().is_some_and(|first| applied >= first)
+        self.replica.is_ready_with(now, renewed_at)
+            && self.replica.leads_from().is_some_and(|first| applied >= first)
+    }
+
+    /// Whether nothing is left to be done here but to renew leases.
+    #[must_use]
+    pub fn is_at_rest(&self, now: Boot) -> bool {
+        let applied = self.state.slot() == self.replica.commit();
+        let divided = self.splitting.is_none() && self.born.is_empty();
+        let quiet = self.pending.is_empty() && self.staged.is_none();
+        self.replica.is_at_rest(now) && applied && quiet && divided
     }
 
     /// Whether a write or strong read may be served now.
@@ -470,7 +490,17 @@ impl Group {
     /// # Panics
     /// When a snapshot is staged: it is not named by this group's own log.
     pub fn digest(&self, now: Boot, hasher: &mut impl Hasher) {
-        let Self { replica, staged, state, pending, given_up: _, splitting, tree_given_up, born } = self;
+        let Self {
+            replica,
+            staged,
+            state,
+            pending,
+            given_up: _,
+            resting_since: _,
+            splitting,
+            tree_given_up,
+            born,
+        } = self;
         assert!(staged.is_none() && born.is_empty(), "a staged snapshot and a child have no digest");
         (splitting, tree_given_up).hash(hasher);
         replica.digest(now, hasher);

@@ -9,6 +9,17 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a granted lease lasts (section 6.2 of the ATC 2022 paper: a couple of seconds).
 pub const LEASE_TERM: Duration = Duration::from_millis(1600);
 
+/// A peer core that was not heard for this long no longer renews leases of groups at rest in silence: each of
+/// them is looked at again. Late enough for some lost heartbeats, early enough that every such lease still
+/// holds, and that followers come to suspect their leader when they are due to.
+pub const PEER_SILENT_AFTER: Duration = Duration::from_millis(700);
+
+/// Most groups that one heartbeat tells of, some 3 MB; the others' turn is the next one.
+pub const HEARTBEAT_CHANGES_MAX: usize = 65_536;
+
+/// Most groups on a peer's roll: far more than one core can serve.
+pub const ROLL_GROUPS_MAX: usize = 4 * HEARTBEAT_CHANGES_MAX;
+
 /// How much the clocks of two hosts may drift apart within one term: 2%, far above what a working
 /// CLOCK_BOOTTIME does. A leader gives its lease up this much early, and a new one waits this much longer.
 pub const LEASE_DRIFT: Duration = Duration::from_millis(32);
@@ -184,8 +195,14 @@ pub const OUTCOME_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Clients that one partition remembers.
 pub const SESSIONS_MAX: usize = 65_536;
 
-/// How often a leader core tells MemDS everything that it leads.
+/// How often a leader core tells MemDS a few of the routes again, and the catalogue tells it its version.
 pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(1000);
+
+/// How many routes that are, some 2 KB.
+pub const PUBLISH_AGAIN_ROUTES: usize = 16;
+
+/// Most routes in one frame. Each is shorter than 4.5 KB, and mostly much shorter.
+pub const PUBLISH_ROUTES_MAX: usize = 2048;
 
 /// How often the catalogue repeats orders that were not answered.
 pub const CATALOG_RETRY: Duration = Duration::from_millis(500);
@@ -213,6 +230,9 @@ pub const PARTITION_WRITE_UNITS: u64 = 1000;
 pub const ON_DEMAND_PARTITIONS: u32 = 4;
 
 const _: () = assert!(LEASE_TERM.as_nanos() > 4 * HEARTBEAT_INTERVAL.as_nanos());
+const _: () = assert!(PEER_SILENT_AFTER.as_nanos() > 3 * HEARTBEAT_INTERVAL.as_nanos());
+const _: () = assert!(PEER_SILENT_AFTER.as_nanos() < SUSPECT_AFTER.as_nanos());
+const _: () = assert!(PEER_SILENT_AFTER.as_nanos() * 2 < LEASE_TERM.as_nanos() - LEASE_DRIFT.as_nanos());
 const _: () = assert!(LEASE_DRIFT.as_nanos() * 50 >= LEASE_TERM.as_nanos());
 const _: () = assert!(SEGMENT_BYTES_MIN as usize > ITEM_ARCHIVE_BYTES_MAX + LOG_BUFFER_BYTES);
 const _: () = assert!(SEGMENTS_MIN as usize / 2 > SEGMENTS_RESERVED);

@@ -65,6 +65,8 @@ struct Leading {
     removed: BTreeSet<Replica>,
     /// Changes that are proposed and not yet applied, by table.
     proposed: BTreeMap<String, Slot>,
+    /// There was nothing to order, and nothing has changed since.
+    orders_done: bool,
     waiting: Vec<Waiting>,
     order_at: Boot,
     publish_at: Boot,
@@ -105,12 +107,13 @@ impl Catalog {
     /// A core has said what it holds.
     pub fn on_ensured(&mut self, node: NodeId, core: CoreId, answer: &EnsureReplicasAnswer) {
         if let Some(leading) = &mut self.leading {
+            let known = leading.created.len() + leading.removed.len();
             leading.created.extend(answer.created.iter().map(|partition| (node, core, *partition)));
             leading.removed.extend(answer.removed.iter().map(|partition| (node, core, *partition)));
+            self.changed |= leading.created.len() + leading.removed.len() > known;
             if let Some(number) = answer.ask_everything {
                 leading.asked.insert((node, core), number);
             }
-            self.changed = true;
         }
     }
 
@@ -135,6 +138,7 @@ impl Leading {
             created: BTreeSet::new(),
             removed: BTreeSet::new(),
             proposed: BTreeMap::new(),
+            orders_done: false,
             waiting: Vec::new(),
             order_at: now,
             publish_at: now,
@@ -225,7 +229,8 @@ impl Serving {
         };
         if now.boot >= leading.order_at {
             leading.order_at = now.boot.after(CATALOG_RETRY);
-            let mut orders = leading.orders();
+            let mut orders = if leading.orders_done { BTreeMap::new() } else { leading.orders() };
+            leading.orders_done = orders.is_empty();
             if now.boot >= leading.greet_at {
                 leading.greet_at = now.boot.after(CATALOG_GREETING);
                 for member in self.config.cores() {
@@ -273,6 +278,7 @@ impl Serving {
         }
         if fresh || tables != leading.tables {
             leading.tables = tables;
+            leading.orders_done = false;
             leading.version = state.slot();
             leading.order_at = now;
             leading.publish_at = now;
@@ -349,7 +355,7 @@ impl Serving {
             let message = "requests about tables go to the system partition";
             return Err(Problem::new(ErrorCode::WrongPartition, message));
         }
-        routed(&mut self.groups, header)?.check_ready(now.boot)?;
+        routed(&mut self.groups, &mut self.heartbeats, header)?.check_ready(now.boot)?;
         self.read_catalog(now.boot, out);
         Ok(())
     }

@@ -3,8 +3,8 @@
 //! * [`StorageCore`] recovers, then serves.
 //! * [`serving`]: the turn: what a core does with each input and at the end of a turn.
 //! * [`requests`]: routers' requests. [`peers`]: other cores' frames; [`messages`] their bodies.
-//! * [`heartbeats`]: leases, one frame per pair of cores. [`snapshots`]: partitions' states on their way to
-//!   peers; [`receive`]: on their way from one.
+//! * [`heartbeats`]: leases, one frame per pair of cores, and groups at rest; [`roll`]: what that frame says.
+//! * [`snapshots`]: partitions' states on their way to peers; [`receive`]: on their way from one.
 //! * [`repair`]: damaged pages, built anew from what peers hold.
 //! * [`scrub`]: whether what is on disk is still whole.
 //! * [`split`]: partitions that are split.
@@ -17,6 +17,7 @@ pub mod publish;
 pub mod receive;
 pub mod repair;
 pub mod requests;
+pub mod roll;
 pub mod scrub;
 pub mod serving;
 pub mod snapshots;

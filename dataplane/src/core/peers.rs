@@ -144,6 +144,7 @@ impl Serving {
             return;
         }
         let partition = header.partition;
+        self.wake(partition);
         if matches!(message, Message::Accept { .. } | Message::Fetched { .. })
             && self.groups[&partition].gives_tree_up()
         {
@@ -248,6 +249,7 @@ impl Serving {
 
     fn remove_group(&mut self, partition: PartitionId, out: &mut Effects) -> Option<Lsn> {
         let mut group = self.groups.remove(&partition)?;
+        self.heartbeats.forget(partition);
         group.abandon(out);
         self.snapshots.abandon(partition, &mut self.store);
         self.arrivals.abandon(partition);

@@ -1,5 +1,6 @@
 //! What routers ask for, and where each kind of frame goes.
 
+use super::heartbeats::Heartbeats;
 use super::publish::generation_of;
 use super::serving::Serving;
 use crate::btree::lookup::Miss;
@@ -39,11 +40,12 @@ pub fn is_request(kind: Kind) -> bool {
     )
 }
 
-/// The group that a request was routed to, checked for its epoch.
-pub(crate) fn routed(
-    groups: &mut BTreeMap<PartitionId, Group>,
+/// The group that a request was routed to, checked for its epoch, and awake.
+pub(crate) fn routed<'a>(
+    groups: &'a mut BTreeMap<PartitionId, Group>,
+    heartbeats: &mut Heartbeats,
     header: Header,
-) -> Result<&mut Group, Problem> {
+) -> Result<&'a mut Group, Problem> {
     let partition = header.partition;
     let Some(group) = groups.get_mut(&partition) else {
         let message = format!("this core does not hold {partition}; look its route up again");
@@ -55,6 +57,7 @@ pub(crate) fn routed(
             format!("{partition} is in membership epoch {epoch}, the request names {}", header.epoch);
         return Err(Problem::new(ErrorCode::StaleEpoch, message));
     }
+    heartbeats.wake(group);
     Ok(group)
 }
 
@@ -181,7 +184,7 @@ impl Serving {
         let request = WriteRequest::read(header.kind, body)?;
         let mut outputs = std::mem::take(&mut self.outputs);
         let pages = self.store.pages();
-        let outcome = routed(&mut self.groups, header)
+        let outcome = routed(&mut self.groups, &mut self.heartbeats, header)
             .map_err(Stop::from)
             .and_then(|group| group.write(now, asker, &request, &pages, out, &mut outputs));
         self.outputs = outputs;
@@ -216,7 +219,7 @@ impl Serving {
         out: &mut Effects,
     ) -> Result<(), Stop> {
         self.check_router(asker.endpoint)?;
-        let group = routed(&mut self.groups, header)?;
+        let group = routed(&mut self.groups, &mut self.heartbeats, header)?;
         let pages = self.store.pages();
         let range = match header.kind {
             Kind::Query => &access::<Query<'static>>(body)?.0,
@@ -250,6 +253,6 @@ impl Serving {
 
     /// Whether this core leads a partition and may serve.
     pub(crate) fn is_ready(&self, partition: PartitionId, now: Boot) -> bool {
-        self.groups.get(&partition).is_some_and(|group| group.is_ready(now))
+        self.groups.get(&partition).is_some_and(|group| self.may_serve(group, now))
     }
 }

@@ -42,8 +42,11 @@ use evenkeel_wire::turn::{Boot, DiskCompletion, Effects, Endpoint, Halt, Input, 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-/// How often every group is looked at.
+/// How often groups that are not at rest are looked at.
 const TICK: Duration = Duration::from_millis(20);
+
+/// How often a core with nothing to do looks whether its peers have fallen silent.
+const TICK_AT_REST: Duration = Duration::from_millis(100);
 
 /// How long a draining core waits for its groups to come to rest before it ends all the same.
 const DRAIN_PATIENCE: Duration = LEASE_TERM;
@@ -63,7 +66,7 @@ pub struct Serving {
     /// Groups to end the turn for.
     pub(crate) touched: BTreeSet<PartitionId>,
     pub(crate) peers: AHashMap<Endpoint, Peer>,
-    pub(super) heartbeats: Heartbeats,
+    pub(crate) heartbeats: Heartbeats,
     pub(super) snapshots: Snapshots,
     pub(super) arrivals: Arrivals,
     pub(super) repairs: Repairs,
@@ -82,6 +85,8 @@ pub struct Serving {
     /// A checkpoint is wanted whatever the log's length.
     pub(super) checkpoint_wanted: bool,
     tick_at: Boot,
+    /// A snapshot was seen to wait for a checkpoint.
+    staged: bool,
     /// When some follower must be told a commit position that nothing has carried to it.
     notice_at: Boot,
     pub(crate) prng: Prng,
@@ -127,7 +132,8 @@ impl Serving {
             let group = Group::new(seed, state, config.node, now.boot, prng.fork());
             (group.replica.partition(), group)
         });
-        let groups = groups.collect();
+        let groups: BTreeMap<PartitionId, Group> = groups.collect();
+        let heartbeats = Heartbeats::new(now.boot, prng.next_u64(), groups.keys().copied());
         let mut serving = Self {
             log: Writer::new(identity, segments, recovered.log.tail, buffers),
             checkpointer: Checkpointer::new(identity, superblock),
@@ -137,7 +143,7 @@ impl Serving {
             merged_as: BTreeMap::new(),
             touched: BTreeSet::new(),
             peers: AHashMap::new(),
-            heartbeats: Heartbeats::new(now.boot),
+            heartbeats,
             snapshots: Snapshots::default(),
             arrivals: Arrivals::default(),
             repairs: Repairs::default(),
@@ -152,6 +158,7 @@ impl Serving {
             merged: Vec::new(),
             checkpoint_wanted: false,
             tick_at: now.boot,
+            staged: false,
             notice_at: Boot::NEVER,
             prng,
             config,
@@ -211,11 +218,17 @@ impl Serving {
         // The first record of the group: whatever it promises comes behind it in the log.
         let lsn = self.log.append(&group.snapshot().0);
         self.groups.insert(partition, group);
+        self.heartbeats.add(partition);
         self.touched.insert(partition);
         lsn
     }
 
     pub(super) fn link_up(&mut self, endpoint: Endpoint, peer: Peer) {
+        if let Endpoint::Outgoing(address) = endpoint
+            && self.config.memds.contains(&address)
+        {
+            self.publisher.link_up(address);
+        }
         self.peers.insert(endpoint, peer);
     }
 
@@ -287,6 +300,7 @@ impl Serving {
             return;
         };
         if matches!(endpoint, Endpoint::Outgoing(_)) {
+            self.wake_all();
             for group in self.groups.values_mut() {
                 group.replica.link_lost(peer.node);
             }
@@ -434,8 +448,9 @@ impl Serving {
     }
 
     pub(super) fn end_turn(&mut self, now: Now, out: &mut Effects) {
-        if now.boot >= self.tick_at {
-            self.tick_at = now.boot.after(TICK);
+        let ticks = now.boot >= self.tick_at;
+        if ticks {
+            self.tick_at = Boot::NEVER;
             self.tick(now, out);
         }
         self.release_held(now, out);
@@ -443,9 +458,14 @@ impl Serving {
         self.heartbeat(now.boot, out);
         self.advance_snapshots(now.boot, out);
         self.advance_arrivals(now.boot, out);
-        self.publish(now.boot, out);
+        if ticks {
+            self.publish(now.boot, out);
+        }
         self.tend_catalog(now, out);
         self.end_groups(now, out);
+        if ticks {
+            self.lay_to_rest(now.boot);
+        }
         self.advance_repairs(now.boot, out);
         self.advance_scrub(now.boot);
         self.begin_checkpoint(now.boot);
@@ -463,6 +483,8 @@ impl Serving {
         if planted::active(Planted::AcknowledgeBeforeDurable) {
             self.settle(now, out);
         }
+        let idle = self.heartbeats.awake().next().is_none() && self.is_at_rest();
+        self.tick_at = self.tick_at.min(now.boot.after(if idle { TICK_AT_REST } else { TICK }));
     }
 
     /// Frees some of what checkpoints have merged: all of it at once would hold up the turn.
@@ -479,8 +501,9 @@ impl Serving {
     }
 
     fn tick(&mut self, now: Now, out: &mut Effects) {
-        let partitions: Vec<PartitionId> = self.groups.keys().copied().collect();
-        for partition in partitions {
+        self.wake_unheard(now.boot);
+        let awake: Vec<PartitionId> = self.heartbeats.awake().collect();
+        for partition in awake {
             if let Some(group) = self.groups.get_mut(&partition) {
                 group.replica.tick(now.boot, &mut self.outputs);
                 self.perform(partition, now, out);
@@ -489,7 +512,10 @@ impl Serving {
         self.note_snapshot_installed(now.boot);
         let leader_without_lease =
             |group: &Group| group.replica.is_leader() && !group.replica.holds_lease(now.boot);
-        if self.groups.values().any(leader_without_lease) {
+        let waits = |group: &Group| group.staged.as_ref().is_some_and(|staged| !staged.in_checkpoint);
+        let awake = || self.heartbeats.awake().filter_map(|partition| self.groups.get(&partition));
+        self.staged = awake().any(waits);
+        if awake().any(leader_without_lease) {
             self.heartbeats.hurry();
         }
         if self.draining_since.is_some() {
@@ -507,6 +533,7 @@ impl Serving {
 
     /// Hands leaderships over, group by group as they come to rest.
     fn drain(&mut self, now: Now, out: &mut Effects) {
+        self.wake_all();
         let resting = self.groups.iter().filter(|(_, group)| group.replica.is_leader() && group.is_quiet());
         let resting: Vec<PartitionId> = resting.map(|(partition, _)| *partition).collect();
         for partition in resting {
@@ -531,6 +558,7 @@ impl Serving {
             let Some(group) = self.groups.get_mut(partition) else {
                 continue;
             };
+            self.heartbeats.wake(group);
             let changed = group.apply_committed(out);
             if changed && *partition == PartitionId::SYSTEM {
                 self.catalog.mark_changed();
@@ -564,14 +592,10 @@ impl Serving {
         }
         let status = self.log.status();
         let long = status.segments_free * 2 <= status.segments;
-        let staged = self
-            .groups
-            .values()
-            .any(|group| group.staged.as_ref().is_some_and(|staged| !staged.in_checkpoint));
-        if !self.checkpointer.may_begin() || !(long || staged || self.checkpoint_wanted) {
+        if !self.checkpointer.may_begin() || !(long || self.staged || self.checkpoint_wanted) {
             return;
         }
-        self.checkpoint_wanted = false;
+        (self.checkpoint_wanted, self.staged) = (false, false);
         let images = self.groups.values_mut().map(Group::image).collect();
         self.checkpointer.begin(now, &mut self.log, images, self.lost_memory.is_some());
     }

@@ -28,6 +28,7 @@ impl Serving {
         order: SplitPartition,
         out: &mut Effects,
     ) {
+        self.wake(header.partition);
         let SplitPartition { child, border } = order;
         let Some(group) = self.groups.get_mut(&header.partition) else {
             return;

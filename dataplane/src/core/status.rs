@@ -8,7 +8,8 @@ use evenkeel_wire::message::status::{CoreState, LogStatus, StatusAnswer, Storage
 use evenkeel_wire::turn::{Boot, Effects};
 
 impl Serving {
-    pub(super) fn answer_status(&self, now: Boot, asker: Asker, out: &mut Effects) {
+    pub(super) fn answer_status(&mut self, now: Boot, asker: Asker, out: &mut Effects) {
+        self.wake_all();
         let state = if self.draining_since.is_some() { CoreState::Draining } else { CoreState::Serving };
         let log = LogStatus {
             checkpoints: self.checkpointer.completed(),

@@ -44,6 +44,12 @@ impl Follower {
         }
     }
 
+    /// Whether nothing is missing but the leader's next word.
+    pub(super) fn is_at_rest(&self, leader: NodeId, matched: Slot) -> bool {
+        let heard = self.leader == Some(leader) && self.lease_stated_at.is_some() && !self.asking;
+        heard && self.behind_at.is_none() && self.told >= matched
+    }
+
     /// Whether the leader's latest frame said, within one term, that it holds a quorum lease.
     fn knows_healthy_leader(&self, now: Boot) -> bool {
         self.lease_stated_at.is_some_and(|at| now.since(at) < LEASE_TERM)

@@ -99,9 +99,9 @@ impl Leader {
     }
 
     /// When the lease runs out: the quorum's grants, each counted from before it was asked for.
-    fn lease_until(&self, quorum: usize) -> Option<Boot> {
-        let mut grants: ArrayVec<Boot, MEMBERS_MAX> =
-            self.followers.iter().filter_map(|follower| follower.granted_at).collect();
+    fn lease_until(&self, quorum: usize, renewed_at: impl Fn(NodeId) -> Option<Boot>) -> Option<Boot> {
+        let granted_at = |follower: &Progress| follower.granted_at.max(renewed_at(follower.node));
+        let mut grants: ArrayVec<Boot, MEMBERS_MAX> = self.followers.iter().filter_map(granted_at).collect();
         grants.sort_unstable_by(|a, b| b.cmp(a));
         // The leader grants to itself.
         let weakest = match quorum - 1 {
@@ -155,11 +155,15 @@ impl Replica {
     /// Whether the leader's quorum lease holds.
     #[must_use]
     pub fn holds_lease(&self, now: Boot) -> bool {
+        self.holds_lease_with(now, |_| None)
+    }
+
+    fn holds_lease_with(&self, now: Boot, renewed_at: impl Fn(NodeId) -> Option<Boot>) -> bool {
         let Role::Leader(leader) = &self.role else {
             return false;
         };
         planted::active(Planted::ReadAfterLease)
-            || leader.lease_until(self.quorum()).is_some_and(|until| now < until)
+            || leader.lease_until(self.quorum(), renewed_at).is_some_and(|until| now < until)
     }
 
     /// From when on no lease of an older ballot can be alive, if this replica leads.
@@ -184,10 +188,18 @@ impl Replica {
     /// committed, every older lease has run out, and its own holds.
     #[must_use]
     pub fn is_ready(&self, now: Boot) -> bool {
+        self.is_ready_with(now, |_| None)
+    }
+
+    /// As [`is_ready`](Self::is_ready), when grants under this ballot count from later on than
+    /// [`on_grant`](Self::on_grant) has said.
+    #[must_use]
+    pub fn is_ready_with(&self, now: Boot, renewed_at: impl Fn(NodeId) -> Option<Boot>) -> bool {
         let Role::Leader(leader) = &self.role else {
             return false;
         };
-        self.commit >= leader.first && now >= leader.serve_after && self.holds_lease(now)
+        let may_serve = self.commit >= leader.first && now >= leader.serve_after;
+        may_serve && self.holds_lease_with(now, renewed_at)
     }
 
     /// The next entry's slot.
@@ -451,7 +463,7 @@ impl Replica {
         let Role::Leader(leader) = &self.role else {
             return;
         };
-        let until = leader.lease_until(quorum).unwrap_or(Boot(0)).max(leader.since);
+        let until = leader.lease_until(quorum, |_| None).unwrap_or(Boot(0)).max(leader.since);
         if now >= until.after(LEASE_TERM) {
             self.become_follower(now, None, out);
         }
@@ -502,6 +514,12 @@ impl Replica {
             Role::Follower(_) | Role::Candidate(_) => None,
         }
     }
+}
+
+/// Whether a follower has everything, knows that it is committed, and is known to.
+pub(super) fn is_even(follower: &Progress, commit: Slot) -> bool {
+    let told = follower.told_commit == commit && follower.matched == commit;
+    follower.votes && follower.mode == Mode::Stream && follower.in_flight.is_empty() && told
 }
 
 /// How many bytes may be sent to a follower now; none: nothing.

@@ -377,6 +377,25 @@ impl Replica {
         self.tick_refill(now, out);
     }
 
+    /// Whether time changes nothing here, as long as leases are renewed under the promised ballot: everything
+    /// is committed, durable and known to be by all members, and nobody is owed anything.
+    #[must_use]
+    pub fn is_at_rest(&self, now: Boot) -> bool {
+        let last = self.log.last().slot;
+        let even = self.commit == last && self.durable == last && self.promised_durable == self.promised;
+        let owes = self.owed.accepted || self.owed.promise.is_some();
+        let quiet = even && !owes && self.marks.is_empty() && self.refill.is_none();
+        quiet
+            && match &self.role {
+                Role::Leader(leader) => {
+                    let mut followers = leader.followers.iter();
+                    self.is_ready(now) && followers.all(|follower| leader::is_even(follower, last))
+                }
+                Role::Follower(follower) => follower.is_at_rest(self.promised.node, self.matched),
+                Role::Candidate(_) => false,
+            }
+    }
+
     /// A member said something. The core has checked the epoch and that the sender is this member.
     pub fn receive(&mut self, now: Boot, from: NodeId, message: Message, out: &mut Vec<Output>) {
         match message {

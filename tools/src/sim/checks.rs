@@ -35,7 +35,7 @@ impl Checks {
             let now = host.boot_now(world.now);
             for group in core.groups() {
                 let partition = group.replica.partition();
-                if group.replica.is_ready(now)
+                if core.may_serve(group, now)
                     && let Some(other) = serving.insert(partition, &host.name)
                 {
                     return Err(format!("{other} and {} both lead {partition} under a lease", host.name));
@@ -89,7 +89,7 @@ impl Checks {
                 let replica = &group.replica;
                 let members = replica.config().members.len();
                 let entry = groups.entry(replica.partition()).or_insert((members, None, Vec::new()));
-                if replica.is_ready(now) {
+                if core.may_serve(group, now) {
                     entry.1 = Some(replica.log().last().slot);
                 }
                 if !replica.is_refilling() {

@@ -193,7 +193,7 @@ pub struct HeartbeatGroup {
     pub partition: PartitionId,
     /// Its membership epoch.
     pub epoch: Epoch,
-    /// The leader's ballot.
+    /// The leader's ballot; zero: the sender no longer leads the group.
     pub ballot: Ballot,
     /// Its commit position.
     pub commit: Slot,
@@ -201,21 +201,31 @@ pub struct HeartbeatGroup {
     pub holds_lease: bool,
 }
 
-/// One frame renews the leases of every group that the sending core leads and the receiving core is a member
-/// of.
+/// One frame renews the leases of every group on the sender's *roll*: the groups that the sending core leads
+/// and the receiving core is a member of. The receiver keeps a copy of the roll, and a heartbeat brings only
+/// what has changed in it; what it does not name is said again as it was.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// The sender's clock when it sent this, repeated in the answer: the grant counts from here.
+    /// The sender's clock when it sent this, repeated in the answer: the grants count from here.
     pub sent_at: u64,
-    /// The groups.
-    pub groups: Vec<HeartbeatGroup>,
+    /// Tells the roll from that of an earlier process of the sender.
+    pub roll: u64,
+    /// The version from which the changes lead to the next one. Zero: they are the whole roll.
+    pub since: u64,
+    /// The version that the receiver's copy has with the changes.
+    pub version: u64,
+    /// The groups that changed.
+    pub changes: Vec<HeartbeatGroup>,
 }
 
-/// Every group of the heartbeat is granted but the exceptions.
+/// Every group of the roll is granted but the exceptions, if the receiver has the heartbeat's version of it.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct HeartbeatAnswer {
     /// As in the heartbeat.
     pub sent_at: u64,
+    /// The version of the receiver's copy; less than the heartbeat's: it could not use the changes, and
+    /// grants nothing.
+    pub version: u64,
     /// Groups for which no lease is granted, with the ballot that the acceptor has promised.
     pub exceptions: Vec<HeartbeatException>,
 }

@@ -67,8 +67,8 @@ impl Body for LookupAnswer {
     const KIND: Kind = Kind::LookupAnswer;
 }
 
-/// The groups that a core leads. Sent on every change and again every second, so that a MemDS server that
-/// restarted knows everything a moment later.
+/// Groups that a core leads: all of them when the link comes up, so that a MemDS server that restarted knows
+/// everything a moment later, then what changes, and each second a few again.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct PublishRoutes {
     /// Their routes.

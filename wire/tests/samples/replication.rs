@@ -67,13 +67,20 @@ pub(super) fn heartbeats() -> Vec<Sample> {
         commit: slot(0x51),
         holds_lease,
     };
-    let heartbeat = Heartbeat { sent_at: number(0x11), groups: vec![group(true), group(false)] };
+    let heartbeat = Heartbeat {
+        sent_at: number(0x11),
+        roll: number(0x21),
+        since: number(0x61),
+        version: number(0x71),
+        changes: vec![group(true), group(false)],
+    };
     vec![sample("peer.heartbeat", heartbeat)]
 }
 
 pub(super) fn heartbeat_answers() -> Vec<Sample> {
     let exceptions = vec![HeartbeatException { partition: partition(), promised: ballot(0x31) }];
-    vec![sample("peer.heartbeat_answer", HeartbeatAnswer { sent_at: number(0x11), exceptions })]
+    let answer = HeartbeatAnswer { sent_at: number(0x11), version: number(0x21), exceptions };
+    vec![sample("peer.heartbeat_answer", answer)]
 }
 
 pub(super) fn suspects() -> Vec<Sample> {

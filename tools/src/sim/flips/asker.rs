@@ -170,8 +170,8 @@ impl Campaign {
         let partition = if system { PartitionId::SYSTEM } else { self.asker.place.partition };
         self.cluster.storage().find(|host| {
             let now = self.world.hosts[*host].boot_now(self.world.now);
-            let group = self.core(*host).and_then(|core| core.group(partition));
-            group.is_some_and(|group| group.is_ready(now))
+            let core = self.core(*host);
+            core.is_some_and(|core| core.group(partition).is_some_and(|group| core.may_serve(group, now)))
         })
     }
 

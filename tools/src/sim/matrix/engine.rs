@@ -172,8 +172,10 @@ impl Engine {
     #[must_use]
     pub fn is_ready(&self, partition: PartitionId) -> bool {
         let serving = self.core.as_ref().and_then(|core| core.serving());
-        let group = serving.and_then(|serving| serving.group(partition));
-        group.is_some_and(|group| group.is_ready(self.clock().boot))
+        let now = self.clock().boot;
+        serving.is_some_and(|serving| {
+            serving.group(partition).is_some_and(|group| serving.may_serve(group, now))
+        })
     }
 
     /// Whether all groups of the table serve.
