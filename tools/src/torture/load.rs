@@ -155,7 +155,8 @@ impl Load {
             let partition = number % partitions.len();
             let own = (0..registers.len()).filter(|place| registers[*place].partition == partition);
             let worker = Worker {
-                client: client(endpoints, number, plan.deadline)?,
+                // Every partition has clients of every router.
+                client: client(endpoints, number / partitions.len(), plan.deadline)?,
                 number: number as u64,
                 own: own.collect(),
                 partition,

@@ -165,10 +165,16 @@ impl Report {
                 "windows_ms": windows.iter().map(|window| millis(window.length())).collect::<Vec<_>>(),
             })
         });
+        let mut errors: BTreeMap<&str, u64> = BTreeMap::new();
+        for done in &self.done {
+            if let Outcome::Refused(why) | Outcome::Unknown(why) = &done.outcome {
+                *errors.entry(why).or_default() += 1;
+            }
+        }
         json!({
             "seed": options.seed, "scenario": options.scenario.map(Scenario::name), "mix": self.mix,
             "faults": self.faults, "answered": answered, "refused": refused, "unknown": unknown,
-            "registers": self.registers.len(), "rows": self.rows,
+            "errors": errors, "registers": self.registers.len(), "rows": self.rows,
             "unavailability": unavailability.collect::<Vec<_>>(), "figures": self.figures,
             "violations": self.violations, "missed": self.missed,
         })
