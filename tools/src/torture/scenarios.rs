@@ -269,13 +269,13 @@ impl Run<'_> {
     fn stopped_leader(&mut self) -> Result<(), TortureError> {
         let (leader, led) = self.leader_of(0)?;
         let time = self.options.time.unwrap_or(Duration::from_secs(10));
-        // A router that hears of nothing but the old leader, and asks it while it is stopped: the questions
-        // wait in its socket, and are the first that it sees when it wakes.
+        // A router that hears of nobody but the old leader asks it while it is stopped: the questions wait in
+        // its socket. They are all that it sees when it wakes, for the other nodes cannot reach it, either.
         let router = "router-1".to_owned();
         let others: Vec<String> = self.stand.cluster().names();
         let others: Vec<String> =
             others.into_iter().filter(|name| *name != leader && *name != router).collect();
-        self.stand.zones.set_apart(std::slice::from_ref(&router), &others, true)?;
+        self.stand.zones.set_apart(&[leader.clone(), router.clone()], &others, true)?;
         (self.progress)(&format!("{leader} is stopped for {} s", time.as_secs()));
         let stopped = self.load.now();
         self.stand.pause(&leader)?;
