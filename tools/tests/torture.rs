@@ -1,5 +1,5 @@
-//! `evenkeel torture`, shortly: a mix of faults and a leader that is stopped break no promise, a bug that was
-//! planted is found, and an interrupted run leaves nothing behind. How long anything takes is not looked at.
+//! `evenkeel torture`, shortly: a mix of faults and a leader that is stopped break no promise, and an
+//! interrupted run leaves nothing behind. How long anything takes is not looked at.
 //!
 //! It needs root and a host with network namespaces: without, the test says so and shows nothing.
 
@@ -69,7 +69,7 @@ fn an_interrupted_run_leaves_nothing_behind(place: &Path) {
 }
 
 #[test]
-fn faults_break_no_promise_and_a_planted_bug_does_and_nothing_is_left_behind() {
+fn faults_break_no_promise_and_nothing_is_left_behind() {
     let place = folder();
     let place = place.path();
     let few = ["--for", "5s", "--clients", "12", "--faults", "KillNode,CutZone,OneWay,Stop"];
@@ -81,12 +81,5 @@ fn faults_break_no_promise_and_a_planted_bug_does_and_nothing_is_left_behind() {
     let stopped = ["--scenario", "stopped-leader", "--for", "5s", "--clients", "12"];
     let report = run(torture(place, &stopped)).unwrap();
     assert_eq!(report["violations"], serde_json::json!([]), "{report:#}");
-    // The same with leaders that do not look at their leases.
-    let mut planted = torture(place, &stopped);
-    planted.env("EVENKEEL_PLANTED", "read-after-lease");
-    let report = run(planted).unwrap();
-    let found = report["violations"].to_string();
-    assert!(found.contains("is not linearizable"), "{report:#}");
-    std::fs::remove_dir_all(place.join("report")).unwrap();
     an_interrupted_run_leaves_nothing_behind(place);
 }
