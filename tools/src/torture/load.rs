@@ -8,7 +8,7 @@ use super::stand::pause;
 use super::{Report, TortureError};
 use crate::linearizability::Call;
 use crate::sim::history::{Operation, Seen};
-use evenkeel_client::{Client, Error, Item, KeyType, Value, WriteOutput};
+use evenkeel_client::{Client, ClientBuilder, Error, Item, KeyType, Value, WriteOutput};
 use evenkeel_wire::prng::Prng;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -123,7 +123,7 @@ impl Shared {
 
 fn client(endpoints: &[String], first: usize, deadline: Duration) -> Result<Client, Error> {
     let order = (0..endpoints.len()).map(|place| &endpoints[(first + place) % endpoints.len()]);
-    order.fold(Client::builder(), |builder, endpoint| builder.endpoint(endpoint)).deadline(deadline).connect()
+    order.fold(Client::builder(), ClientBuilder::endpoint).deadline(deadline).connect()
 }
 
 fn key(register: &str, row: u64) -> Item {
@@ -321,9 +321,9 @@ impl Worker {
         while !self.shared.stop.load(Ordering::Relaxed) {
             self.sequence += 1;
             if self.prng.chance(1, 10) {
-                self.put_row()
+                self.put_row();
             } else {
-                self.operate()
+                self.operate();
             }
             if !self.think.is_zero() {
                 let half = self.think / 2;
