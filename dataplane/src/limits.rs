@@ -33,6 +33,13 @@ pub const SUSPECT_STAGGER: Duration = Duration::from_millis(150);
 /// …and at random within this much.
 pub const SUSPECT_JITTER: Duration = Duration::from_millis(120);
 
+/// The same when a follower's link to its leader breaks, as they do when a process is killed. The others'
+/// links have broken, too, by the time they are asked; the new leader's wait for the lease begins that early.
+pub const BROKEN_STAGGER: Duration = Duration::from_millis(40);
+
+/// …and at random within this much.
+pub const BROKEN_JITTER: Duration = Duration::from_millis(30);
+
 /// How long a follower waits for its peers' opinion before it asks again.
 pub const SUSPECT_ANSWER_WITHIN: Duration = Duration::from_millis(300);
 

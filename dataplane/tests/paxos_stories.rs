@@ -9,6 +9,8 @@
 //! > propose n1 2         let n1 propose two entries
 //! > heartbeat n1         let n1 renew its leases with everybody who can hear it
 //! > cut n1 / mend        nobody hears n1 / everybody hears everybody
+//! > unlink n1            everybody else's links to n1 break
+//! > unlink n1 n2         that of n2 does
 //! > hold n2 / release n2 records of n2 do not become durable / they do
 //! > crash n2 / start n2  n2 loses what is not durable / comes back with the rest
 //! > damage n2            n2, which is down, loses its last two records although they were durable
@@ -276,10 +278,11 @@ impl Stage {
 
     fn command(&mut self, command: &str) {
         let words: Vec<&str> = command.split_whitespace().collect();
-        let node = || -> NodeId {
-            let number = words[1].strip_prefix('n').and_then(|number| number.parse().ok());
+        let named = |word: &str| -> NodeId {
+            let number = word.strip_prefix('n').and_then(|number| number.parse().ok());
             NodeId(number.expect("a node is named n1, n2 or n3"))
         };
+        let node = || named(words[1]);
         match words[0] {
             "run" => self.run(),
             "step" => {
@@ -304,6 +307,17 @@ impl Stage {
                 self.cut.insert(node());
             }
             "mend" => self.cut.clear(),
+            "unlink" => {
+                let (lost, now) = (node(), self.now);
+                let of = words.get(2).map(|word| named(word));
+                let actors = self
+                    .actors
+                    .iter_mut()
+                    .filter(|(actor, _)| **actor != lost && of.is_none_or(|of| of == **actor));
+                for replica in actors.filter_map(|(_, actor)| actor.replica.as_mut()) {
+                    replica.leader_link_lost(now, lost);
+                }
+            }
             "hold" => self.actors.get_mut(&node()).expect("one of three").held = true,
             "release" => self.actors.get_mut(&node()).expect("one of three").held = false,
             "crash" => {

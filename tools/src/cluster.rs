@@ -18,11 +18,12 @@ use crate::folder;
 use crate::local::{LocalError, new_uuid, read_config, write_config};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use thiserror::Error;
 
@@ -133,8 +134,20 @@ impl Cluster {
         shape: &Shape,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, ClusterError> {
+        Self::create_as(directory, shape, describe(shape)?, progress)
+    }
+
+    /// The same with addresses of one's own: `config` says where everything is.
+    ///
+    /// # Errors
+    /// When files cannot be written.
+    pub fn create_as(
+        directory: &Path,
+        shape: &Shape,
+        config: ClusterConfig,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, ClusterError> {
         let directory = std::path::absolute(directory).map_err(os("the folder"))?;
-        let config = describe(shape)?;
         for folder in ["config", "data", "run", "log"] {
             std::fs::create_dir_all(directory.join(folder)).map_err(os(folder))?;
         }
@@ -195,6 +208,12 @@ impl Cluster {
         self.directory.join("log").join(format!("{name}.log"))
     }
 
+    /// Where a storage node's data is.
+    #[must_use]
+    pub fn data_path(&self, name: &str) -> PathBuf {
+        self.directory.join("data").join(name)
+    }
+
     fn write_configs(&self, shape: &Shape) -> Result<(), ClusterError> {
         let (segments, segment_mib) = shape.log;
         let processes = self.names().len();
@@ -207,9 +226,11 @@ impl Cluster {
             Config { cluster: self.config.clone(), storage: None, memds: None, router: None, runtime };
         for node in &self.config.nodes {
             let name = format!("n{}", node.id);
-            let data = self.directory.join("data").join(&name);
+            let data = self.data_path(&name);
             let cache_mib = shape.cache_mib;
-            let storage = Some(StorageConfig { node: node.id, data, segments, segment_mib, cache_mib });
+            let node = node.id;
+            let storage = StorageConfig { node, data, segments, segment_mib, cache_mib, write_delay_ms: 0 };
+            let storage = Some(storage);
             self.write_one(&name, &Config { storage, ..empty.clone() })?;
         }
         for (number, listen) in self.config.memds.iter().enumerate() {
@@ -257,19 +278,45 @@ impl Cluster {
         words.any(|word| word == config.as_os_str().as_encoded_bytes()).then_some(pid)
     }
 
+    /// Changes what a process is told. It learns of it when it is started again.
+    ///
+    /// # Errors
+    /// When its configuration cannot be read or written.
+    pub fn configure(&self, name: &str, change: impl FnOnce(&mut Config)) -> Result<(), ClusterError> {
+        let path = self.config_path(name);
+        let read = std::fs::read_to_string(&path);
+        let text = read.map_err(os(format!("the configuration of {name}")))?;
+        let wrong = |error: toml::de::Error| std::io::Error::other(error);
+        let config: Result<Config, _> = toml::from_str(&text).map_err(wrong);
+        let mut config = config.map_err(os(format!("the configuration of {name}")))?;
+        change(&mut config);
+        self.write_one(name, &config)
+    }
+
     /// Starts a process, unless it runs.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start(&self, name: &str) -> Result<(), ClusterError> {
-        if self.pid(name).is_some() {
-            return Ok(());
+        if self.pid(name).is_none() {
+            self.launch(name, &[])?;
         }
+        Ok(())
+    }
+
+    /// Starts a process that does not run, through a command that replaces itself by what follows it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch(&self, name: &str, through: &[OsString]) -> Result<Child, ClusterError> {
         let program = std::env::current_exe().map_err(os("this program's path"))?;
+        let mut words = through.iter().cloned().chain([program.into_os_string()]);
+        let first = words.next().expect("there is this program");
         let log = OpenOptions::new().create(true).append(true).open(self.log_path(name));
         let log = log.map_err(os(format!("the log of {name}")))?;
         let errors = log.try_clone().map_err(os(format!("the log of {name}")))?;
-        let child = Command::new(program)
+        let child = Command::new(first)
+            .args(words)
             .arg("start")
             .arg("--config")
             .arg(self.config_path(name))
@@ -286,7 +333,7 @@ impl Cluster {
         while self.pid(name).is_none() && matches!(child.try_wait(), Ok(None)) {
             pause();
         }
-        Ok(())
+        Ok(child)
     }
 
     /// Whether a process that was started is still there; why not, if it is not.
@@ -353,7 +400,11 @@ fn pause() {
     std::thread::sleep(LOOK_EVERY);
 }
 
-fn signal(pid: u32, signal: Signal) -> Result<(), ClusterError> {
+/// Signals a process. One that is not there any more is no error.
+///
+/// # Errors
+/// When it may not be signalled.
+pub fn signal(pid: u32, signal: Signal) -> Result<(), ClusterError> {
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return Ok(());
     };

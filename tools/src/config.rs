@@ -18,6 +18,7 @@
 //! segments = 16                   # when the folder is formatted: segments of each core's log…
 //! segment_mib = 32                # …and their size
 //! cache_mib = 256                 # page cache of each core
+//! write_delay_ms = 0              # a fault: every write and flush reaches the disk this much later
 //!
 //! [memds]                         # this process is a MemDS server
 //! listen = "127.0.0.1:7420"
@@ -123,6 +124,9 @@ pub struct StorageConfig {
     /// Page cache of each core, MiB.
     #[serde(default = "cache_mib_default")]
     pub cache_mib: u64,
+    /// A fault, for tests: every write and flush reaches the disk this many milliseconds later.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub write_delay_ms: u64,
 }
 
 impl StorageConfig {
@@ -131,6 +135,11 @@ impl StorageConfig {
     pub fn cache_bytes(&self) -> usize {
         (self.cache_mib as usize).saturating_mul(1 << 20)
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn segments_default() -> u32 {

@@ -53,7 +53,7 @@ pub fn check<M: Model>(model: &M, history: &[Call<M::Operation>]) -> Result<(), 
 struct Search<'a, M: Model> {
     model: &'a M,
     history: &'a [Call<M::Operation>],
-    /// By time of call.
+    /// Those that returned by time of call, then the others: what may never have happened is tried last.
     order: Vec<usize>,
     done: Vec<u64>,
     seen: HashSet<(Vec<u64>, M::State)>,
@@ -65,7 +65,7 @@ struct Search<'a, M: Model> {
 impl<'a, M: Model> Search<'a, M> {
     fn new(model: &'a M, history: &'a [Call<M::Operation>]) -> Self {
         let mut order: Vec<usize> = (0..history.len()).collect();
-        order.sort_by_key(|index| history[*index].called);
+        order.sort_by_key(|index| (history[*index].returned.is_none(), history[*index].called));
         Self {
             model,
             history,

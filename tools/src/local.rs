@@ -206,6 +206,7 @@ impl Builder {
             segments: self.segments,
             segment_mib: self.segment_mib,
             cache_mib: CACHE_MIB_ONE_HOST,
+            write_delay_ms: 0,
         }
     }
 

@@ -204,7 +204,9 @@ impl Process {
         if let Some(storage) = &config.storage {
             let OpenFolder { node, incarnation, cores } = folder::open(cluster, storage)?;
             let info = &cluster.node_infos()[&node];
-            for (index, files) in cores.into_iter().enumerate() {
+            let write_delay = Duration::from_millis(storage.write_delay_ms);
+            for (index, mut files) in cores.into_iter().enumerate() {
+                files.delay_writes(write_delay);
                 let listener = listen(info.cores[index])?;
                 let member = (node, CoreId(index as u16), incarnation);
                 let cache_bytes = storage.cache_bytes();

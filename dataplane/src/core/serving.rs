@@ -287,7 +287,7 @@ impl Serving {
         match input {
             Input::Frame { from, header, body } => self.on_frame(now, from, header, body, out),
             Input::Up { endpoint, peer } => self.link_up(endpoint, peer),
-            Input::Down { endpoint } => self.link_down(endpoint),
+            Input::Down { endpoint } => self.link_down(now.boot, endpoint),
             Input::Disk(completion) => self.on_disk(now, completion, out)?,
             Input::Wake => {}
             Input::Drain => self.draining_since = self.draining_since.or(Some(now.boot)),
@@ -295,7 +295,7 @@ impl Serving {
         Ok(())
     }
 
-    fn link_down(&mut self, endpoint: Endpoint) {
+    fn link_down(&mut self, now: Boot, endpoint: Endpoint) {
         let Some(peer) = self.peers.remove(&endpoint) else {
             return;
         };
@@ -303,6 +303,7 @@ impl Serving {
             self.wake_all();
             for group in self.groups.values_mut() {
                 group.replica.link_lost(peer.node);
+                group.replica.leader_link_lost(now, peer.node);
             }
         }
     }

@@ -2,7 +2,10 @@
 //! it.
 
 use super::{Message, Output, Replica, Role};
-use crate::limits::{LEASE_TERM, SUSPECT_AFTER, SUSPECT_ANSWER_WITHIN, SUSPECT_JITTER, SUSPECT_STAGGER};
+use crate::limits::{
+    BROKEN_JITTER, BROKEN_STAGGER, LEASE_TERM, SUSPECT_AFTER, SUSPECT_ANSWER_WITHIN, SUSPECT_JITTER,
+    SUSPECT_STAGGER,
+};
 use evenkeel_wire::ids::{Ballot, NodeId, Slot};
 use evenkeel_wire::message::peer::{
     HeartbeatGroup, Rejected, Rejection, Relinquished, Suspect, SuspectAnswer,
@@ -74,6 +77,19 @@ impl Replica {
             follower.deadline = now.after(patience);
             follower.asking = false;
             follower.stands_at_once = false;
+        }
+    }
+
+    /// The link to a member broke. If that one leads, what it said of its lease counts no more, and the peers
+    /// are asked soon: they call it healthy if only this one link is concerned.
+    pub fn leader_link_lost(&mut self, now: Boot, to: NodeId) {
+        let rank = self.rank() as u32;
+        let jitter = Duration::from_nanos(self.prng.below(BROKEN_JITTER.as_nanos() as u64));
+        if let Role::Follower(follower) = &mut self.role
+            && follower.leader == Some(to)
+        {
+            follower.lease_stated_at = None;
+            follower.deadline = follower.deadline.min(now.after(BROKEN_STAGGER * rank + jitter));
         }
     }
 

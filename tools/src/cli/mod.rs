@@ -1,7 +1,7 @@
 //! The verbs of the `evenkeel` command.
 //!
 //! Data goes to stdout, messages to stderr. Every verb that prints data takes `--json`. Exit codes: 0 ok, 1
-//! failed, 2 usage, 3 unhealthy, 4 measurement invalid.
+//! failed, 2 usage, 3 unhealthy, 4 measurement invalid, 77 skipped: this host cannot do it.
 
 mod bench;
 mod check;
@@ -16,6 +16,7 @@ mod query;
 mod sim;
 mod start;
 mod table;
+mod torture;
 
 use clap::{Args, Parser, Subcommand};
 use evenkeel_client::{Client, ClientBuilder, ENDPOINT_VARIABLE};
@@ -28,6 +29,7 @@ enum Ended {
     Ok,
     Unhealthy,
     Invalid,
+    Skipped,
 }
 
 impl From<Ended> for ExitCode {
@@ -36,6 +38,7 @@ impl From<Ended> for ExitCode {
             Ended::Ok => Self::SUCCESS,
             Ended::Unhealthy => Self::from(3),
             Ended::Invalid => Self::from(4),
+            Ended::Skipped => Self::from(77),
         }
     }
 }
@@ -103,6 +106,8 @@ enum Verb {
     Doctor(doctor::Doctor),
     /// Run the whole cluster in simulation, under faults.
     Sim(sim::Sim),
+    /// Run a cluster of processes on a network of its own, under faults. Needs root.
+    Torture(torture::Torture),
 }
 
 /// What every verb takes.
@@ -150,6 +155,7 @@ pub fn main() -> ExitCode {
         Verb::Check(verb) => verb.run(&command.global),
         Verb::Doctor(verb) => verb.run(&command.global),
         Verb::Sim(verb) => verb.run(&command.global),
+        Verb::Torture(verb) => verb.run(&command.global),
     };
     match outcome {
         Ok(ended) => ended.into(),

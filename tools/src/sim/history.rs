@@ -95,6 +95,18 @@ impl History {
         Self { keys: vec![Vec::new(); keys] }
     }
 
+    /// What was written down elsewhere, by key.
+    #[must_use]
+    pub fn of(keys: Vec<Vec<Call<Operation>>>) -> Self {
+        Self { keys }
+    }
+
+    /// Everything, by key.
+    #[must_use]
+    pub fn into_keys(self) -> Vec<Vec<Call<Operation>>> {
+        self.keys
+    }
+
     /// An operation begins.
     pub fn call(&mut self, key: usize, now: u64, operation: Operation) -> CallId {
         self.keys[key].push(Call { called: now, returned: None, operation });

@@ -8,7 +8,9 @@ use crate::ring::{Payload, Ring, WriteMode};
 use crate::slots::Slots;
 use evenkeel_wire::aligned::AlignedBuffer;
 use evenkeel_wire::limits::BLOCK_BYTES;
-use evenkeel_wire::turn::{DiskAction, DiskCompletion, DiskFault, DiskOperation, File, OperationId};
+use evenkeel_wire::turn::{Boot, DiskAction, DiskCompletion, DiskFault, DiskOperation, File, OperationId};
+use std::collections::VecDeque;
+use std::time::Duration;
 
 /// An operation that has not ended.
 #[derive(Debug)]
@@ -37,6 +39,10 @@ pub(crate) struct Disk {
     in_flight: Slots<InFlight>,
     /// Ended without the ring.
     ended: Vec<DiskCompletion>,
+    /// A slow disk, which is a fault that tests ask for: how much later it takes writes and flushes…
+    write_delay: Duration,
+    /// …and those that it has not taken yet.
+    delayed: VecDeque<(Boot, DiskOperation)>,
 }
 
 impl Disk {
@@ -45,12 +51,27 @@ impl Disk {
     pub(crate) fn new(files: Option<CoreFiles>, registered: &[AlignedBuffer]) -> Self {
         let registered = registered.iter().filter(|buffer| buffer.registered().is_some());
         let registered = registered.map(|buffer| buffer.as_ptr() as usize).collect();
-        Self { files, registered, in_flight: Slots::default(), ended: Vec::new() }
+        let write_delay = files.as_ref().map(CoreFiles::write_delay).unwrap_or_default();
+        let (in_flight, delayed) = (Slots::default(), VecDeque::new());
+        Self { files, registered, in_flight, ended: Vec::new(), write_delay, delayed }
     }
 
     /// Whether no operation is under way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.in_flight.is_empty()
+        self.in_flight.is_empty() && self.delayed.is_empty()
+    }
+
+    /// When the next operation that is delayed is to begin.
+    pub(crate) fn deadline(&self) -> Boot {
+        self.delayed.front().map_or(Boot::NEVER, |(due, _)| *due)
+    }
+
+    /// Begins what was delayed until now.
+    pub(crate) fn release(&mut self, ring: &mut Ring, now: Boot) {
+        while self.delayed.front().is_some_and(|(due, _)| *due <= now) {
+            let (_, operation) = self.delayed.pop_front().expect("it is there");
+            self.submit(ring, operation);
+        }
     }
 
     /// Whether something has ended without the ring.
@@ -63,8 +84,16 @@ impl Disk {
         std::mem::take(&mut self.ended)
     }
 
-    /// Begins an operation.
-    pub(crate) fn begin(&mut self, ring: &mut Ring, operation: DiskOperation) {
+    /// Begins an operation, or lets it wait where the disk is made slow.
+    pub(crate) fn begin(&mut self, ring: &mut Ring, now: Boot, operation: DiskOperation) {
+        let is_read = matches!(operation.action, DiskAction::Read { .. });
+        if self.write_delay.is_zero() || is_read {
+            return self.submit(ring, operation);
+        }
+        self.delayed.push_back((now.after(self.write_delay), operation));
+    }
+
+    fn submit(&mut self, ring: &mut Ring, operation: DiskOperation) {
         let DiskOperation { id, file, action } = operation;
         let Some(descriptor) = self.files.as_ref().and_then(|files| files.get(file)) else {
             let outcome = Err(DiskFault::Os { errno: libc::EBADF });
@@ -197,7 +226,8 @@ mod tests {
 
     impl Bench {
         fn begin(&mut self, id: u64, file: File, action: DiskAction) {
-            self.disk.begin(&mut self.ring, DiskOperation { id: OperationId(id), file, action });
+            let operation = DiskOperation { id: OperationId(id), file, action };
+            self.disk.begin(&mut self.ring, Boot(0), operation);
         }
 
         /// Runs until nothing is under way; what ended, in order.
@@ -237,6 +267,24 @@ mod tests {
         let flush = order.iter().position(|id| *id == 8).unwrap();
         assert!(order.iter().position(|id| *id == 9).unwrap() < order.len());
         assert_eq!(order[..flush].iter().filter(|id| **id < 8).count(), 8, "{order:?}");
+    }
+
+    #[test]
+    fn a_slow_disk_takes_writes_and_flushes_later_in_their_order_and_reads_at_once() {
+        let mut bench = bench();
+        bench.disk.write_delay = Duration::from_nanos(20);
+        bench.begin(1, File::Checkpoint(0), write(7, 1, 0));
+        bench.begin(2, File::Checkpoint(0), DiskAction::Flush);
+        bench.begin(3, File::Segment(0), read(0, 4096));
+        assert_eq!((bench.disk.deadline(), bench.disk.in_flight.places().len()), (Boot(20), 1));
+        bench.disk.release(&mut bench.ring, Boot(19));
+        assert_eq!(bench.disk.in_flight.places().len(), 1, "only the read has begun");
+        bench.disk.release(&mut bench.ring, Boot(20));
+        assert_eq!(bench.disk.deadline(), Boot::NEVER);
+        let ended = bench.finish();
+        let place = |id: u64| ended.iter().position(|completion| completion.id.0 == id).unwrap();
+        assert!(place(1) < place(2) && ended.iter().all(|completion| completion.outcome.is_ok()));
+        assert_eq!(ended.len(), 3);
     }
 
     #[test]

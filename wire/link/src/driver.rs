@@ -97,6 +97,7 @@ impl Driver {
             self.end(now.boot, Outcome::Stopped);
         }
         self.network.overdue(now.boot);
+        self.disk.release(&mut self.ring, now.boot);
         let worked = match &self.state {
             State::Running => self.execute(now, command == Command::Drain),
             State::Ending(_) => self.wind_up(now),
@@ -156,7 +157,7 @@ impl Driver {
         }
         self.spent.drain(..).for_each(|buffer| self.effects.recycle(buffer));
         for operation in self.effects.disk.drain(..) {
-            self.disk.begin(&mut self.ring, operation);
+            self.disk.begin(&mut self.ring, now, operation);
         }
         for endpoint in self.effects.close.drain(..) {
             self.network.close(now, endpoint);
@@ -217,7 +218,7 @@ impl Driver {
     /// When time alone makes a turn necessary.
     pub(crate) fn deadline(&mut self) -> Boot {
         let machine = if matches!(self.state, State::Running) { self.wake_at } else { Boot::NEVER };
-        machine.min(self.network.deadline())
+        machine.min(self.network.deadline()).min(self.disk.deadline())
     }
 
     /// Prepares for parking: what completes from now on, and the deadline, raise the signal. Look for work

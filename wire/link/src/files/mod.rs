@@ -36,6 +36,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 use thiserror::Error;
 
 /// Why a core's folder cannot be made or opened.
@@ -114,6 +115,8 @@ pub struct CoreFiles {
     segments: Vec<File>,
     checkpoints: [File; 2],
     tree: File,
+    /// A fault: how much later writes and flushes reach the disk.
+    write_delay: Duration,
 }
 
 impl CoreFiles {
@@ -154,7 +157,18 @@ impl CoreFiles {
             segments: segments.collect::<Result<_, _>>()?,
             checkpoints: [open(turn::File::Checkpoint(0))?, open(turn::File::Checkpoint(1))?],
             tree: open(turn::File::Tree)?,
+            write_delay: Duration::ZERO,
         })
+    }
+
+    /// Makes a slow disk of it, for tests: every write and flush reaches it this much later. What has not
+    /// reached it when the process is killed never does.
+    pub fn delay_writes(&mut self, delay: Duration) {
+        self.write_delay = delay;
+    }
+
+    pub(crate) fn write_delay(&self) -> Duration {
+        self.write_delay
     }
 
     /// Reads over the buffer's filled part, and waits for it: its length says how much, and it becomes
