@@ -1,14 +1,14 @@
 //! Rolls: what one core says of the groups that it leads to one of its peers, told once and then by number.
 //!
-//! The leader core keeps a [`Roll`] for each peer core: every group that it leads and the peer is a member
-//! of, as it was last said, in the order in which things changed. The peer keeps a copy, a [`Copied`]. A
+//! The leader core keeps a `Roll` for each peer core: every group that it leads and the peer is a member
+//! of, as it was last said, in the order in which things changed. The peer keeps a copy, a `Copied`. A
 //! heartbeat names the version that the copy has with the changes that it brings; a copy that would have
 //! another one says so, and the next heartbeat brings the whole roll. So a heartbeat costs what has
 //! changed, and a group of which nothing changes costs nothing.
 //!
 //! * A grant belongs to a ballot: an answer grants to a group only if the group's ballot was on the roll at
 //!   the version that was answered, and the answer does not except it.
-//! * Whom a copy refuses stays refused until a heartbeat finds otherwise ([`Copied::settle`]).
+//! * Whom a copy refuses stays refused until a heartbeat finds otherwise (`Copied::settle`).
 //!
 //! Which groups must be looked at, and when, is not known here: [`heartbeats`](super::heartbeats).
 
