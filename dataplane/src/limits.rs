@@ -137,6 +137,9 @@ pub const CHECKPOINT_LEAVES_PER_TURN: usize = 2;
 /// Merged changes whose memory is freed in one turn.
 pub const CHANGES_FREED_PER_TURN: usize = 256;
 
+/// How soon the next turn frees more of them, when nothing else wants one.
+pub const FREE_EVERY: Duration = Duration::from_millis(1);
+
 /// How much further a checkpoint must go than the log's filling up asks for, as a factor; else writes are
 /// held. What is left of the log then serves while the checkpoint is flushed.
 pub const CHECKPOINT_LAG_MAX: f64 = 1.2;

@@ -12,7 +12,7 @@ use evenkeel_dataplane::wal::segments::Segments;
 use evenkeel_dataplane::wal::writer::{LogTail, Writer};
 use evenkeel_wire::checksum::Hash128;
 use evenkeel_wire::entry::{Entry, EntryHeader, EntryKind};
-use evenkeel_wire::ids::{Ballot, CoreId, Epoch, Incarnation, Lsn, PartitionId, Slot, TableId};
+use evenkeel_wire::ids::{Ballot, CoreId, Incarnation, Lsn, PartitionId, Slot, TableId};
 use evenkeel_wire::message::peer::LogPoint;
 use evenkeel_wire::table::GroupConfig;
 use evenkeel_wire::turn::{Boot, DiskCompletion, DiskFault, Effects, File};
@@ -28,17 +28,7 @@ fn record(partition: u64, body: RecordBody) -> Record {
 }
 
 fn image(partition: u64) -> GroupImage {
-    let config = GroupConfig {
-        partition: PartitionId(partition),
-        table: TableId(1),
-        start: vec![],
-        end: vec![],
-        epoch: Epoch(1),
-        members: vec![],
-        division: 0,
-        origin: None,
-        last_split: None,
-    };
+    let config = GroupConfig::whole(PartitionId(partition), TableId(1), Vec::new());
     let state = GroupState {
         config,
         base: LogPoint::default(),

@@ -11,7 +11,7 @@ use evenkeel_dataplane::paxos::{Message, Output, Seed};
 use evenkeel_wire::checksum::crc32c;
 use evenkeel_wire::error::ErrorCode;
 use evenkeel_wire::frame::{BodyLimit, Kind, first_frame};
-use evenkeel_wire::ids::{Ballot, CoreId, Epoch, Incarnation, NodeId, PartitionId, RequestId, Slot, TableId};
+use evenkeel_wire::ids::{Ballot, CoreId, Incarnation, NodeId, PartitionId, RequestId, Slot, TableId};
 use evenkeel_wire::item::{Item, encode as encode_item};
 use evenkeel_wire::message::peer::LogPoint;
 use evenkeel_wire::message::request::{Get, Put, ReturnItem, Token};
@@ -28,17 +28,7 @@ fn config() -> GroupConfig {
         core: CoreId(0),
         incarnation: Incarnation([number as u8; 16]),
     };
-    GroupConfig {
-        partition: PartitionId(1),
-        table: TableId(1),
-        start: vec![],
-        end: vec![],
-        epoch: Epoch(1),
-        members: (1..=3).map(member).collect(),
-        division: 0,
-        origin: None,
-        last_split: None,
-    }
+    GroupConfig::whole(PartitionId(1), TableId(1), (1..=3).map(member).collect())
 }
 
 /// A message on its way: from, to, what.

@@ -25,7 +25,7 @@ use evenkeel_dataplane::paxos::{Message, Output, Replica, Seed};
 use evenkeel_dataplane::wal::record::{Record, RecordBody};
 use evenkeel_dataplane::wal::replay::Replay;
 use evenkeel_wire::entry::{Entry, EntryKind};
-use evenkeel_wire::ids::{Ballot, CoreId, Epoch, Incarnation, NodeId, PartitionId, Slot, TableId};
+use evenkeel_wire::ids::{Ballot, CoreId, Incarnation, NodeId, PartitionId, Slot, TableId};
 use evenkeel_wire::message::peer::LogPoint;
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::table::{GroupConfig, Member};
@@ -64,17 +64,7 @@ impl Stage {
             core: CoreId(0),
             incarnation: Incarnation([number as u8; 16]),
         };
-        let config = GroupConfig {
-            partition: PartitionId(1),
-            table: TableId(1),
-            start: vec![],
-            end: vec![],
-            epoch: Epoch(1),
-            members: (1..=members).map(member).collect(),
-            division: 0,
-            origin: None,
-            last_split: None,
-        };
+        let config = GroupConfig::whole(PartitionId(1), TableId(1), (1..=members).map(member).collect());
         let mut stage = Self {
             now: Boot(1_000_000_000),
             config,

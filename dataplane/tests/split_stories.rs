@@ -13,7 +13,7 @@ use evenkeel_dataplane::wal::record::{GroupState, Record, RecordBody};
 use evenkeel_dataplane::wal::replay::Replay;
 use evenkeel_wire::checksum::Hash128;
 use evenkeel_wire::entry::{Effect, Entry, EntryHeader, EntryKind, Split, Write, WrittenItem};
-use evenkeel_wire::ids::{Ballot, CoreId, Epoch, Incarnation, NodeId, PartitionId, Slot, TableId};
+use evenkeel_wire::ids::{Ballot, CoreId, Incarnation, NodeId, PartitionId, Slot, TableId};
 use evenkeel_wire::message::peer::LogPoint;
 use evenkeel_wire::message::request::{ReturnItem, Token};
 use evenkeel_wire::prng::Prng;
@@ -29,17 +29,11 @@ const BALLOT: Ballot = Ballot { round: 3, node: NODE };
 const NOW: Boot = Boot(1_000_000_000);
 
 fn config() -> GroupConfig {
-    GroupConfig {
-        partition: PARENT,
-        table: TableId(1),
-        start: vec![],
-        end: vec![],
-        epoch: Epoch(1),
-        members: vec![Member { node: NODE, core: CoreId(0), incarnation: Incarnation([1; 16]) }],
-        division: 0,
-        origin: None,
-        last_split: None,
-    }
+    GroupConfig::whole(
+        PARENT,
+        TableId(1),
+        vec![Member { node: NODE, core: CoreId(0), incarnation: Incarnation([1; 16]) }],
+    )
 }
 
 /// The next entry behind `at`.

@@ -195,6 +195,22 @@ pub struct LastSplit {
 }
 
 impl GroupConfig {
+    /// A group that is created empty, in its first epoch, and holds every key.
+    #[must_use]
+    pub fn whole(partition: PartitionId, table: TableId, members: Vec<Member>) -> Self {
+        Self {
+            partition,
+            table,
+            start: Vec::new(),
+            end: Vec::new(),
+            epoch: Epoch(1),
+            members,
+            division: 0,
+            origin: None,
+            last_split: None,
+        }
+    }
+
     /// Whether `key` lies in the range.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {
@@ -376,15 +392,9 @@ mod tests {
     #[test]
     fn an_empty_end_means_to_the_end() {
         let config = |start: &[u8], end: &[u8]| GroupConfig {
-            partition: PartitionId(1),
-            table: TableId(1),
             start: start.to_vec(),
             end: end.to_vec(),
-            epoch: Epoch(1),
-            members: Vec::new(),
-            division: 0,
-            origin: None,
-            last_split: None,
+            ..GroupConfig::whole(PartitionId(1), TableId(1), Vec::new())
         };
         assert!(config(b"", b"").contains(b"anything"));
         assert!(config(b"b", b"").contains(b"b") && !config(b"b", b"").contains(b"a"));

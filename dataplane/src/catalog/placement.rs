@@ -8,7 +8,7 @@
 
 use crate::config::NodeInfo;
 use evenkeel_wire::error::{ErrorCode, Problem};
-use evenkeel_wire::ids::{CoreId, Epoch, NodeId, PartitionId, TableId};
+use evenkeel_wire::ids::{CoreId, NodeId, PartitionId, TableId};
 use evenkeel_wire::table::{GroupConfig, Member};
 use std::collections::BTreeMap;
 
@@ -48,15 +48,9 @@ pub fn place(
             Member { node, core, incarnation: nodes[&node].incarnation }
         });
         GroupConfig {
-            partition: PartitionId(table.0 << 16 | u64::from(index)),
-            table,
             start: border(index, partitions),
             end: border(index + 1, partitions),
-            epoch: Epoch(1),
-            members: members.collect(),
-            division: 0,
-            origin: None,
-            last_split: None,
+            ..GroupConfig::whole(PartitionId(table.0 << 16 | u64::from(index)), table, members.collect())
         }
     });
     Ok(groups.collect())

@@ -540,7 +540,7 @@ mod tests {
     use super::*;
     use crate::wal::record::GroupState;
     use evenkeel_wire::checksum::Hash128;
-    use evenkeel_wire::ids::{Ballot, Epoch, NodeId, PartitionId, TableId};
+    use evenkeel_wire::ids::{Ballot, NodeId, PartitionId, TableId};
     use evenkeel_wire::message::peer::LogPoint;
     use evenkeel_wire::message::request::Token;
     use evenkeel_wire::table::GroupConfig;
@@ -584,17 +584,7 @@ mod tests {
     }
 
     fn group(state: &State) -> Record {
-        let config = GroupConfig {
-            partition: PartitionId(7),
-            table: TableId(1),
-            start: vec![],
-            end: vec![],
-            epoch: Epoch(1),
-            members: vec![],
-            division: 0,
-            origin: None,
-            last_split: None,
-        };
+        let config = GroupConfig::whole(PartitionId(7), TableId(1), Vec::new());
         let base = GroupState {
             config,
             base: state.applied,

@@ -348,17 +348,7 @@ mod tests {
     impl Follower {
         fn new() -> Self {
             let member = |number| Member { node: NodeId(number), core: CoreId(0), incarnation: FOLDER };
-            let config = GroupConfig {
-                partition: PARTITION,
-                table: TableId(1),
-                start: vec![],
-                end: vec![],
-                epoch: Epoch(1),
-                members: (1..=3).map(member).collect(),
-                division: 0,
-                origin: None,
-                last_split: None,
-            };
+            let config = GroupConfig::whole(PARTITION, TableId(1), (1..=3).map(member).collect());
             let log = GroupLog::new(LogPoint::default(), Ballot::ZERO);
             let (promised, commit) = (Ballot::ZERO, Slot::ZERO);
             let seed = Seed { config, promised, log, commit, timestamp: 0, refilling: false };

@@ -21,7 +21,7 @@ use crate::checkpoint::recovery::Recovered;
 use crate::checkpoint::writer::{Checkpointer, Progress};
 use crate::config::CoreConfig;
 use crate::group::Group;
-use crate::limits::{CHANGES_FREED_PER_TURN, LEASE_TERM};
+use crate::limits::{CHANGES_FREED_PER_TURN, FREE_EVERY, LEASE_TERM};
 use crate::operations::Owner;
 use crate::partition::state::State;
 use crate::paxos::log::GroupLog;
@@ -80,8 +80,10 @@ pub struct Serving {
     /// Acknowledged data was lost here, and the catalogue has not yet said what this core must hold.
     pub(super) lost_memory: Option<LostMemory>,
     pub(super) draining_since: Option<Boot>,
-    /// Changes that checkpoints have merged, to be freed little by little.
+    /// Changes that checkpoints have merged, to be freed little by little, and when to go on with that though
+    /// nothing else happens.
     merged: Vec<Delta>,
+    free_at: Boot,
     /// A checkpoint is wanted whatever the log's length.
     pub(super) checkpoint_wanted: bool,
     tick_at: Boot,
@@ -156,6 +158,7 @@ impl Serving {
             lost_memory: None,
             draining_since: None,
             merged: Vec::new(),
+            free_at: Boot::NEVER,
             checkpoint_wanted: false,
             tick_at: now.boot,
             staged: false,
@@ -181,17 +184,7 @@ impl Serving {
         let member = self.config.member();
         if self.config.system.contains(&member) && !self.groups.contains_key(&PartitionId::SYSTEM) {
             let members = self.config.system.clone();
-            let group = GroupConfig {
-                partition: PartitionId::SYSTEM,
-                table: TableId::SYSTEM,
-                start: Vec::new(),
-                end: Vec::new(),
-                epoch: Epoch(1),
-                members,
-                division: 0,
-                origin: None,
-                last_split: None,
-            };
+            let group = GroupConfig::whole(PartitionId::SYSTEM, TableId::SYSTEM, members);
             self.create_group(group, now);
         }
     }
@@ -480,7 +473,7 @@ impl Serving {
             self.found_damage(partition, page, place, fault);
         }
         self.store.end_turn(out);
-        self.free_merged();
+        self.free_merged(now.boot);
         if planted::active(Planted::AcknowledgeBeforeDurable) {
             self.settle(now, out);
         }
@@ -489,8 +482,9 @@ impl Serving {
     }
 
     /// Frees some of what checkpoints have merged: all of it at once would hold up the turn.
-    fn free_merged(&mut self) {
+    fn free_merged(&mut self, now: Boot) {
         self.merged.append(&mut self.arrivals.merged);
+        self.free_at = if self.merged.is_empty() { Boot::NEVER } else { now.after(FREE_EVERY) };
         for _ in 0..CHANGES_FREED_PER_TURN {
             let Some(delta) = self.merged.last_mut() else {
                 return;
@@ -609,5 +603,6 @@ impl Serving {
             .min(self.checkpointer.wake_at())
             .min(self.repairs_wake_at())
             .min(self.arrivals.wake_at)
+            .min(self.free_at)
     }
 }

@@ -152,22 +152,16 @@ mod tests {
     use super::*;
     use crate::tree::Cell;
     use bytes::Bytes;
-    use evenkeel_wire::ids::{Epoch, PartitionId, Slot, TableId};
+    use evenkeel_wire::ids::{PartitionId, Slot, TableId};
     use evenkeel_wire::item::{Item, encode};
     use evenkeel_wire::message::request::Range;
     use evenkeel_wire::message::{access, encode as encode_body};
 
     fn config(start: &str, end: &str) -> GroupConfig {
         GroupConfig {
-            partition: PartitionId(1),
-            table: TableId(1),
             start: start.as_bytes().to_vec(),
             end: end.as_bytes().to_vec(),
-            epoch: Epoch(1),
-            members: vec![],
-            division: 0,
-            origin: None,
-            last_split: None,
+            ..GroupConfig::whole(PartitionId(1), TableId(1), Vec::new())
         }
     }
 

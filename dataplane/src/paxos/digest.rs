@@ -143,7 +143,7 @@ mod tests {
     use super::super::log::GroupLog;
     use super::super::{Message, Output, Seed};
     use super::*;
-    use evenkeel_wire::ids::{Ballot, CoreId, Epoch, Incarnation, NodeId, PartitionId, Slot, TableId};
+    use evenkeel_wire::ids::{Ballot, CoreId, Incarnation, NodeId, PartitionId, Slot, TableId};
     use evenkeel_wire::message::peer::{LogPoint, Prepare};
     use evenkeel_wire::prng::Prng;
     use evenkeel_wire::table::{GroupConfig, Member};
@@ -152,17 +152,7 @@ mod tests {
     fn replica(now: Boot, seed: u64) -> Replica {
         let member =
             |number| Member { node: NodeId(number), core: CoreId(0), incarnation: Incarnation([0; 16]) };
-        let config = GroupConfig {
-            partition: PartitionId(1),
-            table: TableId(1),
-            start: vec![],
-            end: vec![],
-            epoch: Epoch(1),
-            members: (1..=3).map(member).collect(),
-            division: 0,
-            origin: None,
-            last_split: None,
-        };
+        let config = GroupConfig::whole(PartitionId(1), TableId(1), (1..=3).map(member).collect());
         let log = GroupLog::new(LogPoint::default(), Ballot::ZERO);
         let (promised, commit) = (Ballot::ZERO, Slot::ZERO);
         let seed_of = Seed { config, promised, log, commit, timestamp: 0, refilling: false };

@@ -246,7 +246,7 @@ impl GroupState {
 mod tests {
     use super::*;
     use evenkeel_wire::entry::{EntryHeader, EntryKind};
-    use evenkeel_wire::ids::{CoreId, Epoch, Incarnation, TableId};
+    use evenkeel_wire::ids::{CoreId, Incarnation, TableId};
     use evenkeel_wire::table::Member;
 
     fn records() -> Vec<Record> {
@@ -260,15 +260,12 @@ mod tests {
             payload_bytes: 0,
         };
         let config = GroupConfig {
-            partition: PartitionId(9),
-            table: TableId(3),
             start: vec![1],
-            end: vec![],
-            epoch: Epoch(1),
-            members: vec![Member { node: NodeId(1), core: CoreId(0), incarnation: Incarnation([5; 16]) }],
-            division: 0,
-            origin: None,
-            last_split: None,
+            ..GroupConfig::whole(
+                PartitionId(9),
+                TableId(3),
+                vec![Member { node: NodeId(1), core: CoreId(0), incarnation: Incarnation([5; 16]) }],
+            )
         };
         let state = GroupState {
             config,

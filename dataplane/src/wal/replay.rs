@@ -232,22 +232,12 @@ impl Group {
 mod tests {
     use super::*;
     use evenkeel_wire::entry::{EntryHeader, EntryKind};
-    use evenkeel_wire::ids::{Epoch, NodeId, TableId};
+    use evenkeel_wire::ids::{NodeId, TableId};
 
     const PARTITION: PartitionId = PartitionId(1);
 
     fn config() -> GroupConfig {
-        GroupConfig {
-            partition: PARTITION,
-            table: TableId(1),
-            start: vec![],
-            end: vec![],
-            epoch: Epoch(1),
-            members: vec![],
-            division: 0,
-            origin: None,
-            last_split: None,
-        }
+        GroupConfig::whole(PARTITION, TableId(1), Vec::new())
     }
 
     fn entry(log: &GroupLog, round: u64, payload: u8) -> Entry {

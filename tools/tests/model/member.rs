@@ -10,7 +10,7 @@ use evenkeel_dataplane::paxos::log::GroupLog;
 use evenkeel_dataplane::wal::record::{Record, RecordBody};
 use evenkeel_dataplane::wal::replay::Replay;
 use evenkeel_wire::entry::{Entry, EntryKind};
-use evenkeel_wire::ids::{Ballot, CoreId, Epoch, Incarnation, NodeId, PartitionId, Slot, TableId};
+use evenkeel_wire::ids::{Ballot, CoreId, Incarnation, NodeId, PartitionId, Slot, TableId};
 use evenkeel_wire::message::peer::{HeartbeatGroup, LogPoint};
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::table::{GroupConfig, Member as GroupMember};
@@ -82,17 +82,7 @@ fn config() -> GroupConfig {
         core: CoreId(0),
         incarnation: Incarnation([place as u8 + 1; 16]),
     };
-    GroupConfig {
-        partition: PARTITION,
-        table: TableId(1),
-        start: vec![],
-        end: vec![],
-        epoch: Epoch(1),
-        members: (0..MEMBERS).map(member).collect(),
-        division: 0,
-        origin: None,
-        last_split: None,
-    }
+    GroupConfig::whole(PARTITION, TableId(1), (0..MEMBERS).map(member).collect())
 }
 
 impl Member {
