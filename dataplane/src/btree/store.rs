@@ -114,6 +114,9 @@ pub struct Store {
     /// Failed once. A few are remembered; the others may fail again.
     suspects: VecDeque<(PagePointer, PageFault)>,
     damaged: BTreeMap<PagePointer, PageFault>,
+    /// Pages that were found damaged, and whether they were repaired: who reads an older version may find one
+    /// again when a checkpoint has long done without it.
+    counted: BTreeMap<PagePointer, bool>,
     damage_found: u64,
     damage_repaired: u64,
 }
@@ -128,6 +131,9 @@ const RUN_GAP_MAX: u64 = PAGE_BYTES as u64;
 const RUN_BUFFERS_MAX: usize = 8;
 /// Suspects that are remembered.
 const SUSPECTS_MAX: usize = 64;
+
+/// Damaged pages that are remembered to be counted once, when they are repaired.
+const COUNTED_MAX: usize = 1024;
 /// Bodies that are kept for the next parked operation.
 const BODIES_MAX: usize = 64;
 /// Longer ones are not.
@@ -156,6 +162,7 @@ impl Store {
             bodies: Vec::new(),
             suspects: VecDeque::new(),
             damaged: BTreeMap::new(),
+            counted: BTreeMap::new(),
             damage_found: 0,
             damage_repaired: 0,
         }
@@ -194,14 +201,21 @@ impl Store {
 
     /// Notes that a page is damaged.
     pub fn note_damage(&mut self, pointer: PagePointer, fault: PageFault) {
-        if self.damaged.insert(pointer, fault).is_none() {
-            self.damage_found += 1;
+        self.damaged.insert(pointer, fault);
+        if self.counted.len() >= COUNTED_MAX {
+            self.counted.retain(|_, repaired| !*repaired);
         }
+        self.counted.entry(pointer).or_insert_with(|| {
+            self.damage_found += 1;
+            false
+        });
     }
 
     /// Forgets damage: something stands in for the page.
     pub fn repaired(&mut self, pointer: &PagePointer) {
-        if self.damaged.remove(pointer).is_some() {
+        let was_damaged = self.damaged.remove(pointer).is_some();
+        if let Some(repaired) = self.counted.get_mut(pointer).filter(|repaired| was_damaged && !**repaired) {
+            *repaired = true;
             self.damage_repaired += 1;
         }
     }
