@@ -59,13 +59,13 @@ impl CoreConfig {
         Member { node: self.node, core: self.core, incarnation: self.incarnation }
     }
 
-    /// The members of a group as routers need them. A member whose node is not configured is left out.
+    /// The storage replicas of a group as routers need them. One whose node is not configured is left out.
     #[must_use]
     pub fn route_members(&self, group: &GroupConfig) -> Vec<RouteMember> {
         let route = |member: &Member| {
             let address = self.address(member.node, member.core)?.into();
             Some(RouteMember { node: member.node, core: member.core, address })
         };
-        group.members.iter().filter_map(route).collect()
+        group.members.iter().filter(|member| group.stores(member.node)).filter_map(route).collect()
     }
 }

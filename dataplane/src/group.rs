@@ -8,7 +8,7 @@ use crate::btree::lookup::{Miss, Pages};
 use crate::btree::space::LoosePages;
 use crate::btree::version::Version;
 use crate::checkpoint::writer::GroupImage;
-use crate::limits::GROUP_LOG_BYTES_KEPT;
+use crate::limits::{ARRIVING_LOG_BYTES_MAX, GROUP_LOG_BYTES_KEPT};
 use crate::partition::Stop;
 use crate::partition::pending::{Asker, Pending};
 use crate::partition::reads;
@@ -71,6 +71,8 @@ pub struct Group {
     splitting: Option<(Slot, Bytes)>,
     /// See [`give_tree_up`](Self::give_tree_up).
     tree_given_up: bool,
+    /// See [`expects`](Self::expects).
+    arriving: Option<Slot>,
     born: Vec<Born>,
 }
 
@@ -88,6 +90,7 @@ impl Group {
             pending: Pending::default(),
             splitting: None,
             tree_given_up: false,
+            arriving: None,
             born: Vec::new(),
         };
         while let Some(entry) = group.next_committed() {
@@ -102,8 +105,7 @@ impl Group {
             Applied::Nothing => None,
             Applied::Written { outcome } => Some(outcome),
             Applied::Split { split, at, child } => {
-                let config = self.replica.config().child(&split, at);
-                self.replica.divide(&split, at);
+                let config = self.replica.divide(&split, at);
                 self.born.push(Born { config, state: *child });
                 None
             }
@@ -129,7 +131,8 @@ impl Group {
 
     fn next_committed(&self) -> Option<Entry> {
         let next = self.state.slot().next();
-        (next <= self.replica.commit()).then(|| self.replica.log().get(next).cloned()).flatten()
+        let until = if self.state.log_only { self.replica.settled() } else { self.replica.commit() };
+        (next <= until).then(|| self.replica.log().get(next).cloned()).flatten()
     }
 
     /// Whether writes and strong reads may be served now: the replica may, and all that it had inherited is
@@ -303,6 +306,10 @@ impl Group {
         if strong {
             return self.check_ready(now);
         }
+        if self.state.log_only {
+            let message = "this replica holds the log of its group only; ask another one";
+            return Err(Problem::new(ErrorCode::Unavailable, message));
+        }
         if self.gives_tree_up() {
             let message = "this replica is being replaced by a newer state; ask another one";
             return Err(Problem::new(ErrorCode::Unavailable, message));
@@ -351,8 +358,22 @@ impl Group {
                 None => answer_error(asker, &outcome_unknown(), out),
             }
         }
-        self.replica.trim(self.state.slot(), GROUP_LOG_BYTES_KEPT);
+        self.replica.applied(self.state.slot());
+        self.replica.trim(self.trimmed_to(), GROUP_LOG_BYTES_KEPT);
         changed
+    }
+
+    /// Up to where entries may be forgotten that are not worth their memory. While items come to a log
+    /// replica, those behind them are kept, unless they have become too much.
+    fn trimmed_to(&self) -> Slot {
+        let applied = self.state.slot();
+        let wanted = self.arriving.filter(|_| self.replica.log().bytes() < ARRIVING_LOG_BYTES_MAX);
+        wanted.map_or(applied, |arriving| arriving.min(applied))
+    }
+
+    /// The items of this slot come to a log replica.
+    pub fn expects(&mut self, slot: Slot) {
+        self.arriving = self.state.log_only.then_some(slot);
     }
 
     /// This replica lost its leadership: nobody will be answered from here.
@@ -370,30 +391,39 @@ impl Group {
         if let Some(Staged { config, mut state, pages, .. }) = self.staged.take() {
             if self.needs(&state) {
                 freeze(&mut state);
-                let group = self.state_record(self.replica.config_with_range_of(&config), &state);
+                let group = self.state_record(config.clone(), &state);
+                // A log replica's log goes on behind the items that have come.
+                let open = if self.state.log_only { self.open_after(&state) } else { Vec::new() };
                 let (staged, loose) = (state.clone(), pages.clone());
                 self.staged = Some(Staged { config, state: staged, pages, in_checkpoint: true });
-                return GroupImage { group, open: Vec::new(), state, loose };
+                return GroupImage { group, open, state, loose };
             }
             self.replica.confirm(state.applied);
             self.given_up.push(pages);
         }
-        let open = self.replica.log().after(self.state.slot());
-        let open = open.map(|entry| self.replica.record(RecordBody::Entry(entry.clone()))).collect();
+        let open = self.open_after(&self.state);
         freeze(&mut self.state);
-        let group = self.state_record(self.replica.config().clone(), &self.state);
+        let group = self.state_record(self.replica.config_at(self.state.slot()), &self.state);
         GroupImage { group, open, state: self.state.clone(), loose: LoosePages::default() }
     }
 
+    /// Records of what is accepted and not in `state`, if this log goes on behind that.
+    fn open_after(&self, state: &State) -> Vec<Record> {
+        let log = self.replica.log();
+        let goes_on = log.point(state.slot()) == Some(state.applied);
+        let open = log.after(state.slot()).filter(|_| goes_on);
+        open.map(|entry| self.replica.record(RecordBody::Entry(entry.clone()))).collect()
+    }
+
     fn state_record(&self, config: GroupConfig, state: &State) -> Record {
-        self.replica.state_record(config, state.applied, state.applied_ballot, state.timestamp)
+        self.replica.state_record(config, state)
     }
 
     /// Whether `state` is ahead of what this replica knows to be committed, and not already covered by its
     /// log. A log that covers it is never given up: the leader may count on what lies behind.
     fn needs(&self, state: &State) -> bool {
         let covered = self.replica.log().point(state.slot()) == Some(state.applied);
-        state.slot() > self.replica.commit() && !covered
+        if covered { self.state.log_only } else { state.slot() > self.replica.commit() }
     }
 
     /// Takes a received snapshot, to be installed once a checkpoint holds it. If it is not needed, the leader
@@ -438,6 +468,12 @@ impl Group {
             || in_checkpoint && self.state.tree.frozen().is_none() && self.state.tree.keep().is_some()
     }
 
+    /// Whether what is in the tree is all that is applied, and may be given to others.
+    #[must_use]
+    pub fn can_read_items(&self) -> bool {
+        !self.state.log_only && !self.replica.is_refilling() && !self.gives_tree_up()
+    }
+
     /// A shared page is repaired without what this one has in it: even if that checkpoint is cancelled, the
     /// tree is not read again.
     pub fn give_tree_up(&mut self) {
@@ -448,7 +484,7 @@ impl Group {
     /// The applied state, and the record that tells of what group it is.
     #[must_use]
     pub fn snapshot(&self) -> (Record, State) {
-        (self.state_record(self.replica.config().clone(), &self.state), self.state.clone())
+        (self.state_record(self.replica.config_at(self.state.slot()), &self.state), self.state.clone())
     }
 
     /// The checkpoint that ran was cancelled.
@@ -469,9 +505,16 @@ impl Group {
         let Staged { config, mut state, .. } = self.staged.take().expect("it was just seen");
         let merged = state.tree.adopt(version);
         if self.needs(&state) {
-            self.replica.install(&config, state.applied, state.applied_ballot, state.timestamp);
+            let covered = self.replica.log().point(state.slot()) == Some(state.applied);
+            if covered {
+                self.replica.confirm(state.applied);
+                self.replica.has_items();
+            } else {
+                self.replica.install(config, state.applied, state.applied_ballot, state.timestamp);
+            }
             self.state = state;
             self.tree_given_up = false;
+            self.arriving = None;
         } else {
             self.replica.confirm(state.applied);
         }
@@ -499,10 +542,11 @@ impl Group {
             resting_since: _,
             splitting,
             tree_given_up,
+            arriving,
             born,
         } = self;
         assert!(staged.is_none() && born.is_empty(), "a staged snapshot and a child have no digest");
-        (splitting, tree_given_up).hash(hasher);
+        (splitting, tree_given_up, arriving).hash(hasher);
         replica.digest(now, hasher);
         (state.applied.slot, state.applied.hash).hash(hasher);
         pending.digest(hasher);

@@ -68,6 +68,36 @@ pub const FOLLOWER_WINDOW_ENTRIES: usize = 4096;
 /// older ones is sent a snapshot.
 pub const GROUP_LOG_BYTES_KEPT: usize = 16 * 1024 * 1024;
 
+/// Entries that a log replica keeps in memory while the partition's items come to it, bytes. When there are
+/// more, the items must come again.
+pub const ARRIVING_LOG_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// How long a member may be silent before another one takes its place: longer than an election takes, so that
+/// it is not the member's fault that nobody was heard.
+pub const REPLACE_AFTER: Duration = Duration::from_millis(2000);
+
+/// How often leaders look at the members of groups that are not at rest.
+pub const HEAL_TICK: Duration = Duration::from_millis(60);
+
+/// How long a node that is asked to take the log may be silent before another one is asked.
+pub const COURT_PATIENCE: Duration = Duration::from_millis(700);
+
+/// How often a former member is asked whether it is back, while a log replica stands in for it…
+pub const COURT_FORMER_EVERY: Duration = Duration::from_secs(3);
+
+/// …and how long one stands in before the partition's items are copied to it: a node that was only started
+/// anew is back by then.
+pub const COPY_ITEMS_AFTER: Duration = Duration::from_secs(15);
+
+/// How long a replica that has not heard of a leader waits before it asks whether anybody needs it.
+pub const STRAY_AFTER: Duration = Duration::from_secs(5);
+
+/// Most memberships in one report to the catalogue, some 500 KB.
+pub const CHANGES_REPORTED_MAX: usize = 1024;
+
+/// Entries that a learner may lack when it becomes a member: fewer than may be under way to it.
+pub const LEARNER_LAG_MAX: u64 = 512;
+
 /// Writes of one partition that may wait for their quorum.
 pub const PENDING_WRITES_MAX: usize = 4096;
 

@@ -76,6 +76,9 @@ fn state() -> GroupState {
             end: b"end".to_vec(),
             epoch: Epoch(0x4142_4344),
             members: vec![member(1), member(2), member(3)],
+            log_replicas: vec![member(3).node],
+            former: Some(member(4)),
+            birth: Epoch(0x3142_3344),
             division: 0x9192_9394,
             origin: Some(Origin {
                 parent: PartitionId(0xa1a2_a3a4_a5a6_a7a8),
@@ -85,12 +88,17 @@ fn state() -> GroupState {
                 at: LogPoint { slot: Slot(0xc1c2_c3c4_c5c6_c7c8), hash: Hash128::of(b"split") },
                 child: PartitionId(0xd1d2_d3d4_d5d6_d7d8),
                 child_end: b"end of the child".to_vec(),
+                members: vec![member(1), member(5)],
+                log_replicas: vec![member(5).node],
+                former: Some(member(6)),
+                epoch: Epoch(0x2142_2344),
             }),
         },
         base: LogPoint { slot: Slot(0x5152_5354_5556_5758), hash: Hash128::of(b"base") },
         base_ballot: Ballot { round: 0x6162_6364_6566_6768, node: NodeId(0x7172_7374) },
         base_timestamp: 0x8182_8384_8586_8788,
         refilling: true,
+        stores: false,
     }
 }
 

@@ -35,6 +35,7 @@ fn image(partition: u64) -> GroupImage {
         base_ballot: Ballot::ZERO,
         base_timestamp: 0,
         refilling: false,
+        stores: true,
     };
     let group = record(partition, RecordBody::State(Box::new(state)));
     GroupImage { group, open: vec![], state: State::default(), loose: Arc::default() }

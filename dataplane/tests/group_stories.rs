@@ -56,6 +56,7 @@ impl Stage {
                 commit: Slot::ZERO,
                 timestamp: 0,
                 refilling: false,
+                stores: true,
             };
             (node, Group::new(seed, State::default(), node, now, Prng::new(node.0.into())))
         };
@@ -79,7 +80,7 @@ impl Stage {
             match output {
                 Output::Persist(_) => *self.unpersisted.entry(node).or_default() += 1,
                 Output::Send { to, message } => self.messages.push_back((node, to, message)),
-                Output::NeedsSnapshot { .. } | Output::LostLeadership => {}
+                Output::NeedsSnapshot { .. } | Output::MembersChanged | Output::LostLeadership => {}
             }
         }
     }

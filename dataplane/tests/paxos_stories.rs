@@ -20,6 +20,7 @@
 //! ```
 
 use bytes::Bytes;
+use evenkeel_dataplane::partition::state::State;
 use evenkeel_dataplane::paxos::log::GroupLog;
 use evenkeel_dataplane::paxos::{Message, Output, Replica, Seed};
 use evenkeel_dataplane::wal::record::{Record, RecordBody};
@@ -99,7 +100,7 @@ impl Stage {
         let seed = if actor.durable.is_empty() {
             let log = GroupLog::new(LogPoint::default(), Ballot::ZERO);
             let (promised, commit) = (Ballot::ZERO, Slot::ZERO);
-            Seed { config: self.config.clone(), promised, log, commit, timestamp: 0, refilling: false }
+            Seed { config: self.config.clone(), promised, log, commit, timestamp: 0, refilling: false, stores: true }
         } else {
             let mut replay = Replay::default();
             for record in &actor.durable {
@@ -111,12 +112,7 @@ impl Stage {
         let prng = Prng::new(u64::from(node.0));
         let replica = Replica::new(seed, node, self.now, prng);
         if actor.durable.is_empty() {
-            actor.durable.push(replica.state_record(
-                replica.config().clone(),
-                LogPoint::default(),
-                Ballot::ZERO,
-                0,
-            ));
+            actor.durable.push(replica.state_record(replica.config().clone(), &State::default()));
         }
         actor.commit = replica.commit();
         actor.replica = Some(replica);
@@ -142,6 +138,7 @@ impl Stage {
                     self.messages.push_back((node, to, message));
                 }
                 Output::NeedsSnapshot { to } => self.say(&format!("{node} must send {to} a snapshot")),
+                Output::MembersChanged => self.say(&format!("{node} has other members")),
                 Output::LostLeadership => self.say(&format!("{node} no longer leads")),
             }
         }
@@ -369,12 +366,13 @@ fn show(message: &Message) -> String {
         Message::Fetched { ballot, previous, entries } => {
             format!("Fetched {ballot} after {}:{}", previous.slot, show_entries(entries))
         }
-        Message::Accept { ballot, previous, commit, entries } => {
+        Message::Accept { ballot, previous, commit, settled: _, entries } => {
             format!("Accept {ballot} after {}:{}, committed {commit}", previous.slot, show_entries(entries))
         }
         Message::Accepted(body) => {
             let vote = if body.votes { "" } else { ", without a vote" };
-            format!("Accepted {} to {}{vote}", body.ballot, body.matched)
+            let stores = if body.stores { "" } else { ", without items" };
+            format!("Accepted {} to {}{vote}{stores}", body.ballot, body.matched)
         }
         Message::Rejected(body) => {
             format!("Rejected {}: {:?}, promised {}", body.ballot, body.reason, body.promised)
@@ -388,6 +386,7 @@ fn show(message: &Message) -> String {
             body.relinquished.ballot,
             body.relinquished.wait_us / 1000
         ),
+        Message::Invite(body) => format!("Invite to a log from {} on", body.at.slot),
         Message::Rejoin(_) => "Rejoin?".to_owned(),
         Message::RejoinAnswer(body) => format!("Rejoin with {} of {}", body.slot, body.ballot),
     }

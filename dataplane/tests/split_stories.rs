@@ -88,7 +88,7 @@ fn record(partition: PartitionId, commit: u64, body: RecordBody) -> Record {
 
 fn created(config: GroupConfig, base: LogPoint) -> RecordBody {
     let base_ballot = Ballot::ZERO;
-    RecordBody::State(Box::new(GroupState { config, base, base_ballot, base_timestamp: 0, refilling: false }))
+    RecordBody::State(Box::new(GroupState { config, base, base_ballot, base_timestamp: 0, refilling: false, stores: true }))
 }
 
 /// Replays the parent's creation, its entries, none of which is said to be committed, and more records.
@@ -118,8 +118,9 @@ fn keys(state: &State) -> String {
 fn child_config(at: LogPoint) -> GroupConfig {
     let mut parent = config();
     let split = Split { child: CHILD, division: 1, border: Bytes::from_static(b"m"), end: Bytes::new() };
-    let child = parent.child(&split, at);
-    parent.divide(&split, at);
+    let members = parent.membership();
+    let child = parent.child(&split, at, members.clone());
+    parent.divide(&split, at, members);
     assert_eq!(parent.last_child().as_ref(), Some(&child));
     child
 }
@@ -165,7 +166,8 @@ fn a_copy_of_the_parents_state_from_behind_the_split_does_not_change_what_the_sp
     let (entries, at) = until_split();
     let mut divided = config();
     let payload = entries[2].payload();
-    divided.divide(&Split::decode(payload).unwrap(), at);
+    let members = divided.membership();
+    divided.divide(&Split::decode(payload).unwrap(), at, members);
     let more = vec![record(PARENT, at.slot.0, created(divided, at))];
     let [parent] = &mut replay(&entries, at.slot.0, more)[..] else { panic!("one group") };
     let [Born { config, state }] = &parent.take_born()[..] else { panic!("one child") };
@@ -176,7 +178,8 @@ fn a_copy_of_the_parents_state_from_behind_the_split_does_not_change_what_the_sp
 fn a_snapshot_from_behind_a_split_is_preceded_by_the_split_where_its_entry_is_in_the_log() {
     let (entries, at) = until_split();
     let mut divided = config();
-    divided.divide(&Split::decode(entries[2].payload()).unwrap(), at);
+    let members = divided.membership();
+    divided.divide(&Split::decode(entries[2].payload()).unwrap(), at, members);
     let later = State {
         applied: LogPoint { slot: Slot(90), hash: Hash128::of(b"later") },
         ..State::of(PARENT, Version::default())
@@ -225,6 +228,7 @@ fn serves_after(parent_serves_from: Option<Boot>) -> Duration {
         commit: state.slot(),
         timestamp: state.timestamp,
         refilling: false,
+        stores: true,
     };
     let mut child = Group::new(seed, state, NODE, NOW, Prng::new(1));
     child.replica.succeed(NOW, parent_serves_from);

@@ -10,7 +10,7 @@
 //!      28      4  payload bytes
 //!      32     16  previous hash    of the entry in the slot before
 //!      48      8  timestamp        hybrid logical clock of the leader: milliseconds << 16 | counter
-//!      56      2  kind             1 no-op, 2 write, 3 split
+//!      56      2  kind             1 no-op, 2 write, 3 split, 4 membership (see `membership`)
 //!      58      2  format           of the payload, 1
 //!      60      4  flags            reserved, zero
 //!      64      …  payload
@@ -85,6 +85,8 @@ pub enum EntryKind {
     Write = 2,
     /// Divides the range: its upper part is another partition from now on.
     Split = 3,
+    /// Other members are in the group from here on.
+    Membership = 4,
 }
 
 /// An entry's header.
@@ -205,6 +207,7 @@ impl EntryHeader {
             1 => EntryKind::Noop,
             2 => EntryKind::Write,
             3 => EntryKind::Split,
+            4 => EntryKind::Membership,
             got => return Err(EntryError::Unknown { field: "kind", got: got.into() }),
         };
         expect("payload format", bytes.get_u16_le().into(), PAYLOAD_FORMAT.into())?;

@@ -171,6 +171,8 @@ kinds! {
     FetchRange = 110,
     /// The answer to it.
     RangeCells = 110 | ANSWER,
+    /// A leader makes a core take part in a group, without a vote at first.
+    Invite = 111,
     /// The catalogue tells a core which replicas it must hold.
     EnsureReplicas = 112,
     /// The answer to it: those that it holds durably.

@@ -16,6 +16,7 @@ pub mod ids;
 pub mod item;
 pub mod key;
 pub mod limits;
+pub mod membership;
 pub mod message;
 pub mod prng;
 pub mod table;

@@ -3,6 +3,7 @@
 use crate::entry::Split;
 use crate::ids::{Ballot, CoreId, Epoch, Incarnation, NodeId, PartitionId, Slot, TableId};
 use crate::key::{HashKey, KeySchema, KeyType};
+use crate::membership::Membership;
 use crate::message::peer::LogPoint;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
@@ -131,7 +132,7 @@ impl TableDescriptor {
 pub const SYSTEM_TABLE_NAME: &str = "$system";
 
 /// A member of a replication group: a core of a node, in one life of that node's data folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
 pub struct Member {
     /// The node.
     pub node: NodeId,
@@ -166,6 +167,12 @@ pub struct GroupConfig {
     pub epoch: Epoch,
     /// The members. The first stands for leadership first.
     pub members: Vec<Member>,
+    /// See [`Membership::log_replicas`].
+    pub log_replicas: Vec<NodeId>,
+    /// See [`Membership::former`].
+    pub former: Option<Member>,
+    /// The epoch that it was made in: only then are its members those that create it.
+    pub birth: Epoch,
     /// How often its range, and before that its parent's, was divided.
     pub division: u32,
     /// The split that made it; none: it was created empty.
@@ -192,6 +199,14 @@ pub struct LastSplit {
     pub child: PartitionId,
     /// End of that, exclusive. Empty: to the end.
     pub child_end: Vec<u8>,
+    /// Who was in both then.
+    pub members: Vec<Member>,
+    /// Those of them that held the log only.
+    pub log_replicas: Vec<NodeId>,
+    /// See [`Membership::former`].
+    pub former: Option<Member>,
+    /// The membership epoch of that.
+    pub epoch: Epoch,
 }
 
 impl GroupConfig {
@@ -205,10 +220,37 @@ impl GroupConfig {
             end: Vec::new(),
             epoch: Epoch(1),
             members,
+            log_replicas: Vec::new(),
+            former: None,
+            birth: Epoch(1),
             division: 0,
             origin: None,
             last_split: None,
         }
+    }
+
+    /// Who is in the group.
+    #[must_use]
+    pub fn membership(&self) -> Membership {
+        Membership {
+            epoch: self.epoch,
+            members: self.members.clone(),
+            log_replicas: self.log_replicas.clone(),
+            former: self.former,
+        }
+    }
+
+    /// The group with these members.
+    #[must_use]
+    pub fn with_membership(self, membership: Membership) -> Self {
+        let Membership { epoch, members, log_replicas, former } = membership;
+        Self { epoch, members, log_replicas, former, ..self }
+    }
+
+    /// Whether a node's replica holds the partition's items and may lead.
+    #[must_use]
+    pub fn stores(&self, node: NodeId) -> bool {
+        self.members.iter().any(|member| member.node == node) && !self.log_replicas.contains(&node)
     }
 
     /// Whether `key` lies in the range.
@@ -223,42 +265,56 @@ impl GroupConfig {
         border > self.start.as_slice() && self.contains(border)
     }
 
-    /// The group that `split`, the entry at `at`, makes of a part of this one.
+    /// The group that `split`, the entry at `at`, makes of a part of this one, which has these members there.
     #[must_use]
-    pub fn child(&self, split: &Split, at: LogPoint) -> Self {
-        Self {
+    pub fn child(&self, split: &Split, at: LogPoint, members: Membership) -> Self {
+        let child = Self {
             partition: split.child,
             table: self.table,
             start: split.border.to_vec(),
             end: split.end.to_vec(),
-            epoch: self.epoch,
-            members: self.members.clone(),
+            birth: members.epoch,
             division: split.division,
             origin: Some(Origin { parent: self.partition, slot: at.slot }),
             last_split: None,
-        }
+            ..self.clone()
+        };
+        child.with_membership(members)
     }
 
-    /// Gives away what `split`, the entry at `at`, gives to the child. Nothing happens when this is so
-    /// already.
-    pub fn divide(&mut self, split: &Split, at: LogPoint) {
+    /// Gives away what `split`, the entry at `at`, gives to the child, which has these members. Nothing
+    /// happens when this is so already.
+    pub fn divide(&mut self, split: &Split, at: LogPoint, members: Membership) {
         if self.division >= split.division {
             return;
         }
         self.division = split.division;
         self.end = split.border.to_vec();
-        self.last_split = Some(LastSplit { at, child: split.child, child_end: split.end.to_vec() });
+        self.last_split = Some(LastSplit {
+            at,
+            child: split.child,
+            child_end: split.end.to_vec(),
+            members: members.members,
+            log_replicas: members.log_replicas,
+            former: members.former,
+            epoch: members.epoch,
+        });
     }
 
     /// The group that the last split made.
     #[must_use]
     pub fn last_child(&self) -> Option<Self> {
-        let LastSplit { at, child, child_end } = self.last_split.as_ref()?;
+        let last = self.last_split.as_ref()?;
         Some(Self {
-            partition: *child,
+            partition: last.child,
             start: self.end.clone(),
-            end: child_end.clone(),
-            origin: Some(Origin { parent: self.partition, slot: at.slot }),
+            end: last.child_end.clone(),
+            epoch: last.epoch,
+            members: last.members.clone(),
+            log_replicas: last.log_replicas.clone(),
+            former: last.former,
+            birth: last.epoch,
+            origin: Some(Origin { parent: self.partition, slot: last.at.slot }),
             last_split: None,
             ..self.clone()
         })

@@ -17,9 +17,11 @@ use evenkeel_wire::expression::{
 };
 use evenkeel_wire::frame::{BodyLimit, Kind, first_frame};
 use evenkeel_wire::handshake::{Identity, Peer, PeerRole, answer, conclude, greet};
-use evenkeel_wire::ids::{Ballot, CoreId, Incarnation, NodeId, PartitionId, Slot};
+use evenkeel_wire::ids::{Ballot, CoreId, Epoch, Incarnation, NodeId, PartitionId, Slot};
 use evenkeel_wire::item::{Item, Number, Value, ValueType, access_validated, encode};
+use evenkeel_wire::membership::Membership;
 use evenkeel_wire::message::request::{ReturnItem, Token};
+use evenkeel_wire::table::Member;
 use golden::{all, check, folder};
 use samples::{every, lower, samples};
 use std::collections::BTreeSet;
@@ -102,7 +104,7 @@ fn entries_are_frozen() {
         Effect::Delete => Effect::Delete,
         Effect::Refused(_) => Effect::Refused(refusal.clone()),
     );
-    let [_noop, _write, _split] = every!(EntryKind: Noop, Write, Split);
+    let [_noop, _write, _split, _membership] = every!(EntryKind: Noop, Write, Split, Membership);
     check_entry("entry.noop", &entry(EntryKind::Noop, b""));
     for (effect, return_item) in effects.into_iter().zip(every!(ReturnItem: None, Old, New)) {
         let name = format!("entry.{}", lower(&effect));
@@ -133,6 +135,22 @@ fn entries_are_frozen() {
     let built = entry(EntryKind::Split, &payload);
     check_entry("entry.split", &built);
     assert_eq!(Split::decode(built.payload()), Ok(split));
+    let member = |low: u8| Member {
+        node: NodeId(0x1112_1300 + u32::from(low)),
+        core: CoreId(0x2100 + u16::from(low)),
+        incarnation: Incarnation([0xd0 + low; 16]),
+    };
+    let membership = Membership {
+        epoch: Epoch(0x3132_3334),
+        members: vec![member(1), member(2)],
+        log_replicas: vec![member(2).node],
+        former: Some(member(3)),
+    };
+    let mut payload = Vec::new();
+    membership.encode(&mut payload);
+    let built = entry(EntryKind::Membership, &payload);
+    check_entry("entry.membership", &built);
+    assert_eq!(Membership::decode(built.payload()), Ok(membership));
 }
 
 /// In logs, checkpoints and answers. The bytes depend on rkyv's features in the root Cargo.toml and on the
@@ -266,12 +284,13 @@ fn no_golden_bytes_are_left_over() {
 }
 
 /// What stands in no list above.
-const OTHERS: [&str; 10] = [
+const OTHERS: [&str; 11] = [
     "entry.delete",
     "entry.noop",
     "entry.put",
     "entry.refused",
     "entry.split",
+    "entry.membership",
     "frame.answer",
     "frame.greeting",
     "frame.refusal",

@@ -6,9 +6,11 @@
 //! deleting to gone. All of that can be done again by the next leader: orders are idempotent and
 //! confirmations are not stored.
 //!
+//! * [`members`]: what leaders say of their groups' members.
 //! * [`split`]: dividing a partition's range.
 //! * [`placement`]: where a new table's replicas go.
 
+pub mod members;
 pub mod placement;
 pub mod record;
 pub mod split;
@@ -29,7 +31,8 @@ use evenkeel_wire::ids::{Ballot, CoreId, NodeId, PartitionId, RequestId, Slot, T
 use evenkeel_wire::key::{HashKey, KeySchema};
 use evenkeel_wire::limits::TABLE_NAME_BYTES_MAX;
 use evenkeel_wire::message::catalog::{
-    CreateTable, DeleteTable, EnsureReplicas, EnsureReplicasAnswer, ListTables, ListTablesAnswer, TableAnswer,
+    CreateTable, DeleteTable, EnsureReplicas, EnsureReplicasAnswer, KnownEpoch, ListTables, ListTablesAnswer,
+    Removal, TableAnswer,
 };
 use evenkeel_wire::message::request::{ReturnItem, Token};
 use evenkeel_wire::message::routing::PublishTables;
@@ -63,6 +66,12 @@ struct Leading {
     /// Replicas that are confirmed to exist, or not to.
     created: BTreeSet<Replica>,
     removed: BTreeSet<Replica>,
+    /// Memberships that leaders have reported and no record has.
+    changed: BTreeMap<PartitionId, GroupConfig>,
+    /// What each core is to be told that it is known.
+    known: BTreeMap<(NodeId, CoreId), Vec<KnownEpoch>>,
+    /// Replicas that nobody needs any more, by their cores.
+    strays: BTreeMap<(NodeId, CoreId), Vec<Removal>>,
     /// Changes that are proposed and not yet applied, by table.
     proposed: BTreeMap<String, Slot>,
     /// There was nothing to order, and nothing has changed since.
@@ -109,7 +118,10 @@ impl Catalog {
         if let Some(leading) = &mut self.leading {
             let known = leading.created.len() + leading.removed.len();
             leading.created.extend(answer.created.iter().map(|partition| (node, core, *partition)));
-            leading.removed.extend(answer.removed.iter().map(|partition| (node, core, *partition)));
+            let removed = answer.removed.iter().filter(|removal| removal.below.is_none());
+            leading.removed.extend(removed.map(|removal| (node, core, removal.partition)));
+            leading.take_strays(node, core, &answer.strays);
+            leading.take_changed(node, core, &answer.changed);
             self.changed |= leading.created.len() + leading.removed.len() > known;
             if let Some(number) = answer.ask_everything {
                 leading.asked.insert((node, core), number);
@@ -137,6 +149,9 @@ impl Leading {
             version: Slot::ZERO,
             created: BTreeSet::new(),
             removed: BTreeSet::new(),
+            changed: BTreeMap::new(),
+            known: BTreeMap::new(),
+            strays: BTreeMap::new(),
             proposed: BTreeMap::new(),
             orders_done: false,
             waiting: Vec::new(),
@@ -161,7 +176,7 @@ impl Leading {
             }
             let order = orders.entry(member).or_insert_with(no_order);
             if deleting {
-                order.remove.push(group.partition);
+                order.remove.push(Removal { partition: group.partition, below: None });
             } else {
                 order.create.push(group.clone());
             }
@@ -209,7 +224,7 @@ impl Leading {
 }
 
 fn no_order() -> EnsureReplicas {
-    EnsureReplicas { create: Vec::new(), remove: Vec::new(), everything: None }
+    EnsureReplicas { create: Vec::new(), remove: Vec::new(), known: Vec::new(), everything: None }
 }
 
 fn with_status(record: &TableRecord, status: TableStatus) -> TableRecord {
@@ -237,6 +252,12 @@ impl Serving {
                     orders.entry(member).or_insert_with(no_order);
                 }
             }
+            for (member, known) in std::mem::take(&mut leading.known) {
+                orders.entry(member).or_insert_with(no_order).known = known;
+            }
+            for (member, strays) in std::mem::take(&mut leading.strays) {
+                orders.entry(member).or_insert_with(no_order).remove.extend(strays);
+            }
             for (member, number) in std::mem::take(&mut leading.asked) {
                 orders.insert(member, leading.everything(member, number));
             }
@@ -250,6 +271,7 @@ impl Serving {
         self.publish_tables(now.boot, out);
         self.advance_tables(now, out);
         self.advance_splits(now, out);
+        self.advance_members(now, out);
     }
 
     /// Reads the tables, if that is due, and answers those who waited for a change.

@@ -4,7 +4,7 @@
 //! ```text
 //!  name    S   the table's name, which is the key
 //!  status  S   for people
-//!  format  N   of the record, 2
+//!  format  N   of the record, 3
 //!  record  B   archive of TableRecord
 //! ```
 
@@ -19,7 +19,7 @@ use evenkeel_wire::table::{GroupConfig, TableDescriptor};
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// The format that this build writes.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 
 /// A table, with the groups that hold it.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]

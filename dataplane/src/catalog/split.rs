@@ -19,6 +19,7 @@ use crate::partition::pending::Asker;
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::ids::{PartitionId, RequestId};
+use evenkeel_wire::membership::Membership;
 use evenkeel_wire::message::catalog::{SplitPartition, SplitPartitionAnswer, SplitTable, TableAnswer};
 use evenkeel_wire::message::{access, to_owned};
 use evenkeel_wire::table::{GroupConfig, TableDescriptor, TableStatus};
@@ -186,7 +187,7 @@ impl Serving {
         Ok(())
     }
 
-    fn propose_change(&mut self, next: &TableRecord, now: Now, out: &mut Effects) {
+    pub(super) fn propose_change(&mut self, next: &TableRecord, now: Now, out: &mut Effects) {
         let slot = self.propose_record(&next.table.name, Some(next.to_item()), now, out);
         if let Some(leading) = &mut self.catalog.leading {
             leading.proposed.insert(next.table.name.clone(), slot);
@@ -274,7 +275,7 @@ impl Serving {
             return;
         };
         let mut next = TableRecord { splitting: None, ..record.clone() };
-        next.groups[place] = config.clone();
+        next.groups[place] = config.clone().with_membership(newer(config, &record.groups[place]));
         next.groups.insert(place + 1, child);
         next.table.partitions += 1;
         self.propose_change(&next, now, out);
@@ -313,6 +314,11 @@ impl Serving {
             answer_error(asker, &problem, out);
         }
     }
+}
+
+/// The later of two memberships of a group.
+fn newer(one: &GroupConfig, other: &GroupConfig) -> Membership {
+    if one.epoch >= other.epoch { one.membership() } else { other.membership() }
 }
 
 fn answer_table(asker: Asker, table: TableDescriptor, out: &mut Effects) {

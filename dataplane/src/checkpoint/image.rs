@@ -591,6 +591,7 @@ mod tests {
             base_ballot: state.applied_ballot,
             base_timestamp: state.timestamp,
             refilling: false,
+            stores: true,
         };
         let body = RecordBody::State(Box::new(base));
         Record { partition: PartitionId(7), promised: Ballot::ZERO, commit: state.applied.slot, body }

@@ -75,7 +75,7 @@ impl Heartbeats {
     }
 
     /// From when the grant of a member counts that its answers have renewed without the group's replica.
-    fn renewed_at(&self, group: &Group, node: NodeId) -> Option<Boot> {
+    pub(super) fn renewed_at(&self, group: &Group, node: NodeId) -> Option<Boot> {
         let replica = &group.replica;
         let member = replica.others().find(|member| member.node == node)?;
         let roll = self.rolls.get(&(node, member.core))?;
@@ -131,7 +131,7 @@ impl Heartbeats {
         self.awake.insert(partition);
     }
 
-    fn leave_rolls(&mut self, partition: PartitionId) {
+    pub(super) fn leave_rolls(&mut self, partition: PartitionId) {
         self.rolls.values_mut().for_each(|roll| roll.leave(partition));
     }
 
@@ -351,7 +351,7 @@ mod tests {
             let config = GroupConfig::whole(PARTITION, TableId(1), (1..=3).map(member).collect());
             let log = GroupLog::new(LogPoint::default(), Ballot::ZERO);
             let (promised, commit) = (Ballot::ZERO, Slot::ZERO);
-            let seed = Seed { config, promised, log, commit, timestamp: 0, refilling: false };
+            let seed = Seed { config, promised, log, commit, timestamp: 0, refilling: false, stores: true };
             let now = Boot(1_000_000_000);
             let state = State::of(PARTITION, Version::default());
             let mut group = Group::new(seed, state, NodeId(3), now, Prng::new(1));

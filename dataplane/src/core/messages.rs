@@ -7,8 +7,8 @@ use evenkeel_wire::error::Problem;
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::ids::{Ballot, RequestId, Slot};
 use evenkeel_wire::message::peer::{
-    Accept, Accepted, Fetch, Fetched, HandOver, Prepare, Promise, Refuse, Rejected, Rejection, Rejoin,
-    RejoinAnswer, Suspect, SuspectAnswer,
+    Accept, Accepted, Fetch, Fetched, HandOver, Invite, Prepare, Promise, Refuse, Rejected, Rejection,
+    Rejoin, RejoinAnswer, Suspect, SuspectAnswer,
 };
 use evenkeel_wire::message::{Body, Encode, access, to_owned};
 use evenkeel_wire::turn::{Effects, Endpoint};
@@ -25,9 +25,9 @@ pub fn send(to: Endpoint, header: Header, message: &Message, out: &mut Effects) 
             let body = Fetched { ballot: *ballot, previous: *previous, entries: join(entries) };
             put(to, header, &body, out);
         }
-        Message::Accept { ballot, previous, commit, entries } => {
-            let body =
-                Accept { ballot: *ballot, previous: *previous, commit: *commit, entries: join(entries) };
+        Message::Accept { ballot, previous, commit, settled, entries } => {
+            let (ballot, previous, commit, settled) = (*ballot, *previous, *commit, *settled);
+            let body = Accept { ballot, previous, commit, settled, entries: join(entries) };
             put(to, header, &body, out);
         }
         Message::Accepted(body) => put(to, header, body, out),
@@ -35,6 +35,7 @@ pub fn send(to: Endpoint, header: Header, message: &Message, out: &mut Effects) 
         Message::Suspect(body) => put(to, header, body, out),
         Message::SuspectAnswer(body) => put(to, header, body, out),
         Message::HandOver(body) => put(to, header, body, out),
+        Message::Invite(body) => put(to, header, &**body, out),
         Message::Rejoin(body) => put(to, header, body, out),
         Message::RejoinAnswer(body) => put(to, header, body, out),
     }
@@ -77,6 +78,7 @@ pub fn read(kind: Kind, body: &[u8]) -> Result<Option<Message>, Problem> {
                 ballot: Ballot::from(&accept.ballot),
                 previous: (&accept.previous).into(),
                 commit: Slot::from(&accept.commit),
+                settled: Slot::from(&accept.settled),
                 entries: split(&accept.entries),
             }
         }
@@ -94,6 +96,7 @@ pub fn read(kind: Kind, body: &[u8]) -> Result<Option<Message>, Problem> {
             Message::SuspectAnswer(to_owned::<SuspectAnswer>(access::<SuspectAnswer>(body)?))
         }
         Kind::HandOver => Message::HandOver(to_owned::<HandOver>(access::<HandOver>(body)?)),
+        Kind::Invite => Message::Invite(Box::new(to_owned::<Invite>(access::<Invite>(body)?))),
         Kind::Rejoin => Message::Rejoin(to_owned::<Rejoin>(access::<Rejoin>(body)?)),
         Kind::RejoinAnswer => Message::RejoinAnswer(to_owned::<RejoinAnswer>(access::<RejoinAnswer>(body)?)),
         _ => return Ok(None),
@@ -127,8 +130,9 @@ mod tests {
     use evenkeel_wire::checksum::Hash128;
     use evenkeel_wire::entry::{Entry, EntryHeader, EntryKind};
     use evenkeel_wire::frame::{BodyLimit, first_frame};
-    use evenkeel_wire::ids::{Epoch, NodeId, PartitionId};
+    use evenkeel_wire::ids::{CoreId, Epoch, Incarnation, NodeId, PartitionId, TableId};
     use evenkeel_wire::message::peer::{LogEnd, LogPoint, Relinquished};
+    use evenkeel_wire::table::{GroupConfig, Member};
 
     fn entry(slot: u64) -> Bytes {
         let header = EntryHeader {
@@ -150,6 +154,9 @@ mod tests {
         let last = LogEnd { ballot, slot: Slot(4) };
         let promise =
             Promise { ballot, previous: Ballot::ZERO, last, last_hash: point.hash, commit: Slot(2) };
+        let member = Member { node: NodeId(4), core: CoreId(0), incarnation: Incarnation([7; 16]) };
+        let config = GroupConfig::whole(PartitionId(6), TableId(1), vec![member]);
+        let invite = Invite { ballot, member, config, at: point, at_ballot: ballot, timestamp: 5 };
         let entries = vec![entry(1), entry(20), entry(3)];
         let messages = [
             Message::Prepare(Prepare { ballot }),
@@ -157,9 +164,10 @@ mod tests {
             Message::Refuse(Refuse { promised: ballot }),
             Message::Fetch(Fetch { ballot, after: point }),
             Message::Fetched { ballot, previous: point, entries: entries.clone() },
-            Message::Accept { ballot, previous: point, commit: Slot(1), entries },
-            Message::Accept { ballot, previous: point, commit: Slot(1), entries: vec![] },
-            Message::Accepted(Accepted { ballot, matched: Slot(9), votes: false }),
+            Message::Accept { ballot, previous: point, commit: Slot(1), settled: Slot(1), entries },
+            Message::Accept { ballot, previous: point, commit: Slot(1), settled: Slot(0), entries: vec![] },
+            Message::Invite(Box::new(invite)),
+            Message::Accepted(Accepted { ballot, matched: Slot(9), votes: false, stores: true }),
             Message::Rejected(Rejected { ballot, promised: ballot, reason: Rejection::Gap(Slot(5)) }),
             Message::Suspect(Suspect { promised: ballot }),
             Message::SuspectAnswer(SuspectAnswer { healthy: true }),

@@ -7,10 +7,11 @@
 //! * [`snapshots`]: partitions' states on their way to peers; [`receive`]: on their way from one.
 //! * [`repair`]: damaged pages, built anew from what peers hold.
 //! * [`scrub`]: whether what is on disk is still whole.
-//! * [`split`]: partitions that are split.
+//! * [`split`]: partitions that are split. [`members`]: groups that lost a member get another one.
 //! * [`publish`]: what MemDS is told. [`status`]: what people are told.
 
 pub mod heartbeats;
+pub mod members;
 pub mod messages;
 pub mod peers;
 pub mod publish;

@@ -2,7 +2,7 @@
 
 use super::messages;
 use super::serving::{Ensured, Serving};
-use crate::group::answer_error;
+use crate::group::{Group, answer_error};
 use crate::partition::Stop;
 use crate::partition::pending::Asker;
 use crate::paxos::Message;
@@ -15,7 +15,7 @@ use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::handshake::{Peer, PeerRole};
 use evenkeel_wire::ids::{Lsn, PartitionId, Slot, TableId};
 use evenkeel_wire::message::catalog::{
-    EnsureReplicas, EnsureReplicasAnswer, SplitPartition, SplitPartitionAnswer,
+    EnsureReplicas, EnsureReplicasAnswer, Removal, SplitPartition, SplitPartitionAnswer,
 };
 use evenkeel_wire::message::peer::{
     FetchRange, Heartbeat, HeartbeatAnswer, RangeCells, Rejected, Rejection, SnapshotAck, SnapshotChunk,
@@ -126,24 +126,27 @@ impl Serving {
         }
     }
 
-    /// Whether `peer` is a member of a group that this core holds, in the group's epoch.
+    /// Whether what `peer` says of a group that this core holds is listened to: it is a member, or knows of a
+    /// later membership than this core.
     pub(super) fn speaks_for(&self, peer: Peer, header: Header) -> bool {
-        let Some(group) = self.groups.get(&header.partition) else {
-            return false;
-        };
-        let config = group.replica.config();
-        let is_member = config.members.iter().any(|member| {
-            (member.node, member.core, member.incarnation) == (peer.node, peer.core, peer.incarnation)
-        });
-        let same_epoch = header.epoch == config.epoch || planted::active(Planted::AcceptStaleEpoch);
-        is_member && same_epoch
+        // A later membership may have anybody in it, but only storage cores of this cluster.
+        let info = self.config.nodes.get(&peer.node);
+        let is_ours = info.is_some_and(|info| info.incarnation == peer.incarnation);
+        let admits = |group: &Group| group.replica.admits(&peer, header.epoch);
+        let admitted = self.groups.get(&header.partition).is_some_and(admits);
+        let exists = || self.groups.contains_key(&header.partition);
+        let is_storage = peer.role == PeerRole::Storage && is_ours;
+        is_storage && (admitted || planted::active(Planted::AcceptStaleEpoch) && exists())
     }
 
     fn on_message(&mut self, now: Now, peer: Peer, header: Header, message: Message, out: &mut Effects) {
+        let partition = header.partition;
+        if let Message::Invite(invite) = &message {
+            self.accept_invitation(now, peer, invite);
+        }
         if !self.speaks_for(peer, header) {
             return;
         }
-        let partition = header.partition;
         self.wake(partition);
         if matches!(message, Message::Accept { .. } | Message::Fetched { .. })
             && self.groups[&partition].gives_tree_up()
@@ -205,7 +208,7 @@ impl Serving {
             let partition = config.partition;
             if self.groups.contains_key(&partition) {
                 created.push(partition);
-            } else if self.is_for_us(&config) && !self.awaits_split(&config) {
+            } else if self.is_for_us(&config) && self.is_new(&config) && !self.awaits_split(&config) {
                 lsn = lsn.max(self.create_group(config, now.boot));
                 created.push(partition);
             }
@@ -222,15 +225,19 @@ impl Serving {
                 let table_is_there = tables.contains(&group.replica.config().table);
                 **partition != PartitionId::SYSTEM && !created.contains(partition) && !table_is_there
             });
-            remove.extend(unnamed.map(|(partition, _)| *partition));
+            remove.extend(unnamed.map(|(partition, _)| Removal { partition: *partition, below: None }));
         }
-        for partition in &remove {
-            if let Some(removed) = self.remove_group(*partition, out) {
+        for Removal { partition, below } in &remove {
+            let epoch = self.groups.get(partition).map(|group| group.replica.epoch());
+            if epoch.is_some_and(|epoch| below.is_none_or(|below| epoch < below))
+                && let Some(removed) = self.remove_group(*partition, out)
+            {
                 lsn = lsn.max(removed);
             }
         }
         let ask_everything = self.lost_memory.filter(|lost| !lost.told_everything).map(|lost| lost.number);
-        (EnsureReplicasAnswer { created, removed: ensure.remove, ask_everything }, lsn)
+        let (changed, strays) = (self.changed_members(&ensure.known), self.strays(now.boot));
+        (EnsureReplicasAnswer { created, removed: ensure.remove, changed, strays, ask_everything }, lsn)
     }
 
     /// Whether a replica that a split makes is still to be made by it. One that was created without its
@@ -241,6 +248,13 @@ impl Serving {
             return false;
         };
         self.groups.get(&origin.parent).is_some_and(|parent| parent.state().slot() < origin.slot)
+    }
+
+    /// Whether a group's first members are being told to create it. Who became a member later was invited by
+    /// the leader; if such a replica is not here any more, it was removed since, and the order is an old one.
+    /// A core that lost its memory creates what it may have held, without a vote.
+    fn is_new(&self, config: &GroupConfig) -> bool {
+        config.epoch == config.birth || self.lost_memory.is_some()
     }
 
     fn is_for_us(&self, config: &GroupConfig) -> bool {

@@ -171,6 +171,9 @@ impl Serving {
                 heard_at: now.boot,
             };
             self.arrivals.incoming.insert(partition, incoming);
+            if let Some(group) = self.groups.get_mut(&partition) {
+                group.expects(Slot::from(&chunk.at.slot));
+            }
         }
         let incoming = self.arrivals.incoming.get_mut(&partition).expect("it was just made sure of");
         incoming.heard_at = now.boot;

@@ -365,8 +365,7 @@ impl Serving {
         let position = group.state().slot();
         let mut batch = CellBatch::default();
         // One that is being refilled has a position, and not all that belongs to it.
-        let can_answer =
-            position >= fetch.at_least && !group.replica.is_refilling() && !group.gives_tree_up();
+        let can_answer = position >= fetch.at_least && group.can_read_items();
         if can_answer {
             let mut walk = group.state().tree.walk(self.store.pages(), &fetch.lower, &fetch.upper, true);
             loop {

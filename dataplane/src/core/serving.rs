@@ -5,6 +5,7 @@
 //! write.
 
 use super::heartbeats::Heartbeats;
+use super::members::Members;
 use super::messages;
 use super::publish::Publisher;
 use super::receive::Arrivals;
@@ -71,6 +72,7 @@ pub struct Serving {
     pub(super) arrivals: Arrivals,
     pub(super) repairs: Repairs,
     pub(super) scrub: Scrub,
+    pub(super) members: Members,
     pub(crate) catalog: Catalog,
     pub(super) publisher: Publisher,
     /// What the catalogue's orders led to, to be answered once it is durable.
@@ -150,6 +152,7 @@ impl Serving {
             arrivals: Arrivals::default(),
             repairs: Repairs::default(),
             scrub: Scrub::new(now.boot),
+            members: Members::default(),
             catalog: Catalog::default(),
             publisher: Publisher::new(now.boot),
             ensured: VecDeque::new(),
@@ -199,6 +202,7 @@ impl Serving {
             commit: Slot::ZERO,
             timestamp: 0,
             refilling: self.lost_memory.is_some(),
+            stores: true,
         };
         let state = State::of(partition, Version::default());
         self.take_in(seed, state, now)
@@ -418,6 +422,7 @@ impl Serving {
                     }
                 }
                 Output::NeedsSnapshot { to } => self.begin_snapshot(partition, to, now.boot),
+                Output::MembersChanged => self.members_changed(partition),
                 Output::LostLeadership => {
                     if let Some(group) = self.groups.get_mut(&partition) {
                         group.abandon(out);
@@ -435,10 +440,9 @@ impl Serving {
 
     /// Where a member of a group listens, and the group's epoch.
     pub(super) fn member_endpoint(&self, partition: PartitionId, node: NodeId) -> Option<(Endpoint, Epoch)> {
-        let config = self.groups.get(&partition)?.replica.config();
-        let member = config.members.iter().find(|member| member.node == node)?;
-        let address = self.config.address(node, member.core)?;
-        Some((Endpoint::Outgoing(address), config.epoch))
+        let replica = &self.groups.get(&partition)?.replica;
+        let address = self.config.address(node, replica.other(node)?.core)?;
+        Some((Endpoint::Outgoing(address), replica.epoch()))
     }
 
     pub(super) fn end_turn(&mut self, now: Now, out: &mut Effects) {
@@ -505,6 +509,7 @@ impl Serving {
             }
         }
         self.note_snapshot_installed(now.boot);
+        self.heal(now, out);
         let leader_without_lease =
             |group: &Group| group.replica.is_leader() && !group.replica.holds_lease(now.boot);
         let waits = |group: &Group| group.staged.as_ref().is_some_and(|staged| !staged.in_checkpoint);

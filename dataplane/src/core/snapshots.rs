@@ -69,6 +69,11 @@ impl Snapshots {
         self.waiting.retain(|(other, _)| *other != partition);
     }
 
+    /// Whether a partition's state is on its way to a member, or is to be.
+    pub(super) fn is_sending(&self, partition: PartitionId, to: NodeId) -> bool {
+        self.outgoing.contains_key(&(partition, to)) || self.waiting.contains(&(partition, to))
+    }
+
     /// The pages of a transfer.
     pub(super) fn feed(&mut self, partition: PartitionId, to: NodeId) -> Option<&mut Feed> {
         self.outgoing.get_mut(&(partition, to)).map(|outgoing| &mut outgoing.feed)
@@ -159,7 +164,7 @@ impl Serving {
                 outgoing.next = outgoing.acknowledged;
             }
             let config = group.replica.config();
-            let member = config.members.iter().find(|member| member.node == *to);
+            let member = group.replica.other(*to);
             let Some(address) = member.and_then(|member| self.config.address(*to, member.core)) else {
                 continue;
             };
@@ -237,7 +242,7 @@ impl Serving {
     pub(super) fn note_snapshot_installed(&mut self, now: Boot) {
         let groups = &self.groups;
         let installed = |(partition, to): &(PartitionId, NodeId)| {
-            groups.get(partition).is_none_or(|group| !group.replica.awaits_snapshot(*to))
+            groups.get(partition).is_none_or(|group| !group.replica.awaits_state(*to))
         };
         let done = |key: &_, outgoing: &mut Outgoing| outgoing.is_sent() && installed(key);
         for (_, outgoing) in self.snapshots.outgoing.extract_if(.., done) {

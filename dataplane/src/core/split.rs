@@ -102,6 +102,7 @@ impl Serving {
                 self.merged_as.insert(child, merged_as);
             }
             let seed = Seed {
+                stores: !state.log_only,
                 config,
                 promised: Ballot::ZERO,
                 log: GroupLog::new(state.applied, state.applied_ballot),

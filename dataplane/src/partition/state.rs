@@ -25,6 +25,8 @@ pub struct State {
     pub applied_ballot: Ballot,
     /// The last applied entry's timestamp.
     pub timestamp: u64,
+    /// A log replica's: nothing of what is applied is kept.
+    pub log_only: bool,
 }
 
 /// What applying an entry did.
@@ -57,6 +59,13 @@ impl State {
         Self { tree, ..Self::default() }
     }
 
+    /// What a log replica has whose log begins at `at`.
+    #[must_use]
+    pub fn of_log(partition: PartitionId, at: LogPoint, ballot: Ballot, timestamp: u64) -> Self {
+        let state = Self::of(partition, Version::default());
+        Self { applied: at, applied_ballot: ballot, timestamp, log_only: true, ..state }
+    }
+
     /// The end of the applied log.
     #[must_use]
     pub fn end(&self) -> LogEnd {
@@ -72,7 +81,8 @@ impl State {
         assert_eq!(entry.header.slot, self.applied.slot.next(), "entries are applied in order");
         assert_eq!(entry.header.previous, self.applied.hash, "entries are applied along the chain");
         let applied = match entry.header.kind {
-            EntryKind::Noop => Applied::Nothing,
+            EntryKind::Noop | EntryKind::Membership => Applied::Nothing,
+            EntryKind::Write if self.log_only => Applied::Nothing,
             EntryKind::Write => {
                 let write =
                     Write::decode(entry.payload()).expect("an accepted entry was checked when it came");
@@ -125,15 +135,24 @@ impl State {
     /// to, a repetition of it is recognised.
     fn apply_split(&mut self, entry: &Entry, split: Split) -> Applied {
         let at = LogPoint { slot: entry.header.slot, hash: entry.hash };
-        let child = Self {
+        let child = if self.log_only {
+            Self::of_log(split.child, at, Ballot::ZERO, entry.header.timestamp)
+        } else {
+            self.child(&split, at, entry.header.timestamp)
+        };
+        Applied::Split { split, at, child: Box::new(child) }
+    }
+
+    fn child(&mut self, split: &Split, at: LogPoint, timestamp: u64) -> Self {
+        Self {
             tree: self.tree.split(&split.border, &split.end),
             sessions: self.sessions.clone(),
             applied: at,
             // Below every ballot in which the child's own entries can be proposed.
             applied_ballot: Ballot::ZERO,
-            timestamp: entry.header.timestamp,
-        };
-        Applied::Split { split, at, child: Box::new(child) }
+            timestamp,
+            log_only: false,
+        }
     }
 
     /// Up to which slot everything is applied.

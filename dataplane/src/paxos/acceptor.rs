@@ -8,6 +8,7 @@ use crate::wal::record::RecordBody;
 use bytes::Bytes;
 use evenkeel_wire::entry::{Entry, EntryError, EntryKind, Split, Write};
 use evenkeel_wire::ids::{Ballot, NodeId, PartitionId, Slot};
+use evenkeel_wire::membership::Membership;
 use evenkeel_wire::message::peer::{
     Accepted, Fetch, LogPoint, Prepare, Promise, Refuse, Rejected, Rejection,
 };
@@ -19,6 +20,7 @@ pub(super) struct Proposal {
     pub(super) ballot: Ballot,
     pub(super) previous: LogPoint,
     pub(super) commit: Slot,
+    pub(super) settled: Slot,
     pub(super) entries: Vec<Bytes>,
 }
 
@@ -111,6 +113,7 @@ impl Replica {
             Err(_) => return self.reject(from, ballot, Rejection::Conflict(self.commit), out),
         }
         self.learn_commit(proposal.commit);
+        self.settled = self.settled.max(proposal.settled);
         self.owed.accepted = true;
     }
 
@@ -207,7 +210,8 @@ impl Replica {
         }
         self.owed.accepted = false;
         follower.told = matched;
-        let accepted = Accepted { ballot: self.promised, matched, votes: self.refill.is_none() };
+        let votes = self.refill.is_none();
+        let accepted = Accepted { ballot: self.promised, matched, votes, stores: self.stores };
         self.send(leader, Message::Accepted(accepted), out);
     }
 
@@ -237,6 +241,9 @@ fn check_entry(partition: PartitionId, bytes: &Bytes) -> Result<Entry, EntryErro
         }
         EntryKind::Split => {
             Split::decode(entry.payload())?;
+        }
+        EntryKind::Membership => {
+            Membership::decode(entry.payload())?;
         }
     }
     Ok(entry)

@@ -88,23 +88,25 @@ impl Replica {
     pub(super) fn advance_candidate(&mut self, now: Boot, out: &mut Vec<Output>) {
         let quorum = self.quorum();
         let own_end = self.log.end();
-        let Role::Candidate(Candidate { asked_at, .. }) = &self.role else {
+        let Role::Candidate(Candidate { asked_at, adopting, .. }) = &self.role else {
             return;
         };
-        if self.promised_durable < self.promised {
+        if self.promised_durable < self.promised || adopting.is_some() {
             return;
         }
         if asked_at.is_none() {
             self.ask_for_promises(now, out);
         }
-        let Role::Candidate(candidate) = &mut self.role else {
+        let Self { role: Role::Candidate(candidate), config, node, .. } = self else {
             return;
         };
         // Its own promise is a lone member's quorum: no answer will come that could be waited for.
-        if candidate.promises.len() + 1 < quorum || candidate.quorum_at.is_some() {
+        let promised = candidate.promises.iter().map(|(from, _)| from).chain([&*node]);
+        let promised = promised.filter(|node| config.members.iter().any(|member| member.node == **node));
+        if promised.count() < quorum {
             return;
         }
-        candidate.quorum_at = Some(now);
+        candidate.quorum_at.get_or_insert(now);
         let best = candidate.promises.iter().max_by_key(|(_, promise)| worth(promise.last));
         match best {
             Some((node, promise)) if worth(promise.last) > worth(own_end) => {
@@ -145,7 +147,11 @@ impl Replica {
             return self.let_others_stand_first();
         }
         if self.log.end() >= goal {
-            return self.lead(now, out);
+            // What was adopted may say that others are members: then it needs a quorum of those.
+            if let Role::Candidate(candidate) = &mut self.role {
+                candidate.adopting = None;
+            }
+            return self.advance_candidate(now, out);
         }
         let last = self.last_of(&entries).unwrap_or(previous);
         self.fetch(last, out);
@@ -159,6 +165,10 @@ impl Replica {
 
     /// Leads under the promised ballot: every older lease is waited out, and a no-op commits what was found.
     fn lead(&mut self, now: Boot, out: &mut Vec<Output>) {
+        if !self.may_lead() {
+            self.become_follower(now, None, out);
+            return self.let_others_stand_first();
+        }
         let Role::Candidate(candidate) = &self.role else {
             return;
         };

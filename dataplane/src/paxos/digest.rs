@@ -4,7 +4,7 @@
 //! explores states need look at one of them only. So it holds what later steps depend on and nothing else.
 //! Instants enter as far as anything still depends on them: what is left until a deadline, and how long ago
 //! something was, up to the longest time that is ever asked for. The log's entries are named by their hash
-//! chain. Left out are the generator, because what it gives is a choice, and the configuration, which does
+//! chain. Left out are the generator, because what it gives is a choice, and of the configuration what does
 //! not change.
 //!
 //! Every structure is taken apart field by field, so that a new field does not compile before somebody has
@@ -29,6 +29,9 @@ impl Replica {
     pub fn digest(&self, now: Boot, hasher: &mut impl Hasher) {
         let Self {
             config: _,
+            memberships,
+            settled,
+            stores,
             node: _,
             promised,
             promised_durable,
@@ -49,6 +52,7 @@ impl Replica {
         (promised, promised_durable, previous, highest_seen).hash(hasher);
         (log.base().slot, log.last().slot, log.last().hash).hash(hasher);
         (durable, commit, timestamp, matched).hash(hasher);
+        (memberships, settled, stores).hash(hasher);
         marks.hash(hasher);
         owed.hash(hasher);
         not_before.since(now).hash(hasher);
@@ -80,7 +84,9 @@ fn left(now: Boot, at: Boot) -> Duration {
 }
 
 fn digest_follower(follower: &Follower, now: Boot) -> impl Hash + use<> {
-    let Follower { leader, told, lease_stated_at, behind_at, deadline, asking, stands_at_once } = follower;
+    // When the leader was heard is asked by who tends replicas, not by the protocol.
+    let Follower { leader, told, lease_stated_at, behind_at, heard_at: _, deadline, asking, stands_at_once } =
+        follower;
     let stated = lease_stated_at.map(|at| age(now, at, LEASE_TERM)).filter(|age| *age < LEASE_TERM);
     (*leader, *told, stated, *behind_at, left(now, *deadline), *asking, *stands_at_once)
 }
@@ -102,25 +108,27 @@ fn digest_candidate(candidate: &Candidate, now: Boot, hasher: &mut impl Hasher) 
 }
 
 fn digest_leader(leader: &Leader, now: Boot, hasher: &mut impl Hasher) {
-    let Leader { since, serve_after, first, followers, commit_rose_at, rejoin } = leader;
+    let Leader { since, serve_after, first, followers, commit_rose_at, prospect, rejoin } = leader;
     (age(now, *since, LEASE_TERM), left(now, *serve_after), first).hash(hasher);
-    (age(now, *commit_rose_at, COMMIT_NOTICE_AFTER), rejoin).hash(hasher);
+    (age(now, *commit_rose_at, COMMIT_NOTICE_AFTER), prospect, rejoin).hash(hasher);
     for follower in followers {
         let Progress {
-            node: _,
+            node,
             next,
             matched,
             votes,
+            stores,
             mode,
             in_flight,
             in_flight_bytes: _,
             progress_at,
             told_commit,
+            told_settled,
             granted_at,
         } = follower;
         let mode = match mode {
-            Mode::Probe(None) => None,
-            Mode::Probe(Some(sent_at)) => {
+            Mode::Probe(None) | Mode::Invite(None) => None,
+            Mode::Probe(Some(sent_at)) | Mode::Invite(Some(sent_at)) => {
                 Some(age(now, *sent_at, RESEND_AFTER)).filter(|age| *age < RESEND_AFTER)
             }
             Mode::Stream => Some(Duration::MAX),
@@ -128,7 +136,9 @@ fn digest_leader(leader: &Leader, now: Boot, hasher: &mut impl Hasher) {
         };
         let progress = (!in_flight.is_empty()).then(|| age(now, *progress_at, RESEND_AFTER));
         let granted = granted_at.map(|at| age(now, at, GRANT_MATTERS_FOR));
-        (next, matched, votes, mode, progress, told_commit, granted).hash(hasher);
+        let invited = matches!(follower.mode, Mode::Invite(_));
+        (node, next, matched, votes, stores, invited).hash(hasher);
+        (mode, progress, told_commit, told_settled, granted).hash(hasher);
         in_flight.hash(hasher);
     }
 }
@@ -155,7 +165,7 @@ mod tests {
         let config = GroupConfig::whole(PartitionId(1), TableId(1), (1..=3).map(member).collect());
         let log = GroupLog::new(LogPoint::default(), Ballot::ZERO);
         let (promised, commit) = (Ballot::ZERO, Slot::ZERO);
-        let seed_of = Seed { config, promised, log, commit, timestamp: 0, refilling: false };
+        let seed_of = Seed { config, promised, log, commit, timestamp: 0, refilling: false, stores: true };
         Replica::new(seed_of, NodeId(2), now, Prng::new(seed))
     }
 

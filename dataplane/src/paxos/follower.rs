@@ -25,6 +25,8 @@ pub(super) struct Follower {
     pub(super) lease_stated_at: Option<Boot>,
     /// How far the log was known to match when the last heartbeat found it behind the commit position.
     pub(super) behind_at: Option<Slot>,
+    /// When the leader was last heard, or when this replica began to follow.
+    pub(super) heard_at: Boot,
     /// When to act on the leader's silence.
     pub(super) deadline: Boot,
     /// Whether the peers have been asked about the leader.
@@ -41,6 +43,7 @@ impl Follower {
             told: Slot::ZERO,
             lease_stated_at: None,
             behind_at: None,
+            heard_at: now,
             deadline: now.after(patience),
             asking: false,
             stands_at_once,
@@ -74,6 +77,7 @@ impl Replica {
         let patience = patience(self.rank(), &mut self.prng);
         if let Role::Follower(follower) = &mut self.role {
             follower.leader = Some(from);
+            follower.heard_at = now;
             follower.deadline = now.after(patience);
             follower.asking = false;
             follower.stands_at_once = false;
@@ -143,12 +147,12 @@ impl Replica {
     }
 
     pub(super) fn tick_follower(&mut self, now: Boot, out: &mut Vec<Output>) {
-        let voting = !self.is_refilling();
+        let may_lead = self.may_lead();
         let alone = self.others().next().is_none();
         let Role::Follower(follower) = &mut self.role else {
             return;
         };
-        if now < follower.deadline || !voting {
+        if now < follower.deadline || !may_lead {
             return;
         }
         if follower.stands_at_once || alone {
@@ -170,6 +174,7 @@ impl Replica {
     }
 
     pub(super) fn on_suspect_answer(&mut self, now: Boot, healthy: bool, out: &mut Vec<Output>) {
+        let may_lead = self.may_lead();
         let Role::Follower(follower) = &mut self.role else {
             return;
         };
@@ -177,7 +182,7 @@ impl Replica {
             return;
         }
         follower.asking = false;
-        if healthy {
+        if healthy || !may_lead {
             // It may have died since it said so: ask again soon.
             follower.deadline = now.after(SUSPECT_ANSWER_WITHIN);
         } else {
@@ -193,7 +198,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let given_up = relinquished.ballot == self.promised && relinquished.ballot.node == from;
-        if given_up && !self.is_refilling() && matches!(self.role, Role::Follower(_)) {
+        if given_up && self.may_lead() && matches!(self.role, Role::Follower(_)) {
             self.stand(now, Some(relinquished), out);
         }
     }

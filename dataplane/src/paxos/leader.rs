@@ -13,6 +13,7 @@ use evenkeel_wire::message::peer::{
     Accepted, HandOver, HeartbeatGroup, Promise, Rejected, Rejection, Relinquished,
 };
 use evenkeel_wire::message::status::FollowerStatus;
+use evenkeel_wire::table::{GroupConfig, Member};
 use evenkeel_wire::turn::Boot;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub(super) struct Leader {
     pub(super) followers: ArrayVec<Progress, MEMBERS_MAX>,
     /// When the commit position last rose.
     pub(super) commit_rose_at: Boot,
+    /// A learner, which is to become a member.
+    pub(super) prospect: Option<Member>,
     /// The last damaged follower that asked to be refilled, its nonce, and the slot that it was told.
     pub(super) rejoin: Option<(NodeId, u64, Slot)>,
 }
@@ -41,6 +44,8 @@ pub(super) enum Mode {
     Stream,
     /// It is being sent a snapshot.
     Snapshot,
+    /// It is to take part, or to begin its log anew, and has not answered; when it was last told so.
+    Invite(Option<Boot>),
 }
 
 /// What the leader knows of a follower.
@@ -60,6 +65,9 @@ pub(super) struct Progress {
     /// When it last made progress, or was sent something after a silence.
     pub(super) progress_at: Boot,
     pub(super) told_commit: Slot,
+    pub(super) told_settled: Slot,
+    /// Whether it has the partition's items.
+    pub(super) stores: bool,
     /// The lease that it granted counts from here.
     pub(super) granted_at: Option<Boot>,
 }
@@ -82,26 +90,21 @@ impl Leader {
                 None => last.next(),
             }
         };
-        let followers = replica.others().map(|member| Progress {
-            node: member.node,
-            next: next_for(member.node),
-            matched: Slot::ZERO,
-            votes: true,
-            mode: Mode::Probe(None),
-            in_flight: VecDeque::new(),
-            in_flight_bytes: 0,
-            progress_at: now,
-            told_commit: Slot::ZERO,
-            granted_at: None,
-        });
-        let followers = followers.collect();
-        Self { since: now, serve_after, first: last.next(), followers, commit_rose_at: now, rejoin: None }
+        let progress = |member: &Member| {
+            let stores = replica.config.stores(member.node);
+            Progress::new(member.node, next_for(member.node), Mode::Probe(None), stores, now)
+        };
+        let followers = replica.others().map(progress).collect();
+        let (prospect, rejoin) = (None, None);
+        Self { since: now, serve_after, first: last.next(), followers, commit_rose_at: now, prospect, rejoin }
     }
 
     /// When the lease runs out: the quorum's grants, each counted from before it was asked for.
-    fn lease_until(&self, quorum: usize, renewed_at: impl Fn(NodeId) -> Option<Boot>) -> Option<Boot> {
+    fn lease_until(&self, config: &GroupConfig, renewed_at: impl Fn(NodeId) -> Option<Boot>) -> Option<Boot> {
+        let quorum = config.members.len() / 2 + 1;
         let granted_at = |follower: &Progress| follower.granted_at.max(renewed_at(follower.node));
-        let mut grants: ArrayVec<Boot, MEMBERS_MAX> = self.followers.iter().filter_map(granted_at).collect();
+        let members = self.followers.iter().filter(|follower| follower.is_in(config));
+        let mut grants: ArrayVec<Boot, MEMBERS_MAX> = members.filter_map(granted_at).collect();
         grants.sort_unstable_by(|a, b| b.cmp(a));
         // The leader grants to itself.
         let weakest = match quorum - 1 {
@@ -114,6 +117,27 @@ impl Leader {
 }
 
 impl Progress {
+    pub(super) fn new(node: NodeId, next: Slot, mode: Mode, stores: bool, now: Boot) -> Self {
+        Self {
+            node,
+            next,
+            matched: Slot::ZERO,
+            votes: true,
+            mode,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            progress_at: now,
+            told_commit: Slot::ZERO,
+            told_settled: Slot::ZERO,
+            stores,
+            granted_at: None,
+        }
+    }
+
+    pub(super) fn is_in(&self, config: &GroupConfig) -> bool {
+        config.members.iter().any(|member| member.node == self.node)
+    }
+
     fn probe(&mut self, next: Slot, sent_at: Option<Boot>) {
         self.next = next;
         self.mode = Mode::Probe(sent_at);
@@ -163,7 +187,7 @@ impl Replica {
             return false;
         };
         planted::active(Planted::ReadAfterLease)
-            || leader.lease_until(self.quorum(), renewed_at).is_some_and(|until| now < until)
+            || leader.lease_until(&self.config, renewed_at).is_some_and(|until| now < until)
     }
 
     /// From when on no lease of an older ballot can be alive, if this replica leads.
@@ -249,38 +273,49 @@ impl Replica {
 
     /// Sends each follower what it lacks, as far as its window allows.
     pub(super) fn replicate(&mut self, now: Boot, out: &mut Vec<Output>) {
-        let ballot = self.promised;
-        let Role::Leader(leader) = &mut self.role else {
+        let (ballot, commit, settled) = (self.promised, self.commit, self.settled_here());
+        let Self { role: Role::Leader(leader), config, log, .. } = self else {
             return;
         };
+        let notice_due = now.since(leader.commit_rose_at) >= COMMIT_NOTICE_AFTER;
+        let mut invited = false;
         for follower in &mut leader.followers {
             if follower.waits_too_long(now) {
                 follower.probe(follower.matched.next(), None);
             }
             let mut told = false;
-            while let Some(bytes_max) = room(follower, now, self.log.last().slot) {
-                let Some(previous) = self.log.point(follower.next.previous()) else {
-                    assert!(follower.next <= self.log.base().slot, "a snapshot replaces what was trimmed");
-                    follower.mode = Mode::Snapshot;
-                    out.push(Output::NeedsSnapshot { to: follower.node });
+            while let Some(bytes_max) = room(follower, now, log.last().slot) {
+                let Some(previous) = log.point(follower.next.previous()) else {
+                    assert!(follower.next <= log.base().slot, "a snapshot replaces what was trimmed");
+                    if config.log_replicas.contains(&follower.node) {
+                        follower.mode = Mode::Invite(None);
+                    } else {
+                        follower.mode = Mode::Snapshot;
+                        out.push(Output::NeedsSnapshot { to: follower.node });
+                    }
                     break;
                 };
-                let (entries, last) = self.log.batch_after(previous.slot, bytes_max);
+                let (entries, last) = log.batch_after(previous.slot, bytes_max);
                 let bytes = entries.iter().map(bytes::Bytes::len).sum();
                 note_sent(follower, now, last, bytes);
-                follower.told_commit = self.commit;
-                told = true;
-                let message = Message::Accept { ballot, previous, commit: self.commit, entries };
+                (follower.told_commit, follower.told_settled, told) = (commit, settled, true);
+                let message = Message::Accept { ballot, previous, commit, settled, entries };
                 out.push(Output::Send { to: follower.node, message });
             }
-            let notice_due = now.since(leader.commit_rose_at) >= COMMIT_NOTICE_AFTER;
-            let streams = follower.mode == Mode::Stream;
-            if !told && streams && notice_due && follower.told_commit < self.commit {
-                follower.told_commit = self.commit;
-                let previous = self.log.point(follower.next.previous()).unwrap_or(self.log.base());
-                let message = Message::Accept { ballot, previous, commit: self.commit, entries: Vec::new() };
+            if !told
+                && notice_due
+                && follower.mode == Mode::Stream
+                && is_untold(follower, config, commit, settled)
+            {
+                (follower.told_commit, follower.told_settled) = (commit, settled);
+                let previous = log.point(follower.next.previous()).unwrap_or(log.base());
+                let message = Message::Accept { ballot, previous, commit, settled, entries: Vec::new() };
                 out.push(Output::Send { to: follower.node, message });
             }
+            invited |= matches!(follower.mode, Mode::Invite(_));
+        }
+        if invited {
+            self.invite(now, out);
         }
     }
 
@@ -291,8 +326,10 @@ impl Replica {
         let Role::Leader(leader) = &self.role else {
             return Boot::NEVER;
         };
-        let untold =
-            |follower: &Progress| follower.mode == Mode::Stream && follower.told_commit < self.commit;
+        let settled = self.settled_here();
+        let untold = |follower: &Progress| {
+            follower.mode == Mode::Stream && is_untold(follower, &self.config, self.commit, settled)
+        };
         if leader.followers.iter().any(untold) {
             leader.commit_rose_at.after(COMMIT_NOTICE_AFTER)
         } else {
@@ -312,10 +349,10 @@ impl Replica {
             return;
         }
         follower.acknowledge(now, accepted.matched);
-        follower.votes = accepted.votes;
+        (follower.votes, follower.stores) = (accepted.votes, accepted.stores);
         let base = self.log.base().slot;
         match follower.mode {
-            Mode::Probe(_) => {
+            Mode::Probe(_) | Mode::Invite(_) => {
                 follower.next = accepted.matched.next();
                 follower.mode = Mode::Stream;
             }
@@ -332,10 +369,10 @@ impl Replica {
     /// Raises the commit position to what a quorum has durably.
     pub(super) fn advance_commit(&mut self, now: Boot) {
         let quorum = self.quorum();
-        let Role::Leader(leader) = &mut self.role else {
+        let Self { role: Role::Leader(leader), config, .. } = self else {
             return;
         };
-        let voters = leader.followers.iter().filter(|follower| follower.votes);
+        let voters = leader.followers.iter().filter(|follower| follower.votes && follower.is_in(config));
         let mut durable: ArrayVec<Slot, MEMBERS_MAX> = voters.map(|follower| follower.matched).collect();
         durable.push(self.durable);
         durable.sort_unstable_by(|a, b| b.cmp(a));
@@ -372,7 +409,7 @@ impl Replica {
         let Some(follower) = leader.followers.iter_mut().find(|follower| follower.node == from) else {
             return;
         };
-        if follower.mode == Mode::Snapshot {
+        if matches!(follower.mode, Mode::Snapshot | Mode::Invite(_)) {
             return;
         }
         match rejected.reason {
@@ -406,13 +443,25 @@ impl Replica {
         leader.followers.iter().any(|follower| follower.node == to && follower.mode == Mode::Snapshot)
     }
 
+    /// Whether a partition's state on its way to a member or learner has not been taken by it yet.
+    #[must_use]
+    pub fn awaits_state(&self, to: NodeId) -> bool {
+        let Role::Leader(leader) = &self.role else {
+            return false;
+        };
+        let mut followers = leader.followers.iter();
+        followers.any(|follower| follower.node == to && (follower.mode == Mode::Snapshot || !follower.stores))
+    }
+
     /// The link to a member was lost: what was under way to it is lost, too.
     pub fn link_lost(&mut self, to: NodeId) {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
         let found = leader.followers.iter_mut().find(|follower| follower.node == to);
-        if let Some(follower) = found.filter(|follower| follower.mode != Mode::Snapshot) {
+        if let Some(follower) =
+            found.filter(|follower| !matches!(follower.mode, Mode::Snapshot | Mode::Invite(_)))
+        {
             follower.probe(follower.matched.next(), None);
         }
     }
@@ -459,11 +508,10 @@ impl Replica {
     }
 
     pub(super) fn tick_leader(&mut self, now: Boot, out: &mut Vec<Output>) {
-        let quorum = self.quorum();
         let Role::Leader(leader) = &self.role else {
             return;
         };
-        let until = leader.lease_until(quorum, |_| None).unwrap_or(Boot(0)).max(leader.since);
+        let until = leader.lease_until(&self.config, |_| None).unwrap_or(Boot(0)).max(leader.since);
         if now >= until.after(LEASE_TERM) {
             self.become_follower(now, None, out);
         }
@@ -476,7 +524,10 @@ impl Replica {
         let Role::Leader(leader) = &self.role else {
             return false;
         };
-        let prepared = leader.followers.iter().filter(|follower| follower.votes && follower.matched == last);
+        let prepared = leader.followers.iter().filter(|follower| {
+            let may_lead = follower.votes && follower.stores && self.config.stores(follower.node);
+            may_lead && follower.matched == last
+        });
         let Some(chosen) = prepared.max_by_key(|follower| follower.granted_at) else {
             return false;
         };
@@ -488,7 +539,7 @@ impl Replica {
         true
     }
 
-    /// The other members, as a leader sees them.
+    /// The other members, and the learner, as a leader sees them.
     #[must_use]
     pub fn followers(&self, now: Boot) -> Vec<FollowerStatus> {
         let Role::Leader(leader) = &self.role else {
@@ -516,16 +567,22 @@ impl Replica {
     }
 }
 
+/// Whether a follower is to be told a commit position, or a log replica what it need not keep.
+fn is_untold(follower: &Progress, config: &GroupConfig, commit: Slot, settled: Slot) -> bool {
+    follower.told_commit < commit
+        || config.log_replicas.contains(&follower.node) && follower.told_settled < settled
+}
+
 /// Whether a follower has everything, knows that it is committed, and is known to.
-pub(super) fn is_even(follower: &Progress, commit: Slot) -> bool {
-    let told = follower.told_commit == commit && follower.matched == commit;
+pub(super) fn is_even(follower: &Progress, config: &GroupConfig, commit: Slot) -> bool {
+    let told = follower.matched == commit && !is_untold(follower, config, commit, commit);
     follower.votes && follower.mode == Mode::Stream && follower.in_flight.is_empty() && told
 }
 
 /// How many bytes may be sent to a follower now; none: nothing.
 fn room(follower: &Progress, now: Boot, last: Slot) -> Option<usize> {
     match follower.mode {
-        Mode::Snapshot => None,
+        Mode::Snapshot | Mode::Invite(_) => None,
         Mode::Probe(Some(sent_at)) if now.since(sent_at) < RESEND_AFTER => None,
         Mode::Probe(_) => Some(ACCEPT_BYTES_MAX / 8),
         Mode::Stream if follower.next <= last && follower.window_is_open() => Some(ACCEPT_BYTES_MAX),
@@ -536,7 +593,7 @@ fn room(follower: &Progress, now: Boot, last: Slot) -> Option<usize> {
 fn note_sent(follower: &mut Progress, now: Boot, last: Slot, bytes: usize) {
     match follower.mode {
         Mode::Probe(_) => follower.mode = Mode::Probe(Some(now)),
-        Mode::Stream | Mode::Snapshot => {
+        Mode::Stream | Mode::Snapshot | Mode::Invite(_) => {
             if follower.in_flight.is_empty() {
                 follower.progress_at = now;
             }

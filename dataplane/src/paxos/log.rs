@@ -45,6 +45,12 @@ impl GroupLog {
         self.base
     }
 
+    /// The ballot in which the base's entry was first proposed.
+    #[must_use]
+    pub fn base_ballot(&self) -> Ballot {
+        self.base_ballot
+    }
+
     /// The last slot, with its hash.
     #[must_use]
     pub fn last(&self) -> LogPoint {

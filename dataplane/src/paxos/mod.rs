@@ -16,6 +16,10 @@
 //! * **No vote with a damaged memory.** A replica whose log lost acknowledged data acknowledges nothing until
 //!   it was refilled past an entry that was committed without it. ([`refill`])
 //!
+//! * **One change of members at a time.** A membership counts from its entry on, committed or not; the next one
+//!   is proposed when it is committed, and quorums are of the latest one in the log. ([`memberships`],
+//!   [`learner`])
+//!
 //! Time is passed in; messages and records are returned. Members are taken in the order of the configuration.
 
 pub mod acceptor;
@@ -23,19 +27,23 @@ pub mod candidate;
 pub mod digest;
 pub mod follower;
 pub mod leader;
+pub mod learner;
 pub mod log;
+pub mod memberships;
 pub mod refill;
 
 use crate::limits::{LEASE_DRIFT, LEASE_TERM};
+use crate::partition::state::State;
 use crate::wal::record::{GroupState, Record, RecordBody};
 use arrayvec::ArrayVec;
 use bytes::Bytes;
 use candidate::Candidate;
 use evenkeel_wire::entry::{Entry, Split};
+use evenkeel_wire::handshake::Peer;
 use evenkeel_wire::ids::{Ballot, Epoch, NodeId, PartitionId, Slot};
 use evenkeel_wire::message::peer::{
-    Accepted, Fetch, HandOver, LogPoint, Prepare, Promise, Refuse, Rejected, Rejoin, RejoinAnswer, Suspect,
-    SuspectAnswer,
+    Accepted, Fetch, HandOver, Invite, LogPoint, Prepare, Promise, Refuse, Rejected, Rejoin, RejoinAnswer,
+    Suspect, SuspectAnswer,
 };
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::table::{GroupConfig, Member};
@@ -43,11 +51,12 @@ use evenkeel_wire::turn::Boot;
 use follower::Follower;
 use leader::Leader;
 use log::GroupLog;
+use memberships::Memberships;
 use refill::Refill;
 use std::collections::VecDeque;
 
-/// Most members of a group: three storage replicas, and room for a change.
-pub const MEMBERS_MAX: usize = 5;
+/// Most that a leader sends the log to: members, and one that is to become a member.
+pub const MEMBERS_MAX: usize = evenkeel_wire::membership::MEMBERS_MAX;
 
 /// What members say to each other.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +86,8 @@ pub enum Message {
         previous: LogPoint,
         /// The leader's commit position.
         commit: Slot,
+        /// See [`evenkeel_wire::message::peer::Accept::settled`].
+        settled: Slot,
         /// Entries' bytes.
         entries: Vec<Bytes>,
     },
@@ -90,6 +101,8 @@ pub enum Message {
     SuspectAnswer(SuspectAnswer),
     /// See [`HandOver`].
     HandOver(HandOver),
+    /// See [`Invite`].
+    Invite(Box<Invite>),
     /// See [`Rejoin`].
     Rejoin(Rejoin),
     /// See [`RejoinAnswer`].
@@ -113,6 +126,8 @@ pub enum Output {
         /// Its node.
         to: NodeId,
     },
+    /// Other members are in the group from now on.
+    MembersChanged,
     /// This replica no longer leads: whoever waits for its proposals must be told that the outcome is
     /// unknown.
     LostLeadership,
@@ -136,7 +151,13 @@ enum Role {
 /// One member of a replication group.
 #[derive(Clone, Debug)]
 pub struct Replica {
+    /// With the latest membership in the log.
     config: GroupConfig,
+    memberships: Memberships,
+    /// Up to where every storage replica has the log durably, as far as the leader has said.
+    settled: Slot,
+    /// Whether this replica has the partition's items.
+    stores: bool,
     node: NodeId,
     promised: Ballot,
     promised_durable: Ballot,
@@ -174,7 +195,8 @@ struct Owed {
 /// What a replica starts from: what its core's recovery found, or a new group.
 #[derive(Clone, Debug)]
 pub struct Seed {
-    /// Who and what the group is.
+    /// Who and what the group is, with the members that it has where the log begins, or somewhere behind that
+    /// but not behind what is committed.
     pub config: GroupConfig,
     /// The durable promise.
     pub promised: Ballot,
@@ -186,25 +208,28 @@ pub struct Seed {
     pub timestamp: u64,
     /// The log was damaged: do not vote.
     pub refilling: bool,
+    /// This replica has the partition's items; otherwise it is a log replica, or becomes one.
+    pub stores: bool,
 }
 
 impl Replica {
-    /// The replica on `node`.
-    ///
-    /// # Panics
-    /// When `node` is not a member.
+    /// The replica on `node`. If that is no member, it is a learner.
     #[must_use]
     pub fn new(seed: Seed, node: NodeId, now: Boot, mut prng: Prng) -> Self {
-        let rank = seed.config.members.iter().position(|member| member.node == node);
-        let rank = rank.expect("a replica is created on a member");
+        let memberships = Memberships::of(seed.config.membership(), &seed.log);
+        let config = seed.config.with_membership(memberships.latest().clone());
+        let rank = rank_in(&config, node);
         let fresh = seed.promised == Ballot::ZERO && !seed.refilling;
         let follower = Follower::new(now, rank, fresh && rank == 0, &mut prng);
-        let never_led = seed.config.origin.is_some() && seed.promised == Ballot::ZERO;
+        let never_led = config.origin.is_some() && seed.promised == Ballot::ZERO;
         let not_before = if never_led { now.after(LEASE_TERM + LEASE_DRIFT) } else { Boot(0) };
         let refill = seed.refilling.then(|| Refill::new(&mut prng));
         let durable = seed.log.last().slot;
         Self {
-            config: seed.config,
+            config,
+            memberships,
+            settled: Slot::ZERO,
+            stores: seed.stores,
             node,
             promised: seed.promised,
             promised_durable: seed.promised,
@@ -231,13 +256,16 @@ impl Replica {
         if let Some(from) = serves_from {
             self.not_before = from;
         }
-        let stands = serves_from.is_some() && !self.is_refilling();
+        let stands = serves_from.is_some() && self.may_lead();
         self.role = Role::Follower(Follower::new(now, self.rank(), stands, &mut self.prng));
     }
 
-    /// Gives away what a split gives to the child.
-    pub fn divide(&mut self, split: &Split, at: LogPoint) {
-        self.config.divide(split, at);
+    /// Gives away what a split gives to the child, and returns that.
+    pub fn divide(&mut self, split: &Split, at: LogPoint) -> GroupConfig {
+        let members = self.memberships.at(at.slot);
+        let child = self.config.child(split, at, members.clone());
+        self.config.divide(split, at, members.clone());
+        child
     }
 
     /// The group.
@@ -293,6 +321,24 @@ impl Replica {
         self.config.members.iter().filter(|member| member.node != self.node)
     }
 
+    /// The group, with the members that it has where it is applied up to `slot`.
+    #[must_use]
+    pub fn config_at(&self, slot: Slot) -> GroupConfig {
+        self.config.clone().with_membership(self.memberships.at(slot).clone())
+    }
+
+    /// Whether what `peer` says under `epoch` is listened to: it is a member as far as this replica knows for
+    /// sure, or knows of a later membership, or is to become a member. Only what is committed shuts anybody
+    /// out: an entry that is not may be superseded by one whom it would shut out.
+    #[must_use]
+    pub fn admits(&self, peer: &Peer, epoch: Epoch) -> bool {
+        let committed = self.memberships.at(self.commit);
+        let is = |member: &Member| {
+            (member.node, member.core, member.incarnation) == (peer.node, peer.core, peer.incarnation)
+        };
+        epoch > committed.epoch || committed.members.iter().any(is) || self.prospect().is_some_and(is)
+    }
+
     /// How many members make a quorum.
     #[must_use]
     pub fn quorum(&self) -> usize {
@@ -300,8 +346,21 @@ impl Replica {
     }
 
     fn rank(&self) -> usize {
-        let place = self.config.members.iter().position(|member| member.node == self.node);
-        place.expect("a replica is on a member")
+        rank_in(&self.config, self.node)
+    }
+
+    fn is_member(&self, node: NodeId) -> bool {
+        self.config.members.iter().any(|member| member.node == node)
+    }
+
+    /// Whether this replica may stand for election: it is a member with the partition's items, and whole.
+    fn may_lead(&self) -> bool {
+        self.config.stores(self.node) && self.stores && !self.is_refilling()
+    }
+
+    /// The log is applied up to `slot`.
+    pub fn applied(&mut self, slot: Slot) {
+        self.memberships.apply(slot);
     }
 
     /// Forgets applied entries that are not worth their memory. While a follower is being sent a snapshot,
@@ -325,9 +384,12 @@ impl Replica {
     ///
     /// # Panics
     /// When the log already reaches it: what was accepted is never given up.
-    pub fn install(&mut self, range: &GroupConfig, at: LogPoint, ballot: Ballot, timestamp: u64) {
+    pub fn install(&mut self, config: GroupConfig, at: LogPoint, ballot: Ballot, timestamp: u64) {
         assert!(at.slot > self.commit, "a snapshot is installed only where it is ahead");
         self.log = GroupLog::new(at, ballot);
+        self.memberships = Memberships::of(config.membership(), &self.log);
+        self.config = config;
+        self.stores = true;
         for mark in &mut self.marks {
             if let Mark::Entries { .. } = mark {
                 *mark = Mark::Other;
@@ -338,26 +400,20 @@ impl Replica {
         self.matched = at.slot;
         self.timestamp = timestamp;
         self.owed.accepted = true;
-        self.config = self.config_with_range_of(range);
-    }
-
-    /// The group with the range that it has in a snapshot.
-    #[must_use]
-    pub fn config_with_range_of(&self, snapshot: &GroupConfig) -> GroupConfig {
-        GroupConfig { epoch: self.config.epoch, members: self.config.members.clone(), ..snapshot.clone() }
     }
 
     /// The group as its core's log must remember it at the beginning of a checkpoint.
     #[must_use]
-    pub fn state_record(
-        &self,
-        config: GroupConfig,
-        base: LogPoint,
-        base_ballot: Ballot,
-        base_timestamp: u64,
-    ) -> Record {
-        let refilling = self.is_refilling();
-        let state = GroupState { config, base, base_ballot, base_timestamp, refilling };
+    pub fn state_record(&self, config: GroupConfig, state: &State) -> Record {
+        let State { applied, applied_ballot, timestamp, log_only, .. } = state;
+        let state = GroupState {
+            config,
+            base: *applied,
+            base_ballot: *applied_ballot,
+            base_timestamp: *timestamp,
+            refilling: self.is_refilling(),
+            stores: !log_only,
+        };
         self.record(RecordBody::State(Box::new(state)))
     }
 
@@ -389,7 +445,9 @@ impl Replica {
             && match &self.role {
                 Role::Leader(leader) => {
                     let mut followers = leader.followers.iter();
-                    self.is_ready(now) && followers.all(|follower| leader::is_even(follower, last))
+                    self.is_ready(now)
+                        && followers.all(|follower| leader::is_even(follower, &self.config, last))
+                        && leader.prospect.is_none()
                 }
                 Role::Follower(follower) => follower.is_at_rest(self.promised.node, self.matched),
                 Role::Candidate(_) => false,
@@ -406,8 +464,8 @@ impl Replica {
             Message::Fetched { ballot, previous, entries } => {
                 self.on_fetched(now, from, ballot, previous, entries, out);
             }
-            Message::Accept { ballot, previous, commit, entries } => {
-                let accept = acceptor::Proposal { ballot, previous, commit, entries };
+            Message::Accept { ballot, previous, commit, settled, entries } => {
+                let accept = acceptor::Proposal { ballot, previous, commit, settled, entries };
                 self.on_accept(now, from, accept, out);
             }
             Message::Accepted(accepted) => self.on_accepted(now, from, &accepted),
@@ -415,6 +473,7 @@ impl Replica {
             Message::Suspect(_) => self.on_suspect(now, from, out),
             Message::SuspectAnswer(answer) => self.on_suspect_answer(now, answer.healthy, out),
             Message::HandOver(hand_over) => self.on_hand_over(now, from, hand_over.relinquished, out),
+            Message::Invite(invite) => self.on_invite(now, from, &invite, out),
             Message::Rejoin(rejoin) => self.on_rejoin(now, from, &rejoin, out),
             Message::RejoinAnswer(answer) => self.on_rejoin_answer(&answer),
         }
@@ -455,6 +514,9 @@ impl Replica {
     fn persist_entry(&mut self, entry: Entry, out: &mut Vec<Output>) {
         self.timestamp = self.timestamp.max(entry.header.timestamp);
         self.log.append(entry.clone());
+        if self.memberships.append(&entry) {
+            self.take_membership(out);
+        }
         let through = entry.header.slot;
         self.persist(Mark::Entries { through }, RecordBody::Entry(entry), out);
     }
@@ -463,6 +525,9 @@ impl Replica {
     fn supersede(&mut self, slot: Slot, out: &mut Vec<Output>) {
         assert!(slot > self.commit, "slot {slot} is committed up to {} and conflicts", self.commit);
         self.log.truncate_from(slot);
+        if self.memberships.truncate_from(slot) {
+            self.take_membership(out);
+        }
         let last = slot.previous();
         self.durable = self.durable.min(last);
         self.matched = self.matched.min(last);
@@ -496,4 +561,10 @@ impl Replica {
         follower.told = self.matched;
         self.role = Role::Follower(follower);
     }
+}
+
+/// The place of a node among the members, behind them if it is none.
+fn rank_in(config: &GroupConfig, node: NodeId) -> usize {
+    let place = config.members.iter().position(|member| member.node == node);
+    place.unwrap_or(config.members.len())
 }

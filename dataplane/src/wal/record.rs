@@ -4,7 +4,7 @@
 //!  offset  bytes  field
 //!       0      4  record bytes     this header included
 //!       4      2  kind             1 entry, 2 promise, 3 supersede, 4 group state, 5 group removed
-//!       6      2  format           2
+//!       6      2  format           3
 //!       8      8  partition
 //!      16      8  promised round   the ballot that the group had promised when this was appended
 //!      24      4  promised node
@@ -31,7 +31,7 @@ pub const RECORD_HEADER_BYTES: usize = 40;
 /// Length of a group state before its configuration, bytes.
 const GROUP_STATE_HEADER_BYTES: usize = 56;
 /// The record format that this build writes.
-const FORMAT: u16 = 2;
+const FORMAT: u16 = 3;
 
 /// What a group must remember besides its entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct GroupState {
     pub base_timestamp: u64,
     /// The replica was damaged and may not vote.
     pub refilling: bool,
+    /// The replica has the partition's items; a log replica has not.
+    pub stores: bool,
 }
 
 /// The body of a record.
@@ -202,7 +204,7 @@ impl EncodedRecord {
 impl GroupState {
     /// ```text
     ///  0   8  base slot        8  16  base hash      24   8  base ballot round
-    /// 32   4  base ballot node 36   4  flags (1 refilling)
+    /// 32   4  base ballot node 36   4  flags (1 refilling, 2 log replica)
     /// 40   8  base timestamp  48   8  reserved, zero 56   …  archive of the configuration
     /// ```
     fn encode(&self) -> Bytes {
@@ -211,7 +213,7 @@ impl GroupState {
         out.put_slice(&self.base.hash.0);
         out.put_u64_le(self.base_ballot.round);
         out.put_u32_le(self.base_ballot.node.0);
-        out.put_u32_le(u32::from(self.refilling));
+        out.put_u32_le(u32::from(self.refilling) | u32::from(!self.stores) << 1);
         out.put_u64_le(self.base_timestamp);
         out.put_u64_le(0);
         encode(&self.config, &mut out);
@@ -227,7 +229,7 @@ impl GroupState {
         bytes.copy_to_slice(&mut hash.0);
         let base_ballot = Ballot { round: bytes.get_u64_le(), node: NodeId(bytes.get_u32_le()) };
         let flags = bytes.get_u32_le();
-        if flags > 1 {
+        if flags > 3 {
             return Err(RecordError::Unknown { field: "state flags", got: flags.into() });
         }
         let base_timestamp = bytes.get_u64_le();
@@ -238,7 +240,8 @@ impl GroupState {
         let archived =
             access::<GroupConfig>(&bytes).map_err(|problem| RecordError::Payload(problem.message))?;
         let base = LogPoint { slot, hash };
-        Ok(Self { config: to_owned(archived), base, base_ballot, base_timestamp, refilling: flags == 1 })
+        let (refilling, stores) = (flags & 1 != 0, flags & 2 == 0);
+        Ok(Self { config: to_owned(archived), base, base_ballot, base_timestamp, refilling, stores })
     }
 }
 
@@ -273,6 +276,7 @@ mod tests {
             base_ballot: Ballot { round: 1, node: NodeId(1) },
             base_timestamp: 66,
             refilling: true,
+            stores: false,
         };
         let bodies = [
             RecordBody::Entry(Entry::build(header, 0, |_| ())),
@@ -315,8 +319,8 @@ mod tests {
     #[test]
     fn a_newer_format_is_refused_by_name() {
         let mut bytes = bytes_of(&records()[1]);
-        bytes[6] = 3;
+        bytes[6] = 4;
         let error = Record::take(&mut Bytes::from(bytes)).unwrap_err();
-        assert_eq!(error, RecordError::Unknown { field: "format", got: 3 });
+        assert_eq!(error, RecordError::Unknown { field: "format", got: 4 });
     }
 }

@@ -67,6 +67,7 @@ impl Replay {
         for (record, state) in images {
             if let RecordBody::State(base) = record.body {
                 let log = GroupLog::new(state.applied, state.applied_ballot);
+                let state = State { log_only: !base.stores, ..state };
                 let group = Group {
                     config: base.config,
                     promised: record.promised,
@@ -103,7 +104,7 @@ impl Replay {
                 return Ok(());
             }
             return match record.body {
-                RecordBody::State(state) if state.base.slot == Slot::ZERO || excused => {
+                RecordBody::State(state) if state.base.slot == Slot::ZERO || !state.stores || excused => {
                     self.groups.insert(partition, Group::created(*state, record.promised));
                     Ok(())
                 }
@@ -129,6 +130,13 @@ impl Replay {
             }
             RecordBody::State(state) => {
                 group.refilling = state.refilling;
+                if !state.stores && group.log.point(state.base.slot) != Some(state.base) {
+                    // A log replica began anew: what it lacks, others have.
+                    if state.base.slot > group.log.base().slot {
+                        *group = Group::created(*state, group.promised);
+                    }
+                    return Ok(());
+                }
                 group.installing |= group.log.point(state.base.slot).is_none_or(|point| point != state.base)
                     && state.base.slot > group.log.base().slot;
                 group.config = state.config;
@@ -156,7 +164,7 @@ impl Replay {
         while parent.state.slot() < origin.slot {
             let entry = parent.log.get(parent.state.slot().next())?;
             if let Applied::Split { split, at, child } = parent.state.apply(entry) {
-                parent.config.divide(&split, at);
+                parent.config.divide(&split, at, of.config.membership());
                 state = (at == of.base).then_some(*child);
             }
         }
@@ -183,15 +191,27 @@ impl Replay {
 impl Group {
     /// A group without a state: new, or its state is lost.
     fn created(state: GroupState, promised: Ballot) -> Self {
-        let lost = state.base.slot > Slot::ZERO;
         let partition = state.config.partition;
+        let GroupState { config, base, base_ballot, base_timestamp, refilling, stores } = state;
+        if !stores {
+            return Self {
+                config,
+                promised,
+                state: State::of_log(partition, base, base_ballot, base_timestamp),
+                log: GroupLog::new(base, base_ballot),
+                commit: base.slot,
+                refilling,
+                installing: false,
+            };
+        }
+        let lost = base.slot > Slot::ZERO;
         Self {
-            config: state.config,
+            config,
             promised,
             state: State::of(partition, Version::default()),
             log: GroupLog::new(LogPoint::default(), Ballot::ZERO),
             commit: Slot::ZERO,
-            refilling: state.refilling || lost,
+            refilling: refilling || lost,
             installing: lost,
         }
     }
@@ -223,6 +243,7 @@ impl Group {
             log: self.log,
             timestamp,
             refilling: self.refilling || may_not_vote,
+            stores: !self.state.log_only,
         };
         (seed, self.state)
     }
@@ -260,7 +281,14 @@ mod tests {
 
     fn state(base: LogPoint) -> RecordBody {
         let base_ballot = Ballot { round: u64::from(base.slot > Slot::ZERO), node: NodeId(1) };
-        let state = GroupState { config: config(), base, base_ballot, base_timestamp: 0, refilling: false };
+        let state = GroupState {
+            config: config(),
+            base,
+            base_ballot,
+            base_timestamp: 0,
+            refilling: false,
+            stores: true,
+        };
         RecordBody::State(Box::new(state))
     }
 

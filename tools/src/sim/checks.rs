@@ -8,7 +8,8 @@ use evenkeel_dataplane::core::serving::Serving;
 use evenkeel_dataplane::partition::state::State;
 use evenkeel_dataplane::wal::block::LogIdentity;
 use evenkeel_wire::checksum::Hash128;
-use evenkeel_wire::ids::{PartitionId, Slot};
+use evenkeel_wire::ids::{NodeId, PartitionId, Slot};
+use evenkeel_wire::table::{GroupConfig, Member};
 use evenkeel_wire::turn::File;
 use std::collections::BTreeMap;
 
@@ -71,11 +72,13 @@ impl Checks {
         Ok(())
     }
 
-    /// Whether every group has a leader that may serve and followers that have all of its log; and after
-    /// damage to pages, whether all of them were looked at and none is damaged any more.
+    /// Whether every group has a leader that may serve, as many members as it should have, all of them with
+    /// the partition's items and all of its log, and no replica is left over; and after damage to pages,
+    /// whether all of them were looked at and none is damaged any more.
     #[must_use]
     pub fn is_healthy(world: &World, cluster: &Cluster, after_damage: bool) -> bool {
-        let mut groups: BTreeMap<PartitionId, (usize, Option<Slot>, Vec<Slot>)> = BTreeMap::new();
+        let mut led: BTreeMap<PartitionId, (&GroupConfig, Slot)> = BTreeMap::new();
+        let mut applied: BTreeMap<(PartitionId, NodeId), Slot> = BTreeMap::new();
         for host in cluster.storage() {
             let host = &world.hosts[host];
             let Some(core) = host.storage().and_then(|core| core.serving()) else {
@@ -87,19 +90,24 @@ impl Checks {
             let now = host.boot_now(world.now);
             for group in core.groups() {
                 let replica = &group.replica;
-                let members = replica.config().members.len();
-                let entry = groups.entry(replica.partition()).or_insert((members, None, Vec::new()));
                 if core.may_serve(group, now) {
-                    entry.1 = Some(replica.log().last().slot);
+                    led.insert(replica.partition(), (replica.config(), replica.log().last().slot));
                 }
-                if !replica.is_refilling() {
-                    entry.2.push(group.state().slot());
-                }
+                let slot = if replica.is_refilling() { Slot::ZERO } else { group.state().slot() };
+                applied.insert((replica.partition(), host.peer.node), slot);
             }
         }
-        groups.values().all(|(members, led, applied)| {
-            led.is_some_and(|last| applied.len() == *members && applied.iter().all(|slot| *slot == last))
-        })
+        let is_member = |(partition, node): &(PartitionId, NodeId)| {
+            // The system partition's former members stay: they are configured.
+            let is_system = *partition == PartitionId::SYSTEM;
+            is_system || led.get(partition).is_some_and(|(config, _)| config.stores(*node))
+        };
+        let is_whole = |(config, last): &(&GroupConfig, Slot)| {
+            let mut members = config.members.iter();
+            let even = |member: &Member| applied.get(&(config.partition, member.node)) == Some(last);
+            members.len() == 3 && members.all(|member| config.stores(member.node) && even(member))
+        };
+        led.values().all(is_whole) && applied.keys().all(is_member)
     }
 
     /// How every replica stands, for a failure's story.
@@ -132,7 +140,7 @@ impl Checks {
             let Some(core) = host.storage().and_then(|core| core.serving()) else {
                 continue;
             };
-            for group in core.groups() {
+            for group in core.groups().filter(|group| group.replica.config().stores(host.peer.node)) {
                 let (partition, state) = (group.replica.partition(), group.state());
                 let items = items(host, core, state)?;
                 let Some((name, other, others)) = first.get(&partition) else {

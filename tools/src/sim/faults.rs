@@ -12,6 +12,7 @@ use evenkeel_dataplane::core::messages;
 use evenkeel_dataplane::paxos::Message;
 use evenkeel_wire::entry::{Effect, Entry, EntryHeader, EntryKind, Write, WrittenItem};
 use evenkeel_wire::frame::{Header, Kind, seal};
+use evenkeel_wire::handshake::Peer;
 use evenkeel_wire::ids::{Epoch, NodeId, PartitionId, RequestId};
 use evenkeel_wire::message::catalog::SplitTable;
 use evenkeel_wire::message::encode;
@@ -311,7 +312,8 @@ fn restart(world: &mut World, hosts: &[HostId], power: bool) {
     }
 }
 
-/// What a member of an older epoch might still say: it leads, under a high ballot, and here is an entry.
+/// What one who was a member in an older epoch might still say: it leads, under a high ballot, and here is an
+/// entry.
 fn ghost(world: &mut World, cluster: &Cluster) {
     let storage: Vec<HostId> = cluster.storage().collect();
     let to = *world.prng.pick(&storage);
@@ -324,21 +326,32 @@ fn ghost(world: &mut World, cluster: &Cluster) {
     }
     let mut prng = world.prng.fork();
     let replica = *prng.pick(&replicas);
-    let others: Vec<_> = replica.others().copied().collect();
-    let member = *prng.pick(&others);
-    let ballot = replica.promised().max(replica.promised().successor(NodeId(0))).successor(member.node);
+    let members = &replica.memberships().at(replica.commit()).members;
+    let strangers: Vec<HostId> = storage
+        .into_iter()
+        .filter(|host| {
+            let Peer { node, core, .. } = world.hosts[*host].peer;
+            !members.iter().any(|member| (member.node, member.core) == (node, core))
+        })
+        .collect();
+    if strangers.is_empty() {
+        return;
+    }
+    let from = *prng.pick(&strangers);
+    let node = world.hosts[from].peer.node;
+    let ballot = replica.promised().max(replica.promised().successor(NodeId(0))).successor(node);
     let Some(previous) = replica.log().point(replica.commit()) else {
         return;
     };
     let entry = forged_entry(replica.partition(), previous, ballot);
     let slot = entry.header.slot;
-    let message = Message::Accept { ballot, previous, commit: slot, entries: vec![entry.bytes] };
+    let entries = vec![entry.bytes];
+    let message = Message::Accept { ballot, previous, commit: slot, settled: slot, entries };
     let older = Epoch(replica.epoch().0 - 1);
     let header = messages::header(replica.partition(), older);
     let mut effects = Effects::new();
     messages::send(Endpoint::Outgoing(world.hosts[to].address), header, &message, &mut effects);
     let bytes = effects.take_outboxes().next().map(|(_, bytes)| bytes);
-    let from = cluster.nodes[&member.node][usize::from(member.core.0)];
     if let Some(bytes) = bytes {
         world.inject(from, to, bytes);
     }

@@ -95,6 +95,7 @@ impl Member {
             commit: Slot::ZERO,
             timestamp: 0,
             refilling: false,
+            stores: true,
         };
         let state = State::of(PARTITION, Version::default());
         let group = Group::new(seed, state, node(place), now, Prng::lowest());
@@ -189,7 +190,7 @@ fn node_of(group: &Group) -> NodeId {
 /// What identifies `entry`.
 pub(crate) fn id_of(entry: &Entry) -> EntryId {
     let write = match entry.header.kind {
-        EntryKind::Noop | EntryKind::Split => None,
+        EntryKind::Noop | EntryKind::Split | EntryKind::Membership => None,
         EntryKind::Write => Some(clients::write_of(&entry.payload())),
     };
     EntryId { ballot: entry.header.ballot, hash: short(&entry.hash.0), write }

@@ -118,7 +118,7 @@ fn show_message(message: &Message) -> String {
         Message::Fetched { ballot, previous, entries } => {
             format!("Fetched {ballot} after {}:{}", previous.slot, show_entries(entries))
         }
-        Message::Accept { ballot, previous, commit, entries } => {
+        Message::Accept { ballot, previous, commit, settled: _, entries } => {
             format!("Accept {ballot} after {}:{}, committed {commit}", previous.slot, show_entries(entries))
         }
         Message::Accepted(body) => format!("Accepted {} to {}", body.ballot, body.matched),
@@ -130,6 +130,7 @@ fn show_message(message: &Message) -> String {
             if body.healthy { "the leader is healthy" } else { "I know of no healthy leader" }.to_owned()
         }
         Message::HandOver(body) => format!("HandOver of {}", body.relinquished.ballot),
+        Message::Invite(invite) => format!("Invite to a log from {} on", invite.at.slot),
         Message::Rejoin(_) | Message::RejoinAnswer(_) => format!("{message:?}"),
     }
 }

@@ -538,6 +538,7 @@ fn perform(
                 network.send(Letter::new(node(place), to, Said::Message(message)));
             }
             Output::NeedsSnapshot { .. } => panic!("nothing is trimmed, so nobody needs a snapshot"),
+            Output::MembersChanged => {}
             Output::LostLeadership => member.group.abandon(out),
         }
     }

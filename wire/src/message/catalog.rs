@@ -2,7 +2,7 @@
 
 use super::Body;
 use crate::frame::Kind;
-use crate::ids::{PartitionId, Slot};
+use crate::ids::{Epoch, PartitionId, Slot, TableId};
 use crate::key::KeySchema;
 use crate::table::{Billing, GroupConfig, TableDescriptor};
 use rkyv::{Archive, Deserialize, Serialize};
@@ -105,7 +105,9 @@ pub struct EnsureReplicas {
     /// Replicas to create where they do not exist.
     pub create: Vec<GroupConfig>,
     /// Replicas to remove where they exist.
-    pub remove: Vec<PartitionId>,
+    pub remove: Vec<Removal>,
+    /// Memberships that the catalogue has written down: they need not be reported again.
+    pub known: Vec<KnownEpoch>,
     /// Set when `create` is everything that the core must hold: the number with which the core asked for
     /// that.
     pub everything: Option<u64>,
@@ -115,13 +117,48 @@ impl Body for EnsureReplicas {
     const KIND: Kind = Kind::EnsureReplicas;
 }
 
+/// A replica that is to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize)]
+pub struct Removal {
+    /// Its group.
+    pub partition: PartitionId,
+    /// Only a replica of an epoch below this one: the node may have become a member again. None: the table is
+    /// deleted.
+    pub below: Option<Epoch>,
+}
+
+/// A replica that is no member, or that has not heard of a leader for long: perhaps it was replaced, or its table
+/// was deleted, while its node was away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Stray {
+    /// Its group.
+    pub partition: PartitionId,
+    /// Its table.
+    pub table: TableId,
+    /// The epoch that it knows.
+    pub epoch: Epoch,
+}
+
+/// How much the catalogue knows of a group's members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct KnownEpoch {
+    /// The group.
+    pub partition: PartitionId,
+    /// The epoch in the table's record.
+    pub epoch: Epoch,
+}
+
 /// What of an [`EnsureReplicas`] is durably so.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct EnsureReplicasAnswer {
     /// They exist.
     pub created: Vec<PartitionId>,
     /// They do not exist any more.
-    pub removed: Vec<PartitionId>,
+    pub removed: Vec<Removal>,
+    /// Groups that the core leads and whose members have changed, as committed.
+    pub changed: Vec<GroupConfig>,
+    /// Replicas that belong to nobody, as far as they know.
+    pub strays: Vec<Stray>,
     /// Set when the core has lost acknowledged data and must be told everything that it held: a number of its
     /// choice.
     pub ask_everything: Option<u64>,

@@ -7,6 +7,7 @@ use super::Body;
 use crate::checksum::Hash128;
 use crate::frame::Kind;
 use crate::ids::{Ballot, Epoch, PartitionId, Slot};
+use crate::table::{GroupConfig, Member};
 use rkyv::with::AsOwned;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::borrow::Cow;
@@ -31,6 +32,7 @@ bodies! {
     HandOver => HandOver;
     Rejoin => Rejoin;
     RejoinAnswer => RejoinAnswer;
+    Invite => Invite;
     SnapshotAck => SnapshotAck;
     FetchRange => FetchRange;
 }
@@ -131,6 +133,8 @@ pub struct Accept<'a> {
     pub previous: LogPoint,
     /// Up to where the leader knows the log to be committed.
     pub commit: Slot,
+    /// Up to where every storage replica has the log durably: log replicas need not keep that.
+    pub settled: Slot,
     /// The entries, one behind the other.
     #[rkyv(with = AsOwned)]
     pub entries: Cow<'a, [u8]>,
@@ -149,6 +153,8 @@ pub struct Accepted {
     pub matched: Slot,
     /// Whether this counts towards the quorum: not while the replica is being refilled after damage.
     pub votes: bool,
+    /// Whether this replica holds the partition's items: not while it is a log replica.
+    pub stores: bool,
 }
 
 /// Why an acceptor does not take entries.
@@ -278,6 +284,24 @@ pub struct RejoinAnswer {
     pub ballot: Ballot,
     /// The slot.
     pub slot: Slot,
+}
+
+/// A leader makes the receiver a *learner*: a replica that takes the log and does not vote. It becomes a member
+/// by an entry of the log, when it has caught up. One that holds the group already goes on with what it has.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+pub struct Invite {
+    /// The leader's ballot.
+    pub ballot: Ballot,
+    /// Who is meant. Another life of the node's data folder is not.
+    pub member: Member,
+    /// The group as of `at`.
+    pub config: GroupConfig,
+    /// A committed place in the log, from which a log replica's log can begin.
+    pub at: LogPoint,
+    /// Ballot in which its entry was first proposed.
+    pub at_ballot: Ballot,
+    /// Its entry's timestamp, or an earlier one.
+    pub timestamp: u64,
 }
 
 /// A piece of a partition's state as of one slot.

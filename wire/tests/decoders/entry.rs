@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use evenkeel_wire::entry::{Entry, EntryKind, Split, Write};
+use evenkeel_wire::membership::Membership;
 
 /// Entries one behind the other, with the payloads of writes.
 pub(crate) fn entry(bytes: &[u8]) -> bool {
@@ -16,6 +17,7 @@ pub(crate) fn entry(bytes: &[u8]) -> bool {
             EntryKind::Noop => true,
             EntryKind::Write => write(payload),
             EntryKind::Split => split(payload),
+            EntryKind::Membership => membership(payload),
         };
     }
     taken
@@ -34,6 +36,14 @@ fn split(payload: Bytes) -> bool {
     let Ok(split) = Split::decode(payload.clone()) else { return false };
     let mut written = Vec::new();
     split.encode(&mut written);
+    assert_eq!(written, payload);
+    true
+}
+
+fn membership(payload: Bytes) -> bool {
+    let Ok(membership) = Membership::decode(payload.clone()) else { return false };
+    let mut written = Vec::new();
+    membership.encode(&mut written);
     assert_eq!(written, payload);
     true
 }

@@ -16,8 +16,9 @@ use evenkeel_wire::message::catalog::{
     ListTablesAnswer, SplitPartition, SplitPartitionAnswer, SplitTable, TableAnswer,
 };
 use evenkeel_wire::message::peer::{
-    Accept, Accepted, Fetch, FetchRange, Fetched, HandOver, Heartbeat, HeartbeatAnswer, Prepare, Promise,
-    RangeCells, Refuse, Rejected, Rejoin, RejoinAnswer, SnapshotAck, SnapshotChunk, Suspect, SuspectAnswer,
+    Accept, Accepted, Fetch, FetchRange, Fetched, HandOver, Heartbeat, HeartbeatAnswer, Invite, Prepare,
+    Promise, RangeCells, Refuse, Rejected, Rejoin, RejoinAnswer, SnapshotAck, SnapshotChunk, Suspect,
+    SuspectAnswer,
 };
 use evenkeel_wire::message::request::{
     Delete, Get, GetAnswer, PageAnswer, Put, Query, Scan, Update, WriteAnswer,
@@ -155,6 +156,7 @@ fn decoder(kind: Kind) -> (Family, fn(&[u8]) -> bool) {
         Kind::Fetch => (Family::Peer, body::<Fetch>),
         Kind::Fetched => (Family::Peer, body::<Fetched<'static>>),
         Kind::Accept => (Family::Peer, body::<Accept<'static>>),
+        Kind::Invite => (Family::Peer, body::<Invite>),
         Kind::Accepted => (Family::Peer, body::<Accepted>),
         Kind::Rejected => (Family::Peer, body::<Rejected>),
         Kind::Heartbeat => (Family::Peer, body::<Heartbeat>),

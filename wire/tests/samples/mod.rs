@@ -111,6 +111,7 @@ pub(crate) fn samples(kind: Kind) -> Vec<Sample> {
         Kind::Fetch => replication::fetches(),
         Kind::Fetched => replication::fetcheds(),
         Kind::Accept => replication::accepts(),
+        Kind::Invite => replication::invites(),
         Kind::Accepted => replication::accepteds(),
         Kind::Rejected => replication::rejecteds(),
         Kind::Heartbeat => replication::heartbeats(),

@@ -1,11 +1,12 @@
 //! What the cores of a group say to each other.
 
+use super::tables::{group_config, member};
 use super::{Sample, ballot, every, hash, lower, number, partition, point, sample, slot};
 use evenkeel_wire::ids::Epoch;
 use evenkeel_wire::message::peer::{
     Accept, Accepted, Fetch, FetchRange, Fetched, HandOver, Heartbeat, HeartbeatAnswer, HeartbeatException,
-    HeartbeatGroup, LogEnd, Prepare, Promise, RangeCells, Refuse, Rejected, Rejection, Rejoin, RejoinAnswer,
-    Relinquished, SnapshotAck, SnapshotChunk, Suspect, SuspectAnswer,
+    HeartbeatGroup, Invite, LogEnd, Prepare, Promise, RangeCells, Refuse, Rejected, Rejection, Rejoin,
+    RejoinAnswer, Relinquished, SnapshotAck, SnapshotChunk, Suspect, SuspectAnswer,
 };
 use std::borrow::Cow;
 
@@ -39,12 +40,33 @@ pub(super) fn fetcheds() -> Vec<Sample> {
 
 pub(super) fn accepts() -> Vec<Sample> {
     let entries = Cow::Borrowed(&b"entries, one behind the other"[..]);
-    let accept = Accept { ballot: ballot(0x11), previous: point(0x21), commit: slot(0x41), entries };
+    let accept = Accept {
+        ballot: ballot(0x11),
+        previous: point(0x21),
+        commit: slot(0x41),
+        settled: slot(0x31),
+        entries,
+    };
     vec![sample("peer.accept", accept)]
 }
 
+pub(super) fn invites() -> Vec<Sample> {
+    let invite = Invite {
+        ballot: ballot(0x11),
+        member: member(4),
+        config: group_config(),
+        at: point(0x21),
+        at_ballot: ballot(0x31),
+        timestamp: number(0x41),
+    };
+    vec![sample("peer.invite", invite)]
+}
+
 pub(super) fn accepteds() -> Vec<Sample> {
-    vec![sample("peer.accepted", Accepted { ballot: ballot(0x11), matched: slot(0x21), votes: true })]
+    vec![sample(
+        "peer.accepted",
+        Accepted { ballot: ballot(0x11), matched: slot(0x21), votes: true, stores: false },
+    )]
 }
 
 pub(super) fn rejecteds() -> Vec<Sample> {

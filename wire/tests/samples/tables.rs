@@ -7,8 +7,8 @@ use super::{
 use evenkeel_wire::ids::{CoreId, Epoch, NodeId, PartitionId, TableId};
 use evenkeel_wire::key::{HashKey, KeySchema, KeyType};
 use evenkeel_wire::message::catalog::{
-    CreateTable, DeleteTable, DescribeTable, EnsureReplicas, EnsureReplicasAnswer, ListTables,
-    ListTablesAnswer, SplitPartition, SplitPartitionAnswer, SplitTable, TableAnswer,
+    CreateTable, DeleteTable, DescribeTable, EnsureReplicas, EnsureReplicasAnswer, KnownEpoch, ListTables,
+    ListTablesAnswer, Removal, SplitPartition, SplitPartitionAnswer, SplitTable, Stray, TableAnswer,
 };
 use evenkeel_wire::message::routing::{
     Lookup, LookupAnswer, LookupKey, LookupOutcome, PublishAnswer, PublishRoutes, PublishTables, TableKey,
@@ -89,12 +89,15 @@ pub(super) fn list_tables_answers() -> Vec<Sample> {
     vec![sample("catalog.list_tables_answer", ListTablesAnswer { names, more: true })]
 }
 
-fn group_config() -> GroupConfig {
-    let member = |low: u8| Member {
+pub(super) fn member(low: u8) -> Member {
+    Member {
         node: NodeId(0x1112_1300 + u32::from(low)),
         core: CoreId(0x2100 + u16::from(low)),
         incarnation: incarnation(0xd0 + low),
-    };
+    }
+}
+
+pub(super) fn group_config() -> GroupConfig {
     GroupConfig {
         partition: partition(),
         table: TABLE,
@@ -102,12 +105,19 @@ fn group_config() -> GroupConfig {
         end: b"end".to_vec(),
         epoch: Epoch(0x3132_3334),
         members: vec![member(1), member(2), member(3)],
+        log_replicas: vec![member(3).node],
+        former: Some(member(4)),
+        birth: Epoch(0x2122_2324),
         division: 0x5152_5354,
         origin: Some(Origin { parent: PartitionId(number(0x61)), slot: slot(0x71) }),
         last_split: Some(LastSplit {
             at: point(0x81),
             child: PartitionId(number(0x91)),
             child_end: b"end of the child".to_vec(),
+            members: vec![member(1), member(5)],
+            log_replicas: vec![member(5).node],
+            former: Some(member(6)),
+            epoch: Epoch(0x4142_4344),
         }),
     }
 }
@@ -139,18 +149,26 @@ pub(super) fn split_partition_answers() -> Vec<Sample> {
 
 pub(super) fn ensure_replicas() -> Vec<Sample> {
     let config = group_config();
+    let known = vec![KnownEpoch { partition: partition(), epoch: Epoch(0x3132_3334) }];
     let ensure =
-        |create, everything| EnsureReplicas { create, remove: vec![PartitionId(number(0x41))], everything };
+        |create, everything| EnsureReplicas { create, remove: removals(), known: known.clone(), everything };
     vec![
         sample("catalog.ensure_replicas", ensure(vec![config.clone()], None)),
         sample("catalog.ensure_replicas_everything", ensure(vec![config], Some(number(0x51)))),
     ]
 }
 
+fn removals() -> Vec<Removal> {
+    let partition = PartitionId(number(0x41));
+    vec![Removal { partition, below: None }, Removal { partition, below: Some(Epoch(0x3132_3334)) }]
+}
+
 pub(super) fn ensure_replicas_answers() -> Vec<Sample> {
     let answer = |ask_everything| EnsureReplicasAnswer {
         created: vec![partition()],
-        removed: vec![PartitionId(number(0x41))],
+        removed: removals(),
+        changed: vec![group_config()],
+        strays: vec![Stray { partition: partition(), table: TABLE, epoch: Epoch(0x5152_5354) }],
         ask_everything,
     };
     vec![

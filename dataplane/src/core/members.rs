@@ -1,0 +1,360 @@
+//! Groups that lost a member get another one (docs/decisions/0016-membership.md).
+//!
+//! The leader of a group sees which members are silent. It needs nobody's word for what it does about that:
+//! it *courts* a node, which takes the log without a vote; when that one is close, the silent member is
+//! removed and the new one added, each by an entry of the log. The new one holds the log only, which takes
+//! milliseconds whatever the partition's size. The partition's items are copied to it in the background, and
+//! then it is a storage replica. If the one that was removed comes back before that, it is taken back.
+//!
+//! The catalogue is told of memberships afterwards, with its next order.
+
+use super::serving::Serving;
+use crate::config::NodeInfo;
+use crate::group::Group;
+use crate::limits::{
+    CHANGES_REPORTED_MAX, COPY_ITEMS_AFTER, COURT_FORMER_EVERY, COURT_PATIENCE, HEAL_TICK, REPLACE_AFTER,
+    STRAY_AFTER,
+};
+use crate::partition::state::State;
+use crate::paxos::Seed;
+use crate::paxos::learner::Health;
+use crate::paxos::log::GroupLog;
+use evenkeel_wire::handshake::{Peer, PeerRole};
+use evenkeel_wire::ids::{Ballot, CoreId, Epoch, NodeId, PartitionId};
+use evenkeel_wire::membership::Membership;
+use evenkeel_wire::message::catalog::{KnownEpoch, Stray};
+use evenkeel_wire::message::peer::Invite;
+use evenkeel_wire::table::{GroupConfig, Member};
+use evenkeel_wire::turn::{Boot, Effects, Now};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Replicas of a group, in a cluster of several nodes.
+const REPLICAS: usize = 3;
+
+/// What the leaders of this core do about members.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    next_at: Boot,
+    by_group: BTreeMap<PartitionId, Healing>,
+    /// Groups whose members the catalogue may not know.
+    unreported: BTreeSet<PartitionId>,
+}
+
+/// A group that is not whole.
+#[derive(Debug)]
+struct Healing {
+    /// Since when it is led here and its members are these.
+    epoch: Epoch,
+    since: Boot,
+    /// Whom it courts, and since when.
+    courting_since: Boot,
+    /// Who was courted in vain.
+    tried: Vec<NodeId>,
+    /// When the former member may be courted again.
+    former_at: Boot,
+}
+
+/// What to do next for a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Wait,
+    /// Find a node that takes the log.
+    Court,
+    /// Ask whether the former member is back.
+    CourtFormer,
+    /// The learner is not needed, or does not come closer.
+    Dismiss,
+    Add {
+        log_only: bool,
+    },
+    Remove(NodeId),
+    /// A log replica has the items.
+    Complete(NodeId),
+    /// Copy the items to a log replica.
+    Copy(NodeId),
+}
+
+/// What is known of a group, to decide about its members.
+struct Situation<'a> {
+    members: &'a Membership,
+    /// How the other members do.
+    others: &'a [Health],
+    prospect: Option<Health>,
+    /// How long the learner has been courted, and the membership has been what it is.
+    courted_for: std::time::Duration,
+    unchanged_for: std::time::Duration,
+    former_is_due: bool,
+}
+
+impl Situation<'_> {
+    fn is_lost(health: &&Health) -> bool {
+        health.silent_for >= REPLACE_AFTER
+    }
+
+    fn next_step(&self) -> Step {
+        let lost = self.others.iter().find(Self::is_lost);
+        let too_few = self.members.members.len() < REPLICAS;
+        let log_replica = || {
+            let mut others = self.others.iter().filter(|health| !Self::is_lost(health));
+            others.find(|health| self.members.log_replicas.contains(&health.member.node))
+        };
+        if let Some(prospect) = &self.prospect {
+            return match (prospect.is_close, lost, log_replica()) {
+                (true, _, _) if too_few => Step::Add { log_only: !prospect.stores },
+                (true, Some(lost), _) => Step::Remove(lost.member.node),
+                (true, None, Some(log_replica)) if prospect.stores && !log_replica.stores => {
+                    Step::Remove(log_replica.member.node)
+                }
+                (true, None, _) => Step::Dismiss,
+                (false, _, _) if prospect.needs_snapshot && (too_few || lost.is_some()) => Step::Dismiss,
+                (false, _, _) if prospect.silent_for.min(self.courted_for) >= COURT_PATIENCE => Step::Dismiss,
+                (false, _, _) => Step::Wait,
+            };
+        }
+        if too_few || lost.is_some() {
+            return Step::Court;
+        }
+        match log_replica() {
+            Some(log_replica) if log_replica.stores => Step::Complete(log_replica.member.node),
+            Some(log_replica) if self.unchanged_for >= COPY_ITEMS_AFTER => {
+                Step::Copy(log_replica.member.node)
+            }
+            Some(_) if self.former_is_due => Step::CourtFormer,
+            Some(_) | None => Step::Wait,
+        }
+    }
+}
+
+/// Nodes that could take the log, the best first: in zones where no member is that is heard. The former
+/// member needs least; else who it is differs from partition to partition.
+fn candidates(
+    nodes: &BTreeMap<NodeId, NodeInfo>,
+    members: &Membership,
+    others: &[Health],
+    own: NodeId,
+    partition: PartitionId,
+) -> Vec<Member> {
+    let heard = others.iter().filter(|health| !Situation::is_lost(health)).map(|health| health.member.node);
+    let zones: BTreeSet<&str> =
+        heard.chain([own]).filter_map(|node| nodes.get(&node)).map(|info| info.zone.as_str()).collect();
+    let free = nodes.iter().filter(|(node, info)| {
+        !info.cores.is_empty() && members.member(**node).is_none() && !zones.contains(info.zone.as_str())
+    });
+    let turn = |node: NodeId| {
+        let former = members.former.is_some_and(|former| former.node == node);
+        (!former, (partition.0 ^ u64::from(node.0)).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    };
+    let mut candidates: Vec<Member> = free
+        .map(|(node, info)| {
+            let core = CoreId((partition.0 % info.cores.len() as u64) as u16);
+            let member = Member { node: *node, core, incarnation: info.incarnation };
+            members
+                .former
+                .filter(|former| former.node == *node && former.incarnation == info.incarnation)
+                .unwrap_or(member)
+        })
+        .collect();
+    candidates.sort_by_key(|member| turn(member.node));
+    candidates
+}
+
+impl Serving {
+    /// A group's log names other members, or takes them back.
+    pub(super) fn members_changed(&mut self, partition: PartitionId) {
+        self.heartbeats.leave_rolls(partition);
+        self.members.unreported.insert(partition);
+    }
+
+    /// A leader wants this core to take part in a group. One that holds it already is told by the message.
+    pub(super) fn accept_invitation(&mut self, now: Now, peer: Peer, invite: &Invite) {
+        let partition = invite.config.partition;
+        let is_ours =
+            self.config.nodes.get(&peer.node).is_some_and(|info| info.incarnation == peer.incarnation);
+        let leads = invite.ballot.node == peer.node && invite.config.stores(peer.node);
+        let welcome = peer.role == PeerRole::Storage && is_ours && leads;
+        let may = invite.member == self.config.member() && self.may_hold_more();
+        if !welcome || !may || self.groups.contains_key(&partition) {
+            return;
+        }
+        let state = State::of_log(partition, invite.at, invite.at_ballot, invite.timestamp);
+        let seed = Seed {
+            config: invite.config.clone(),
+            promised: Ballot::ZERO,
+            log: GroupLog::new(invite.at, invite.at_ballot),
+            commit: invite.at.slot,
+            timestamp: invite.timestamp,
+            refilling: false,
+            stores: false,
+        };
+        tracing::info!(
+            node = %self.config.node, core = %self.config.core,
+            "{} wants a log of {partition} here, from {} on", peer.node, invite.at.slot
+        );
+        self.take_in(seed, state, now.boot);
+    }
+
+    /// Whether this core has room for another group, and is there to stay.
+    fn may_hold_more(&self) -> bool {
+        self.lost_memory.is_none()
+            && self.draining_since.is_none()
+            && !self.log.is_nearly_full()
+            && !self.checkpointer.is_full()
+    }
+
+    /// Takes the next step for every group that is led here and not whole.
+    pub(super) fn heal(&mut self, now: Now, out: &mut Effects) {
+        if now.boot < self.members.next_at || self.config.nodes.len() == 1 {
+            return;
+        }
+        self.members.next_at = now.boot.after(HEAL_TICK);
+        let awake: Vec<PartitionId> = self.heartbeats.awake().collect();
+        let groups = &self.groups;
+        self.members
+            .by_group
+            .retain(|partition, _| groups.get(partition).is_some_and(|group| group.replica.is_leader()));
+        for partition in awake {
+            self.heal_group(partition, now, out);
+        }
+    }
+
+    fn heal_group(&mut self, partition: PartitionId, now: Now, out: &mut Effects) {
+        let Some(group) = self.groups.get(&partition) else {
+            return;
+        };
+        let replica = &group.replica;
+        if !replica.may_change_members(now.boot) || self.draining_since.is_some() {
+            return;
+        }
+        let members = replica.memberships().latest();
+        let health = replica.health(now.boot, |node| self.heartbeats.renewed_at(group, node));
+        let is_prospect = |health: &Health| members.member(health.member.node).is_none();
+        let whole = members.members.len() >= REPLICAS
+            && members.log_replicas.is_empty()
+            && !health.iter().any(|health| Situation::is_lost(&health) || is_prospect(health));
+        if whole {
+            self.members.by_group.remove(&partition);
+            return;
+        }
+        let fresh = Healing {
+            epoch: members.epoch,
+            since: now.boot,
+            courting_since: now.boot,
+            tried: Vec::new(),
+            former_at: now.boot,
+        };
+        let healing = self.members.by_group.entry(partition).or_insert(fresh);
+        if healing.epoch != members.epoch {
+            (healing.epoch, healing.since) = (members.epoch, now.boot);
+        }
+        let (prospects, others): (Vec<Health>, Vec<Health>) = health.into_iter().partition(is_prospect);
+        let situation = Situation {
+            members,
+            others: &others,
+            prospect: prospects.first().copied(),
+            courted_for: now.boot.since(healing.courting_since),
+            unchanged_for: now.boot.since(healing.since),
+            former_is_due: members.former.is_some() && now.boot >= healing.former_at,
+        };
+        let step = situation.next_step();
+        let own = self.config.node;
+        let next = match step {
+            Step::Wait => return,
+            Step::Court | Step::CourtFormer => {
+                let all = candidates(&self.config.nodes, members, &others, own, partition);
+                let former =
+                    |member: &&Member| members.former.is_some_and(|former| former.node == member.node);
+                let mut untried = all.iter().filter(|member| !healing.tried.contains(&member.node));
+                let chosen = match step {
+                    Step::CourtFormer => {
+                        healing.former_at = now.boot.after(COURT_FORMER_EVERY);
+                        self.former_in(members)
+                    }
+                    _ => untried.next().copied(),
+                };
+                let Some(healing) = self.members.by_group.get_mut(&partition) else { return };
+                match chosen {
+                    Some(member) => {
+                        healing.courting_since = now.boot;
+                        if former(&&member) {
+                            healing.former_at = now.boot.after(COURT_FORMER_EVERY);
+                        }
+                        self.with_replica(partition, |replica| replica.court(now.boot, member));
+                    }
+                    // All over again.
+                    None => healing.tried.clear(),
+                }
+                self.touched.insert(partition);
+                return;
+            }
+            Step::Dismiss => {
+                healing.tried.extend(prospects.first().map(|health| health.member.node));
+                self.with_replica(partition, |replica| replica.dismiss());
+                return;
+            }
+            Step::Add { log_only } => {
+                healing.tried.clear();
+                prospects.first().map(|prospect| members.with(prospect.member, log_only))
+            }
+            Step::Remove(node) => Some(members.without(node)),
+            Step::Complete(node) => Some(members.completed(node)),
+            Step::Copy(node) => {
+                if !self.snapshots.is_sending(partition, node) {
+                    self.begin_snapshot(partition, node, now.boot);
+                }
+                return;
+            }
+        };
+        if let Some(next) = next {
+            tracing::info!(node = %own, core = %self.config.core, "{partition}: {step:?}, epoch {}", next.epoch);
+            let mut outputs = std::mem::take(&mut self.outputs);
+            self.with_replica(partition, |replica| {
+                let timestamp = replica.next_timestamp(now.wall_ms);
+                replica.propose_members(now.boot, &next, timestamp, &mut outputs);
+            });
+            self.outputs = outputs;
+            self.perform(partition, now, out);
+        }
+    }
+
+    /// The former member, if its node is still the same.
+    fn former_in(&self, members: &Membership) -> Option<Member> {
+        let former = members.former?;
+        let info = self.config.nodes.get(&former.node)?;
+        (info.incarnation == former.incarnation).then_some(former)
+    }
+
+    fn with_replica(&mut self, partition: PartitionId, change: impl FnOnce(&mut crate::paxos::Replica)) {
+        if let Some(group) = self.groups.get_mut(&partition) {
+            change(&mut group.replica);
+        }
+    }
+
+    /// Replicas of which the catalogue should be asked whether anybody needs them.
+    pub(super) fn strays(&self, now: Boot) -> Vec<Stray> {
+        let strays = self.heartbeats.awake().filter_map(|partition| self.groups.get(&partition));
+        let strays = strays.filter(|group| group.replica.is_stray(now, STRAY_AFTER));
+        let stray = |group: &Group| {
+            let config = group.replica.config();
+            Stray { partition: config.partition, table: config.table, epoch: config.epoch }
+        };
+        strays.take(CHANGES_REPORTED_MAX).map(stray).collect()
+    }
+
+    /// What the catalogue is to be told of groups' members, when it has written down what is `known`.
+    pub(super) fn changed_members(&mut self, known: &[KnownEpoch]) -> Vec<GroupConfig> {
+        for KnownEpoch { partition, epoch } in known {
+            let group = self.groups.get(partition);
+            if group.is_none_or(|group| group.replica.epoch() <= *epoch) {
+                self.members.unreported.remove(partition);
+            }
+        }
+        let groups = &self.groups;
+        self.members.unreported.retain(|partition| groups.contains_key(partition));
+        let led = self.members.unreported.iter().filter_map(|partition| groups.get(partition));
+        let led = led.filter(|group| {
+            let replica = &group.replica;
+            replica.is_leader() && replica.memberships().is_committed(replica.commit())
+        });
+        led.take(CHANGES_REPORTED_MAX).map(|group| group.replica.config().clone()).collect()
+    }
+}
