@@ -100,7 +100,15 @@ impl Stage {
         let seed = if actor.durable.is_empty() {
             let log = GroupLog::new(LogPoint::default(), Ballot::ZERO);
             let (promised, commit) = (Ballot::ZERO, Slot::ZERO);
-            Seed { config: self.config.clone(), promised, log, commit, timestamp: 0, refilling: false, stores: true }
+            Seed {
+                config: self.config.clone(),
+                promised,
+                log,
+                commit,
+                timestamp: 0,
+                refilling: false,
+                stores: true,
+            }
         } else {
             let mut replay = Replay::default();
             for record in &actor.durable {

@@ -88,7 +88,14 @@ fn record(partition: PartitionId, commit: u64, body: RecordBody) -> Record {
 
 fn created(config: GroupConfig, base: LogPoint) -> RecordBody {
     let base_ballot = Ballot::ZERO;
-    RecordBody::State(Box::new(GroupState { config, base, base_ballot, base_timestamp: 0, refilling: false, stores: true }))
+    RecordBody::State(Box::new(GroupState {
+        config,
+        base,
+        base_ballot,
+        base_timestamp: 0,
+        refilling: false,
+        stores: true,
+    }))
 }
 
 /// Replays the parent's creation, its entries, none of which is said to be committed, and more records.

@@ -78,6 +78,12 @@ impl Membership {
         next
     }
 
+    /// The same members. Whoever does not know of it is no member, and cannot become one before it does.
+    #[must_use]
+    pub fn renewed(&self) -> Self {
+        self.next()
+    }
+
     /// With a log replica that has become a storage replica.
     #[must_use]
     pub fn completed(&self, node: NodeId) -> Self {

@@ -51,10 +51,15 @@ impl Leading {
                     let is_member =
                         group.members.iter().any(|member| (member.node, member.core) == (node, core));
                     let is_whole = group.log_replicas.is_empty() && group.former.is_none();
-                    if is_member || !is_whole || *epoch >= group.epoch {
+                    let (present, is_over) = (group.epoch, group.epoch > *epoch);
+                    if is_member || !is_whole {
                         continue;
                     }
-                    Some(group.epoch)
+                    if !is_over {
+                        self.fences.insert(*partition, *epoch);
+                        continue;
+                    }
+                    Some(present)
                 }
                 // A split may have made it a moment ago.
                 None if is_there => continue,
@@ -65,6 +70,17 @@ impl Leading {
         if !removals.is_empty() {
             self.strays.insert((node, core), removals);
         }
+    }
+
+    /// Who is told that another epoch must begin: the members of such groups, of whom the leader listens.
+    pub(super) fn take_fences(&mut self) -> Vec<((NodeId, CoreId), KnownEpoch)> {
+        let fences = std::mem::take(&mut self.fences);
+        let fences = fences.into_iter().filter_map(|(partition, epoch)| {
+            let members = &self.group(partition)?.members;
+            let fence = KnownEpoch { partition, epoch };
+            Some(members.iter().map(move |member| ((member.node, member.core), fence)))
+        });
+        fences.flatten().collect()
     }
 
     /// The record with what leaders have said of its groups, if that is news.

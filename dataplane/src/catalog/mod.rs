@@ -27,7 +27,7 @@ use crate::partition::pending::Asker;
 use evenkeel_wire::entry::{Effect, Write, WrittenItem};
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind};
-use evenkeel_wire::ids::{Ballot, CoreId, NodeId, PartitionId, RequestId, Slot, TableId};
+use evenkeel_wire::ids::{Ballot, CoreId, Epoch, NodeId, PartitionId, RequestId, Slot, TableId};
 use evenkeel_wire::key::{HashKey, KeySchema};
 use evenkeel_wire::limits::TABLE_NAME_BYTES_MAX;
 use evenkeel_wire::message::catalog::{
@@ -72,6 +72,8 @@ struct Leading {
     known: BTreeMap<(NodeId, CoreId), Vec<KnownEpoch>>,
     /// Replicas that nobody needs any more, by their cores.
     strays: BTreeMap<(NodeId, CoreId), Vec<Removal>>,
+    /// Groups that must begin another epoch before a stray replica of theirs may be removed.
+    fences: BTreeMap<PartitionId, Epoch>,
     /// Changes that are proposed and not yet applied, by table.
     proposed: BTreeMap<String, Slot>,
     /// There was nothing to order, and nothing has changed since.
@@ -152,6 +154,7 @@ impl Leading {
             changed: BTreeMap::new(),
             known: BTreeMap::new(),
             strays: BTreeMap::new(),
+            fences: BTreeMap::new(),
             proposed: BTreeMap::new(),
             orders_done: false,
             waiting: Vec::new(),
@@ -224,7 +227,13 @@ impl Leading {
 }
 
 fn no_order() -> EnsureReplicas {
-    EnsureReplicas { create: Vec::new(), remove: Vec::new(), known: Vec::new(), everything: None }
+    EnsureReplicas {
+        create: Vec::new(),
+        remove: Vec::new(),
+        known: Vec::new(),
+        fence: Vec::new(),
+        everything: None,
+    }
 }
 
 fn with_status(record: &TableRecord, status: TableStatus) -> TableRecord {
@@ -257,6 +266,9 @@ impl Serving {
             }
             for (member, strays) in std::mem::take(&mut leading.strays) {
                 orders.entry(member).or_insert_with(no_order).remove.extend(strays);
+            }
+            for (member, fence) in leading.take_fences() {
+                orders.entry(member).or_insert_with(no_order).fence.push(fence);
             }
             for (member, number) in std::mem::take(&mut leading.asked) {
                 orders.insert(member, leading.everything(member, number));

@@ -1,8 +1,8 @@
 //! Groups that lost a member get another one (docs/decisions/0016-membership.md).
 //!
 //! The leader of a group sees which members are silent. It needs nobody's word for what it does about that:
-//! it *courts* a node, which takes the log without a vote; when that one is close, the silent member is
-//! removed and the new one added, each by an entry of the log. The new one holds the log only, which takes
+//! it *courts* a node, which takes the log without a vote; when that one is close, it is added, and then the
+//! silent member is removed, each by an entry of the log. The new one holds the log only, which takes
 //! milliseconds whatever the partition's size. The partition's items are copied to it in the background, and
 //! then it is a storage replica. If the one that was removed comes back before that, it is taken back.
 //!
@@ -93,25 +93,29 @@ impl Situation<'_> {
 
     fn next_step(&self) -> Step {
         let lost = self.others.iter().find(Self::is_lost);
-        let too_few = self.members.members.len() < REPLICAS;
         let log_replica = || {
             let mut others = self.others.iter().filter(|health| !Self::is_lost(health));
             others.find(|health| self.members.log_replicas.contains(&health.member.node))
         };
-        if let Some(prospect) = &self.prospect {
-            return match (prospect.is_close, lost, log_replica()) {
-                (true, _, _) if too_few => Step::Add { log_only: !prospect.stores },
-                (true, Some(lost), _) => Step::Remove(lost.member.node),
-                (true, None, Some(log_replica)) if prospect.stores && !log_replica.stores => {
-                    Step::Remove(log_replica.member.node)
-                }
-                (true, None, _) => Step::Dismiss,
-                (false, _, _) if prospect.needs_snapshot && (too_few || lost.is_some()) => Step::Dismiss,
-                (false, _, _) if prospect.silent_for.min(self.courted_for) >= COURT_PATIENCE => Step::Dismiss,
-                (false, _, _) => Step::Wait,
+        if self.members.members.len() > REPLICAS {
+            let last = self.others.last();
+            return match lost.or_else(log_replica).or(last) {
+                Some(member) => Step::Remove(member.member.node),
+                None => Step::Wait,
             };
         }
-        if too_few || lost.is_some() {
+        let lacks = self.members.members.len() < REPLICAS || lost.is_some();
+        if let Some(prospect) = &self.prospect {
+            let stands_in = log_replica().is_some_and(|log_replica| !log_replica.stores);
+            let is_needed = lacks || stands_in && prospect.stores;
+            let is_patient = prospect.silent_for.min(self.courted_for) < COURT_PATIENCE;
+            return match prospect.is_close {
+                true if is_needed => Step::Add { log_only: !prospect.stores },
+                false if is_patient && !(lacks && prospect.needs_snapshot) => Step::Wait,
+                true | false => Step::Dismiss,
+            };
+        }
+        if lacks {
             return Step::Court;
         }
         match log_replica() {
@@ -228,7 +232,7 @@ impl Serving {
         let members = replica.memberships().latest();
         let health = replica.health(now.boot, |node| self.heartbeats.renewed_at(group, node));
         let is_prospect = |health: &Health| members.member(health.member.node).is_none();
-        let whole = members.members.len() >= REPLICAS
+        let whole = members.members.len() == REPLICAS
             && members.log_replicas.is_empty()
             && !health.iter().any(|health| Situation::is_lost(&health) || is_prospect(health));
         if whole {
@@ -306,13 +310,32 @@ impl Serving {
         };
         if let Some(next) = next {
             tracing::info!(node = %own, core = %self.config.core, "{partition}: {step:?}, epoch {}", next.epoch);
-            let mut outputs = std::mem::take(&mut self.outputs);
-            self.with_replica(partition, |replica| {
-                let timestamp = replica.next_timestamp(now.wall_ms);
-                replica.propose_members(now.boot, &next, timestamp, &mut outputs);
-            });
-            self.outputs = outputs;
-            self.perform(partition, now, out);
+            self.propose_members(partition, &next, now, out);
+        }
+    }
+
+    fn propose_members(&mut self, partition: PartitionId, next: &Membership, now: Now, out: &mut Effects) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        self.with_replica(partition, |replica| {
+            let timestamp = replica.next_timestamp(now.wall_ms);
+            replica.propose_members(now.boot, next, timestamp, &mut outputs);
+        });
+        self.outputs = outputs;
+        self.perform(partition, now, out);
+    }
+
+    /// Somebody holds a stray replica that knows `epoch`: the same members go on in the next one, if this core
+    /// leads the group and the present one is no later.
+    pub(super) fn begin_next_epoch(&mut self, now: Now, fence: KnownEpoch, out: &mut Effects) {
+        let KnownEpoch { partition, epoch } = fence;
+        self.wake(partition);
+        let Some(group) = self.groups.get(&partition) else {
+            return;
+        };
+        let members = group.replica.memberships().latest();
+        if members.epoch <= epoch && group.replica.prospect().is_none() {
+            let next = members.renewed();
+            self.propose_members(partition, &next, now, out);
         }
     }
 

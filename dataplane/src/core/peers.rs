@@ -236,6 +236,9 @@ impl Serving {
             }
         }
         let ask_everything = self.lost_memory.filter(|lost| !lost.told_everything).map(|lost| lost.number);
+        for fence in &ensure.fence {
+            self.begin_next_epoch(now, *fence, out);
+        }
         let (changed, strays) = (self.changed_members(&ensure.known), self.strays(now.boot));
         (EnsureReplicasAnswer { created, removed: ensure.remove, changed, strays, ask_everything }, lsn)
     }

@@ -108,6 +108,9 @@ pub struct EnsureReplicas {
     pub remove: Vec<Removal>,
     /// Memberships that the catalogue has written down: they need not be reported again.
     pub known: Vec<KnownEpoch>,
+    /// Groups of which somebody holds a stray replica that knows this epoch: their leaders begin the next one,
+    /// so that it may be removed.
+    pub fence: Vec<KnownEpoch>,
     /// Set when `create` is everything that the core must hold: the number with which the core asked for
     /// that.
     pub everything: Option<u64>,

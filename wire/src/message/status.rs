@@ -73,6 +73,10 @@ pub struct GroupStatus {
     pub table: TableId,
     /// Membership epoch.
     pub epoch: Epoch,
+    /// The members, as the latest entry says that names them.
+    pub members: Vec<NodeId>,
+    /// Those of them that hold the log only.
+    pub log_replicas: Vec<NodeId>,
     /// What this replica does.
     pub role: Role,
     /// For a leader: its lease holds, its first entry is committed and every older lease has run out, so it
@@ -90,6 +94,8 @@ pub struct GroupStatus {
     pub commit: Slot,
     /// Whether the replica was damaged and may not vote until it is refilled.
     pub refilling: bool,
+    /// Whether this replica holds the partition's items; a log replica does not.
+    pub stores: bool,
     /// Items held.
     pub items: u64,
     /// Their bytes.

@@ -150,8 +150,13 @@ pub(super) fn split_partition_answers() -> Vec<Sample> {
 pub(super) fn ensure_replicas() -> Vec<Sample> {
     let config = group_config();
     let known = vec![KnownEpoch { partition: partition(), epoch: Epoch(0x3132_3334) }];
-    let ensure =
-        |create, everything| EnsureReplicas { create, remove: removals(), known: known.clone(), everything };
+    let ensure = |create, everything| EnsureReplicas {
+        create,
+        remove: removals(),
+        known: known.clone(),
+        fence: known.clone(),
+        everything,
+    };
     vec![
         sample("catalog.ensure_replicas", ensure(vec![config.clone()], None)),
         sample("catalog.ensure_replicas_everything", ensure(vec![config], Some(number(0x51)))),
@@ -238,6 +243,8 @@ fn group(role: Role) -> GroupStatus {
         partition: partition(),
         table: TABLE,
         epoch: Epoch(0x3132_3334),
+        members: vec![NodeId(0x4142_4344), NodeId(0x1112_1314)],
+        log_replicas: vec![NodeId(0x1112_1314)],
         role,
         ready: role == Role::Leader,
         leader: (role != Role::Candidate).then_some(NodeId(0x4142_4344)),
@@ -246,6 +253,7 @@ fn group(role: Role) -> GroupStatus {
         durable: slot(0x71),
         commit: slot(0x81),
         refilling: role == Role::Candidate,
+        stores: role != Role::Candidate,
         items: number(0x91),
         bytes: number(0xa1),
         followers: vec![follower(None), follower(Some(number(0xb1)))],
