@@ -7,13 +7,11 @@
 //! group stands for leadership first, so the zones take turns in being first.
 
 use crate::config::NodeInfo;
+use crate::paxos::REPLICAS;
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::ids::{CoreId, NodeId, PartitionId, TableId};
 use evenkeel_wire::table::{GroupConfig, Member};
 use std::collections::BTreeMap;
-
-/// Replicas of a group, in as many zones.
-const REPLICAS: usize = 3;
 
 /// Places the partitions of a table. `held` says how many replicas each node holds already.
 ///

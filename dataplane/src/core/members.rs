@@ -16,9 +16,9 @@ use crate::limits::{
     STRAY_AFTER,
 };
 use crate::partition::state::State;
-use crate::paxos::Seed;
 use crate::paxos::learner::Health;
 use crate::paxos::log::GroupLog;
+use crate::paxos::{REPLICAS, Seed};
 use evenkeel_wire::handshake::{Peer, PeerRole};
 use evenkeel_wire::ids::{Ballot, CoreId, Epoch, NodeId, PartitionId};
 use evenkeel_wire::membership::Membership;
@@ -27,9 +27,6 @@ use evenkeel_wire::message::peer::Invite;
 use evenkeel_wire::table::{GroupConfig, Member};
 use evenkeel_wire::turn::{Boot, Effects, Now};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Replicas of a group, in a cluster of several nodes.
-const REPLICAS: usize = 3;
 
 /// What the leaders of this core do about members.
 #[derive(Debug, Default)]

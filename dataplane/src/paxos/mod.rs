@@ -58,6 +58,9 @@ use std::collections::VecDeque;
 /// Most that a leader sends the log to: members, and one that is to become a member.
 pub const MEMBERS_MAX: usize = evenkeel_wire::membership::MEMBERS_MAX;
 
+/// Storage replicas of a group, in a cluster of several nodes.
+pub const REPLICAS: usize = 3;
+
 /// What members say to each other.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message {
@@ -433,6 +436,12 @@ impl Replica {
         self.tick_refill(now, out);
     }
 
+    /// Whether all members have the partition's items and nobody is to be taken back.
+    fn is_whole(&self) -> bool {
+        let GroupConfig { members, log_replicas, former, .. } = &self.config;
+        members.len() <= REPLICAS && log_replicas.is_empty() && former.is_none()
+    }
+
     /// Whether time changes nothing here, as long as leases are renewed under the promised ballot: everything
     /// is committed, durable and known to be by all members, and nobody is owed anything.
     #[must_use]
@@ -448,6 +457,7 @@ impl Replica {
                     self.is_ready(now)
                         && followers.all(|follower| leader::is_even(follower, &self.config, last))
                         && leader.prospect.is_none()
+                        && self.is_whole()
                 }
                 Role::Follower(follower) => follower.is_at_rest(self.promised.node, self.matched),
                 Role::Candidate(_) => false,

@@ -1,10 +1,12 @@
 //! What must hold at every moment of a run, and at its end, beside the clients' histories.
 
 use super::cluster::Cluster;
+use super::network::HostId;
 use super::world::{Host, World};
 use evenkeel_dataplane::btree::feed::Feed;
 use evenkeel_dataplane::btree::page::verify;
 use evenkeel_dataplane::core::serving::Serving;
+use evenkeel_dataplane::group::Group;
 use evenkeel_dataplane::partition::state::State;
 use evenkeel_dataplane::wal::block::LogIdentity;
 use evenkeel_wire::checksum::Hash128;
@@ -135,12 +137,22 @@ impl Checks {
     /// When two differ.
     pub fn compare_replicas(world: &World, cluster: &Cluster) -> Result<(), String> {
         let mut first: BTreeMap<PartitionId, (&str, &State, Vec<Item>)> = BTreeMap::new();
+        let mut newest: BTreeMap<PartitionId, &GroupConfig> = BTreeMap::new();
+        let serving = |host: HostId| world.hosts[host].storage().and_then(|core| core.serving());
+        for group in cluster.storage().filter_map(serving).flat_map(Serving::groups) {
+            let config = group.replica.config();
+            let known = newest.entry(config.partition).or_insert(config);
+            if known.epoch < config.epoch {
+                *known = config;
+            }
+        }
         for host in cluster.storage() {
             let host = &world.hosts[host];
             let Some(core) = host.storage().and_then(|core| core.serving()) else {
                 continue;
             };
-            for group in core.groups().filter(|group| group.replica.config().stores(host.peer.node)) {
+            let is_member = |group: &&Group| newest[&group.replica.partition()].stores(host.peer.node);
+            for group in core.groups().filter(is_member) {
                 let (partition, state) = (group.replica.partition(), group.state());
                 let items = items(host, core, state)?;
                 let Some((name, other, others)) = first.get(&partition) else {
