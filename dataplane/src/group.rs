@@ -341,6 +341,7 @@ impl Group {
     /// Applies what is committed, and answers whoever waits for it. Returns whether an item was written.
     pub fn apply_committed(&mut self, out: &mut Effects) -> bool {
         let mut changed = false;
+        self.follow_log();
         while let Some(entry) = self.next_committed() {
             let written = self.apply(&entry);
             let asker = self.pending.applied(entry.header.slot);
@@ -361,6 +362,15 @@ impl Group {
         self.replica.applied(self.state.slot());
         self.replica.trim(self.trimmed_to(), GROUP_LOG_BYTES_KEPT);
         changed
+    }
+
+    /// A log replica's log has begun anew, behind what it lacked.
+    fn follow_log(&mut self) {
+        let log = self.replica.log();
+        if self.state.log_only && log.base().slot > self.state.slot() {
+            self.state.applied = log.base();
+            self.state.applied_ballot = log.base_ballot();
+        }
     }
 
     /// Up to where entries may be forgotten that are not worth their memory. While items come to a log

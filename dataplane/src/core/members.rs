@@ -83,6 +83,14 @@ struct Situation<'a> {
     former_is_due: bool,
 }
 
+impl Members {
+    /// Of `groups`, which were here at the start, the catalogue may not know the members.
+    pub(super) fn new<'a>(groups: impl Iterator<Item = &'a Group>) -> Self {
+        let changed = groups.map(|group| group.replica.config()).filter(|config| config.epoch != config.birth);
+        Self { unreported: changed.map(|config| config.partition).collect(), ..Self::default() }
+    }
+}
+
 impl Situation<'_> {
     fn is_lost(health: &&Health) -> bool {
         health.silent_for >= REPLACE_AFTER
