@@ -326,7 +326,8 @@ fn ghost(world: &mut World, cluster: &Cluster) {
     }
     let mut prng = world.prng.fork();
     let replica = *prng.pick(&replicas);
-    let members = &replica.memberships().at(replica.commit()).members;
+    let committed = replica.memberships().at(replica.commit());
+    let members = &committed.members;
     let strangers: Vec<HostId> = storage
         .into_iter()
         .filter(|host| {
@@ -347,7 +348,7 @@ fn ghost(world: &mut World, cluster: &Cluster) {
     let slot = entry.header.slot;
     let entries = vec![entry.bytes];
     let message = Message::Accept { ballot, previous, commit: slot, settled: slot, entries };
-    let older = Epoch(replica.epoch().0 - 1);
+    let older = Epoch(committed.epoch.0 - 1);
     let header = messages::header(replica.partition(), older);
     let mut effects = Effects::new();
     messages::send(Endpoint::Outgoing(world.hosts[to].address), header, &message, &mut effects);
