@@ -15,6 +15,8 @@
 //! > crash n2 / start n2  n2 loses what is not durable / comes back with the rest
 //! > damage n2            n2, which is down, loses its last two records although they were durable
 //! > drain n1             let n1 hand its leadership over
+//! > court n1 n4          n1 invites n4, which has nothing of the group yet or has left it
+//! > add n1 n4 / remove n1 n3  n1 proposes that n4 is a member (with the log only, unless it has the items) / n3 is not
 //! > status               how everybody stands
 //! > group 1              instead of a group of three: begin with one of so many
 //! ```
@@ -27,7 +29,8 @@ use evenkeel_dataplane::wal::record::{Record, RecordBody};
 use evenkeel_dataplane::wal::replay::Replay;
 use evenkeel_wire::entry::{Entry, EntryKind};
 use evenkeel_wire::ids::{Ballot, CoreId, Incarnation, NodeId, PartitionId, Slot, TableId};
-use evenkeel_wire::message::peer::LogPoint;
+use evenkeel_wire::membership::Membership;
+use evenkeel_wire::message::peer::{Invite, LogPoint};
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::table::{GroupConfig, Member};
 use evenkeel_wire::turn::Boot;
@@ -60,11 +63,6 @@ struct Stage {
 
 impl Stage {
     fn new(members: u32) -> Self {
-        let member = |number: u32| Member {
-            node: NodeId(number),
-            core: CoreId(0),
-            incarnation: Incarnation([number as u8; 16]),
-        };
         let config = GroupConfig::whole(PartitionId(1), TableId(1), (1..=members).map(member).collect());
         let mut stage = Self {
             now: Boot(1_000_000_000),
@@ -124,6 +122,44 @@ impl Stage {
         }
         actor.commit = replica.commit();
         actor.replica = Some(replica);
+    }
+
+    /// What the core of a node does that is invited and does not hold the group.
+    fn welcome(&mut self, node: NodeId, invite: &Invite) {
+        if self.actors.get(&node).is_some_and(|actor| !actor.durable.is_empty()) {
+            return;
+        }
+        let Invite { config, at, at_ballot, timestamp, .. } = invite.clone();
+        let state = State::of_log(config.partition, at, at_ballot, timestamp);
+        let seed = Seed {
+            config: config.clone(),
+            promised: Ballot::ZERO,
+            log: GroupLog::new(at, at_ballot),
+            commit: at.slot,
+            timestamp,
+            refilling: false,
+            stores: false,
+        };
+        let replica = Replica::new(seed, node, self.now, Prng::new(u64::from(node.0)));
+        let actor = Actor {
+            durable: vec![replica.state_record(config, &state)],
+            commit: at.slot,
+            replica: Some(replica),
+            appended: VecDeque::new(),
+            held: false,
+            leads: false,
+            damaged: false,
+        };
+        self.actors.insert(node, actor);
+    }
+
+    /// Lets the leader propose other members.
+    fn change(&mut self, leader: NodeId, change: impl FnOnce(&Membership, &Replica) -> Membership) {
+        self.act(leader, |replica, now, out| {
+            let next = change(replica.memberships().latest(), replica);
+            replica.propose_members(now, &next, replica.next_timestamp(0), out);
+        });
+        self.act(leader, Replica::end_turn);
     }
 
     /// Lets a replica act, and takes what it wants done.
@@ -186,6 +222,9 @@ impl Stage {
                 continue;
             }
             happened = true;
+            if let Message::Invite(invite) = &message {
+                self.welcome(to, invite);
+            }
             self.act(to, |replica, now, out| replica.receive(now, from, message, out));
         }
         for node in nodes {
@@ -332,11 +371,32 @@ impl Stage {
             "drain" => self.act(node(), |replica, now, out| {
                 replica.hand_over(now, out);
             }),
+            "court" => {
+                let member = member(named(words[2]).0);
+                self.act(node(), |replica, now, _| replica.court(now, member));
+                self.act(node(), Replica::end_turn);
+            }
+            "add" => {
+                let added = member(named(words[2]).0);
+                self.change(node(), |members, replica| {
+                    let mut others = replica.health(Boot(0), |_| None).into_iter();
+                    let stores = others.any(|health| health.member == added && health.stores);
+                    members.with(added, !stores)
+                });
+            }
+            "remove" => {
+                let removed = named(words[2]);
+                self.change(node(), |members, _| members.without(removed));
+            }
             "status" => self.status(),
             "group" => *self = Self::new(words[1].parse().expect("a count of members")),
             other => panic!("unknown command {other}"),
         }
     }
+}
+
+fn member(number: u32) -> Member {
+    Member { node: NodeId(number), core: CoreId(0), incarnation: Incarnation([number as u8; 16]) }
 }
 
 fn show_record(record: &Record) -> String {
