@@ -130,6 +130,7 @@ impl Bad {
     /// Waits until what was damaged is repaired, checked again, and in a checkpoint; and the files are whole.
     fn is_whole(&self) {
         self.scrub();
+        let mut looks = 0;
         wait_for("files that are whole", || {
             let (_, status) = self.cluster.status();
             let core = &status["cores"].as_array()?[0];
@@ -138,7 +139,13 @@ impl Bad {
                 core["log"]["checkpointing"] == false && busy.iter().all(|what| core["tree"][what] == 0);
             let folder = open_read_only(&self.data()).unwrap();
             let report = check_core(&folder, 0, &mut |_, _| ()).ok()?;
-            (at_rest && report.findings.is_empty() && report.lost == Some(0)).then_some(())
+            let whole = at_rest && report.findings.is_empty() && report.lost == Some(0);
+            looks += 1;
+            if !whole && looks % 100 == 0 {
+                // What it waits for, should it wait in vain.
+                println!("{:?}, {:?} lost, {:#}", report.findings, report.lost, core["tree"]);
+            }
+            whole.then_some(())
         });
     }
 
