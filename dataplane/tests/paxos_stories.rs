@@ -14,6 +14,7 @@
 //! > hold n2 / release n2 records of n2 do not become durable / they do
 //! > crash n2 / start n2  n2 loses what is not durable / comes back with the rest
 //! > damage n2            n2, which is down, loses its last two records although they were durable
+//! > forget n1            n1 keeps no entries in memory that are committed
 //! > drain n1             let n1 hand its leadership over
 //! > court n1 n4          n1 invites n4, which has nothing of the group yet or has left it
 //! > add n1 n4 / remove n1 n3  n1 proposes that n4 is a member (with the log only, unless it has the items) / n3 is not
@@ -367,6 +368,11 @@ impl Stage {
                 let left = actor.durable.len() - 2;
                 actor.durable.truncate(left);
                 actor.damaged = true;
+            }
+            "forget" => {
+                if let Some(replica) = &mut self.actors.get_mut(&node()).expect("one of three").replica {
+                    replica.trim(replica.commit(), 0);
+                }
             }
             "drain" => self.act(node(), |replica, now, out| {
                 replica.hand_over(now, out);

@@ -371,7 +371,7 @@ impl Reader<'_> {
                 Ok(()) => feed.arrived(pointer, AlignedBuffer::copy_of(page)),
                 Err(fault) => {
                     feed.failed(pointer);
-                    check.failed(pointer, fault);
+                    check.failed(pointer, fault, &Redirects::default());
                 }
             }
             start = end;

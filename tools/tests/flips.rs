@@ -79,9 +79,7 @@ impl Bad {
     }
 
     fn tree(&self, what: &str) -> u64 {
-        let (_, status) = self.cluster.status();
-        let core = &status["cores"].as_array().unwrap()[0];
-        core["tree"][what].as_u64().unwrap_or_else(|| panic!("{what} in {core:#}"))
+        wait_for(what, || self.cluster.status().1["cores"][0]["tree"][what].as_u64())
     }
 
     /// What matters in the node's files now, while nothing changes them.
@@ -122,14 +120,18 @@ impl Bad {
         chosen
     }
 
+    /// Has everything checked. On a host that is busy a command may find nobody in time, and is repeated.
     fn scrub(&self) {
-        let ran = self.cluster.run("scrub", &[NODE]);
-        assert!(ran.code == Some(0) || ran.code == Some(3), "{ran:?}");
+        wait_for("a check of everything", || {
+            let ran = self.cluster.run("scrub", &[NODE]);
+            (ran.code == Some(0) || ran.code == Some(3)).then_some(())
+        });
     }
 
     /// Waits until what was damaged is repaired, checked again, and in a checkpoint; and the files are whole.
     fn is_whole(&self) {
         self.scrub();
+        let mut looks = 0;
         wait_for("files that are whole", || {
             let (_, status) = self.cluster.status();
             let core = &status["cores"].as_array()?[0];
@@ -138,7 +140,13 @@ impl Bad {
                 core["log"]["checkpointing"] == false && busy.iter().all(|what| core["tree"][what] == 0);
             let folder = open_read_only(&self.data()).unwrap();
             let report = check_core(&folder, 0, &mut |_, _| ()).ok()?;
-            (at_rest && report.findings.is_empty() && report.lost == Some(0)).then_some(())
+            let whole = at_rest && report.findings.is_empty() && report.lost == Some(0);
+            looks += 1;
+            if !whole && looks % 100 == 0 {
+                // What it waits for, should it wait in vain.
+                println!("{:?}, {:?} lost, {:#}", report.findings, report.lost, core["tree"]);
+            }
+            whole.then_some(())
         });
     }
 

@@ -107,6 +107,16 @@ fn bits_that_flip_are_found_and_never_served_and_repaired_from_a_peer() {
 }
 
 #[test]
+fn pages_that_are_damaged_together_are_found_and_repaired_once_each_while_checkpoints_end() {
+    for seed in 1..7 {
+        let options = flips::Options { seed, flips: 60, keys: flips::KEYS };
+        let report = flips::run_volleys(&options).unwrap_or_else(|failure| panic!("{failure}"));
+        let (leaves, runs) = (report.counts[&Part::Leaf], report.counts[&Part::Run]);
+        assert!(leaves.flipped > 4 && runs.flipped > 4, "{report}");
+    }
+}
+
+#[test]
 fn a_page_that_is_taken_although_its_checksum_does_not_hold_is_found() {
     choose(Some(Planted::ForgetChecksum));
     let failures =

@@ -231,6 +231,7 @@ impl Check {
             self.open_next(redirects);
             let place = self.open.iter_mut().position(|visit| {
                 let pointer = *visit.asked.get_or_insert_with(|| redirects.resolve(&visit.pointer));
+                visit.redirected |= pointer != visit.pointer;
                 let here =
                     feed.held(&pointer).is_some() || cache.is_some_and(|cache| cache.contains(&pointer));
                 if !here {
@@ -257,17 +258,39 @@ impl Check {
         }
     }
 
-    /// A page that was asked for could not be read, or is not what it should be.
-    pub fn failed(&mut self, pointer: &PagePointer, fault: PageFault) {
+    /// A page that was asked for could not be read, or is not what it should be. It is asked for once more,
+    /// or what stands in for it by then.
+    pub fn failed(&mut self, pointer: &PagePointer, fault: PageFault, redirects: &Redirects) {
         let Some(place) = self.open.iter().position(|visit| visit.asked.as_ref() == Some(pointer)) else {
             return;
         };
         let visit = &mut self.open[place];
         visit.asked = None;
         visit.failures += 1;
-        if visit.failures == READS {
-            let visit = self.open.remove(place).expect("it was just found");
-            self.hide(&visit);
+        if redirects.resolve(&visit.pointer) != *pointer {
+            visit.failures = 0;
+        } else if visit.failures == READS {
+            self.find_unusable(place, fault, redirects);
+        }
+    }
+
+    /// Finds those of the pages that were asked for of which it is known that they are damaged: they are read
+    /// no more.
+    pub fn find_known(&mut self, damage: impl Fn(&PagePointer) -> Option<PageFault>, redirects: &Redirects) {
+        for place in (0..self.open.len()).rev() {
+            let fault = self.open[place].asked.as_ref().and_then(&damage);
+            if let Some(fault) = fault {
+                self.find_unusable(place, fault, redirects);
+            }
+        }
+    }
+
+    fn find_unusable(&mut self, place: usize, fault: PageFault, redirects: &Redirects) {
+        let visit = self.open.remove(place).expect("it is open");
+        self.hide(&visit);
+        // The run of a leaf that something stands in for by now is nobody's.
+        let unit = &visit.place.unit;
+        if visit.redirected || redirects.resolve(unit) == *unit {
             self.find(&visit, FindingKind::Unusable(fault));
         }
     }

@@ -284,6 +284,26 @@ impl Space {
             && self.loose.count_in(Run { block, blocks: 1 }) == 1
     }
 
+    /// Whether a block is of no version that will be read from now on: it was freed by a checkpoint, and is
+    /// held by a pin or until the next one is durable.
+    #[must_use]
+    pub fn is_retired(&self, block: u64) -> bool {
+        block / REGION_BLOCKS < self.regions.len() as u64
+            && self.retired.count_in(Run { block, blocks: 1 }) == 1
+    }
+
+    /// Whether a block is in use, and not retired.
+    #[must_use]
+    pub fn is_held(&self, block: u64) -> bool {
+        self.is_used(block) && !self.is_retired(block)
+    }
+
+    /// Whether blocks are retired that only the next checkpoint frees.
+    #[must_use]
+    pub fn awaits_checkpoint(&self) -> bool {
+        self.retirements.last_key_value().is_some_and(|(checkpoint, _)| *checkpoint > self.durable)
+    }
+
     /// Whether a pin is of an old version, and so much is retired that its holder should go on with a new
     /// one. A pin that is kept for long under writes makes the file grow by a whole tree with each
     /// checkpoint.

@@ -220,6 +220,14 @@ impl Store {
         }
     }
 
+    /// Forgets damage in blocks that the present version does without: nobody comes to repair it. A page may
+    /// be noted by who read it too late, or hang below one that was built anew.
+    pub fn forget_unreachable_damage(&mut self) {
+        let unreachable = |page: &&PagePointer| !self.space.is_held(page.block);
+        let unreachable: Vec<PagePointer> = self.damaged.keys().filter(unreachable).copied().collect();
+        unreachable.iter().for_each(|page| self.repaired(page));
+    }
+
     /// How many pages are known to be damaged.
     #[must_use]
     pub fn damaged_pages(&self) -> usize {
@@ -463,7 +471,10 @@ impl Store {
     fn suspect(&mut self, pointer: PagePointer, fault: PageFault) {
         if let Some(place) = self.suspects.iter().position(|(suspect, _)| *suspect == pointer) {
             self.suspects.remove(place);
-            self.note_damage(pointer, fault);
+            // It may have been asked for before something stood in for it.
+            if self.redirects.resolve(&pointer) == pointer {
+                self.note_damage(pointer, fault);
+            }
             return;
         }
         if self.suspects.len() == SUSPECTS_MAX {

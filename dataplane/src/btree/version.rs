@@ -138,8 +138,8 @@ impl Redirects {
     /// The blocks that the versions of a checkpoint take over, when its merges did without the `replaced`
     /// ones: what hangs below pages that stood in for others.
     #[must_use]
-    pub fn taken_over(&self, checkpoint: u64, replaced: &BTreeSet<Blocks>) -> Vec<Blocks> {
-        let merged = self.all().filter(|redirect| redirect.is_merged(checkpoint, replaced));
+    pub fn taken_over(&self, replaced: &BTreeSet<Blocks>) -> Vec<Blocks> {
+        let merged = self.all().filter(|redirect| redirect.is_merged(replaced));
         let written = merged.flat_map(|redirect| &redirect.written);
         written.filter(|blocks| !replaced.contains(blocks)).copied().collect()
     }
@@ -152,7 +152,7 @@ impl Redirects {
             *merging == Some(checkpoint) || replaced.contains(&(damaged.block, damaged.blocks))
         };
         let over = self.take(is_over).into_iter();
-        let unused = over.filter(|redirect| !redirect.is_merged(checkpoint, replaced));
+        let unused = over.filter(|redirect| !redirect.is_merged(replaced));
         unused.flat_map(|redirect| redirect.written).collect()
     }
 
@@ -180,9 +180,10 @@ impl Redirects {
 }
 
 impl Redirect {
-    /// Whether the merge of that checkpoint went through what stands in.
-    fn is_merged(&self, checkpoint: u64, replaced: &BTreeSet<Blocks>) -> bool {
-        self.merging == Some(checkpoint) && replaced.contains(&(self.instead.block, self.instead.blocks))
+    /// Whether the merge that did without the `replaced` pages went through what stands in. It may have come
+    /// when the merge had begun and was not that far: what hangs below it is of the new version all the same.
+    fn is_merged(&self, replaced: &BTreeSet<Blocks>) -> bool {
+        replaced.contains(&(self.instead.block, self.instead.blocks))
     }
 }
 
@@ -198,7 +199,10 @@ mod tests {
 
     /// A node at block 0 is damaged; 10 stands in for it, and 20 and 30 hang below.
     fn redirected() -> Redirects {
-        let mut redirects = Redirects::default();
+        redirects_with(Redirects::default())
+    }
+
+    fn redirects_with(mut redirects: Redirects) -> Redirects {
         redirects.add(TREE, vec![], pointer(0), pointer(10), vec![(20, 2), (30, 2), (10, 2)]);
         redirects
     }
@@ -209,9 +213,19 @@ mod tests {
         redirects.begin_merge(TREE, 7);
         // One of the pages below has changed again.
         let replaced = BTreeSet::from([(0, 2), (10, 2), (30, 2)]);
-        assert_eq!(redirects.taken_over(7, &replaced), [(20, 2)]);
+        assert_eq!(redirects.taken_over(&replaced), [(20, 2)]);
         assert_eq!(redirects.settle(7, &replaced), []);
         assert_eq!(redirects.resolve(&pointer(0)), pointer(0));
+    }
+
+    #[test]
+    fn what_a_merge_goes_through_is_taken_over_although_it_came_when_the_merge_had_begun() {
+        let mut redirects = Redirects::default();
+        redirects.begin_merge(TREE, 7);
+        let mut redirects = redirects_with(redirects);
+        let replaced = BTreeSet::from([(0, 2), (10, 2)]);
+        assert_eq!(redirects.taken_over(&replaced), [(20, 2), (30, 2)]);
+        assert_eq!(redirects.settle(7, &replaced), [], "the new version reads what hangs below");
     }
 
     #[test]
@@ -225,7 +239,7 @@ mod tests {
         redirects.add(TREE, vec![], pointer(0), pointer(40), vec![(40, 2)]);
         // The merge went by what stood in first, and has replaced the page.
         let replaced = BTreeSet::from([(0, 2), (10, 2)]);
-        assert_eq!(redirects.taken_over(8, &replaced), []);
+        assert_eq!(redirects.taken_over(&replaced), []);
         assert_eq!(redirects.settle(8, &replaced), [(40, 2)], "nobody reads the other one");
         let mut redirects = redirected();
         assert_eq!(redirects.forget(|tree| tree == TREE), [(20, 2), (30, 2), (10, 2)]);

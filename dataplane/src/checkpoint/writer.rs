@@ -529,7 +529,7 @@ impl Running {
         }
         let arrived = self.parts.iter().flat_map(|part| part.loose.iter().copied());
         let arrived = arrived.filter(|page| !self.replaced.contains(page)).collect::<Vec<Blocks>>();
-        let repaired = store.redirects.taken_over(self.sequence, &self.replaced);
+        let repaired = store.redirects.taken_over(&self.replaced);
         for (block, blocks) in arrived.into_iter().chain(repaired) {
             store.space.adopt(block, blocks);
         }

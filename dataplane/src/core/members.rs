@@ -86,7 +86,8 @@ struct Situation<'a> {
 impl Members {
     /// Of `groups`, which were here at the start, the catalogue may not know the members.
     pub(super) fn new<'a>(groups: impl Iterator<Item = &'a Group>) -> Self {
-        let changed = groups.map(|group| group.replica.config()).filter(|config| config.epoch != config.birth);
+        let changed =
+            groups.map(|group| group.replica.config()).filter(|config| config.epoch != config.birth);
         Self { unreported: changed.map(|config| config.partition).collect(), ..Self::default() }
     }
 }

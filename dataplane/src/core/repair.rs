@@ -75,6 +75,8 @@ struct Repair {
     /// By their keys; the first `complete` of them are here.
     pieces: Vec<Piece>,
     complete: usize,
+    /// Who has answered last.
+    came_from: NodeId,
     /// Who is asked, and since when.
     member: NodeId,
     asked_at: Boot,
@@ -225,7 +227,8 @@ impl Serving {
     }
 
     /// A checkpoint is durable that does without these blocks: what was damaged there matters no more. The
-    /// cache may have held it.
+    /// cache may have held it. A damaged run may hang below the leaf that has replaced its own: a check finds
+    /// out.
     pub(super) fn forget_replaced(&mut self, replaced: &BTreeSet<Blocks>) {
         let is_replaced = |damage: &Damage| {
             let PagePointer { block, blocks, .. } = damage.place.unit;
@@ -235,8 +238,17 @@ impl Serving {
         if repairs.running.as_ref().is_some_and(|repair| is_replaced(&repair.damage)) {
             repairs.give_up();
         }
-        for (_, damage) in repairs.waiting.extract_if(.., |_, damage| is_replaced(damage)) {
-            self.store.repaired(&damage.page);
+        let mut runs_are_left = false;
+        for (_, Damage { page, place, .. }) in repairs.waiting.extract_if(.., |_, damage| is_replaced(damage))
+        {
+            if page != place.unit && self.store.space.is_held(page.block) {
+                runs_are_left = true;
+            } else {
+                self.store.repaired(&page);
+            }
+        }
+        if runs_are_left {
+            self.want_check();
         }
     }
 
@@ -292,6 +304,7 @@ impl Serving {
             position,
             pieces,
             complete: 0,
+            came_from: self.config.node,
             member: self.config.node,
             asked_at: now,
             number: 0,
@@ -436,6 +449,7 @@ impl Serving {
             }
             None => {
                 repair.complete += 1;
+                repair.came_from = peer.node;
                 repair.member = self.config.node;
                 self.ask_next_member(now, out);
             }
@@ -504,7 +518,7 @@ impl Serving {
             "the page of {partition} at block {} is repaired: {} items came from {}",
             page.block,
             merged.version.items,
-            repair.member,
+            repair.came_from,
         );
     }
 

@@ -22,6 +22,7 @@ use crate::btree::page::PageFault;
 use crate::btree::pointer::PagePointer;
 use crate::btree::space::PinId;
 use crate::btree::store::FeedId;
+use crate::btree::version::Redirects;
 use crate::group::Group;
 use crate::limits::{SCRUB_AFTER_START, SCRUB_INTERVAL, SCRUB_PAGES_PER_TICK, SCRUB_TICK};
 use evenkeel_wire::ids::PartitionId;
@@ -87,9 +88,9 @@ impl Scrub {
     }
 
     /// A page that was wanted will not come.
-    pub(super) fn failed(&mut self, pointer: &PagePointer, fault: PageFault) {
+    pub(super) fn failed(&mut self, pointer: &PagePointer, fault: PageFault, redirects: &Redirects) {
         if let Some(running) = &mut self.running {
-            running.check.failed(pointer, fault);
+            running.check.failed(pointer, fault, redirects);
         }
     }
 }
@@ -135,13 +136,18 @@ impl Serving {
         let (cache, redirects) = (&self.store.cache, &self.store.redirects);
         let feed = &mut self.scrub.feed;
         let progress = running.check.advance(feed, Some(cache), redirects, SCRUB_PAGES_PER_TICK);
+        let depth = if running.stored.is_some() { Depth::NodesOnly } else { Depth::Everything };
         for finding in std::mem::take(&mut running.check.findings) {
-            self.take_finding(finding);
+            self.take_finding(finding, depth);
         }
         match progress {
             Progress::Done => self.end_scrub(*running),
             Progress::Waits | Progress::More => {
                 self.store.serve_feed(FeedId::Check, &mut self.scrub.feed);
+                // Who found these may have been content with something else: they are found here, too.
+                if self.store.damaged_pages() > 0 {
+                    running.check.find_known(|page| self.store.damage(page), &self.store.redirects);
+                }
                 self.scrub.running = Some(running);
             }
         }
@@ -192,7 +198,10 @@ impl Serving {
 
     /// Goes on in the present version: what is held of the old one is too much.
     fn hop(&mut self, running: Running) -> Option<Box<Running>> {
-        let Running { check, pin, repaired, .. } = running;
+        let Running { mut check, pin, repaired, .. } = running;
+        for finding in std::mem::take(&mut check.findings) {
+            self.take_finding(finding, Depth::Everything);
+        }
         self.store.space.unpin(pin);
         self.scrub.feed.clear();
         let group = self.groups.get(&check.trees().first()?.partition)?;
@@ -220,6 +229,7 @@ impl Serving {
             self.scrub.swept += swept;
             // They are free when the next checkpoint is durable.
             self.checkpoint_wanted |= swept > 0;
+            self.store.forget_unreachable_damage();
         }
         self.store.space.unpin(pin);
     }
@@ -236,12 +246,22 @@ impl Serving {
         }
     }
 
-    fn take_finding(&mut self, finding: Finding) {
+    fn take_finding(&mut self, finding: Finding, depth: Depth) {
         let Finding { partition, place, pointer, what } = &finding;
         if !self.groups.contains_key(partition) {
             return;
         }
         match what.fault() {
+            // The present version does without that leaf or node, which was repaired or replaced: the walk
+            // goes through an older one. A sweep has not seen what hangs below it, and begins again.
+            Some(fault) if self.store.space.is_retired(place.unit.block) => {
+                self.scrub.sweep_wanted |= depth == Depth::NodesOnly;
+                if *pointer != place.unit && self.store.space.is_held(pointer.block) {
+                    // A run, for which the leaf that has it now is to be found.
+                    self.store.note_damage(*pointer, fault);
+                    self.scrub.wanted = true;
+                }
+            }
             Some(fault) => {
                 self.store.note_damage(*pointer, fault);
                 self.found_damage(*partition, *pointer, place.clone(), fault);

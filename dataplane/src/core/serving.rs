@@ -332,6 +332,9 @@ impl Serving {
         self.forget_replaced(replaced);
         let unused = self.store.redirects.forget(|tree| !self.groups.contains_key(&tree));
         self.store.space.retire_loose(&unused);
+        self.store.forget_unreachable_damage();
+        // What stood in for a page and is read by nobody would wait for a checkpoint that nobody asks for.
+        self.checkpoint_wanted |= self.store.space.awaits_checkpoint();
         for (child, partition) in std::mem::take(&mut self.merged_as) {
             let merged = versions.iter().find(|(other, _)| *other == partition).copied();
             versions.extend(merged.map(|(_, version)| (child, version)));
@@ -369,7 +372,7 @@ impl Serving {
                     // It is asked for again, and is damaged if that fails too.
                     feed.failed(&pointer);
                     if id == FeedId::Check {
-                        self.scrub.failed(&pointer, fault);
+                        self.scrub.failed(&pointer, fault, &self.store.redirects);
                     }
                 }
             }

@@ -458,11 +458,14 @@ impl Replica {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        let found = leader.followers.iter_mut().find(|follower| follower.node == to);
-        if let Some(follower) =
-            found.filter(|follower| !matches!(follower.mode, Mode::Snapshot | Mode::Invite(_)))
-        {
-            follower.probe(follower.matched.next(), None);
+        let Some(follower) = leader.followers.iter_mut().find(|follower| follower.node == to) else {
+            return;
+        };
+        match follower.mode {
+            Mode::Snapshot | Mode::Invite(_) => {}
+            // It has not answered yet: `matched` says nothing of it, and the log may not go back that far.
+            Mode::Probe(_) => follower.probe(follower.next, None),
+            Mode::Stream => follower.probe(follower.matched.next(), None),
         }
     }
 

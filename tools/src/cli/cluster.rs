@@ -12,12 +12,14 @@ use evenkeel_wire::message::status::{Role, StatusAnswer, TopologyAnswer, TreeSta
 use indicatif::HumanBytes;
 use serde_json::json;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long `up` and `restart` wait for the cluster to be healthy.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How often they look.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// For how long a core that is being checked may give no answer before it counts as gone.
+const SILENT_FOR_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub(super) struct Cluster {
@@ -265,8 +267,18 @@ fn scrub(global: &Global, node: Option<&str>, dir: Option<PathBuf>) -> Outcome {
     }
     let (mut left, mut found) = (0, Vec::new());
     for core in &scrubbed {
+        let mut answered_at = Instant::now();
         let trees = loop {
-            let trees = trees_of(&client, &core.address).map_err(failed)?;
+            let trees = match trees_of(&client, &core.address) {
+                Ok(trees) => trees,
+                // On a host that is busy an answer may take its time; the check goes on meanwhile.
+                Err(_) if answered_at.elapsed() < SILENT_FOR_MAX => {
+                    std::thread::sleep(LOOK_EVERY);
+                    continue;
+                }
+                Err(error) => return Err(failed(error)),
+            };
+            answered_at = Instant::now();
             if trees.checks < core.before.checks {
                 return Err(failed(format!("{} was started anew meanwhile; ask again", core.name)));
             }

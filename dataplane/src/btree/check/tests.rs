@@ -91,17 +91,21 @@ impl Shelf {
             && check.advance(&mut feed, None, &Redirects::default(), 10) != Progress::Done
         {
             while let Some(pointer) = feed.take_wanted() {
-                let start = (pointer.offset() as usize).min(self.file.len());
-                let page = &self.file[start..(start + pointer.bytes()).min(self.file.len())];
-                match verify(page, &IDENTITY, &pointer) {
-                    Ok(_) => feed.arrived(&pointer, AlignedBuffer::copy_of(page)),
+                match self.read(&pointer) {
+                    Ok(page) => feed.arrived(&pointer, page),
                     Err(fault) => {
                         feed.failed(&pointer);
-                        check.failed(&pointer, fault);
+                        check.failed(&pointer, fault, &Redirects::default());
                     }
                 }
             }
         }
+    }
+
+    fn read(&self, pointer: &PagePointer) -> Result<AlignedBuffer, PageFault> {
+        let start = (pointer.offset() as usize).min(self.file.len());
+        let page = &self.file[start..(start + pointer.bytes()).min(self.file.len())];
+        verify(page, &IDENTITY, pointer).map(|_| AlignedBuffer::copy_of(page))
     }
 
     fn tree(&self) -> CheckedTree {
@@ -169,6 +173,65 @@ fn a_flipped_bit_is_found_with_its_keys_and_hides_only_what_hangs_below() {
     let with_runs = children.iter().find(|child| child.pointer.overflow).unwrap().pointer;
     shelf.page(&with_runs)[1000] ^= 4;
     assert!(shelf.check(Depth::NodesOnly).lost().is_none());
+}
+
+#[test]
+fn a_page_of_which_others_know_that_it_is_damaged_is_found_although_nobody_reads_it_again() {
+    let mut shelf = Shelf::of(3000);
+    let damaged = shelf.children()[3].pointer;
+    let mut check = Check::new(vec![shelf.tree()], shelf.space.used_words().to_vec(), Depth::Everything);
+    let (mut feed, none) = (Feed::default(), Redirects::default());
+    while check.advance(&mut feed, None, &none, 10) != Progress::Done {
+        while let Some(pointer) = feed.take_wanted() {
+            // As a store does that knows it.
+            if pointer == damaged {
+                feed.failed(&pointer);
+            } else {
+                feed.arrived(&pointer, shelf.read(&pointer).unwrap());
+            }
+        }
+        check.find_known(|page| (*page == damaged).then_some(PageFault::Checksum), &none);
+    }
+    let [finding] = &check.findings[..] else { panic!("{:?}", check.findings) };
+    assert_eq!((&finding.what, finding.pointer), (&FindingKind::Unusable(PageFault::Checksum), damaged));
+}
+
+#[test]
+fn a_page_that_was_repaired_while_it_was_read_is_not_found() {
+    let mut shelf = Shelf::of(3000);
+    let leaf = shelf.children()[3].clone();
+    let Child { pointer: damaged, separator } = leaf;
+    let mut page = shelf.page(&damaged).to_vec();
+    shelf.page(&damaged)[1000] ^= 4;
+    let block = shelf.space.allocate_loose(damaged.blocks);
+    let content = read_header(&page).unwrap().content;
+    let instead = seal(&mut page, &stamp(3), &content, block);
+    shelf.file.resize(shelf.file.len().max(instead.offset() as usize + page.len()), 0);
+    shelf.page(&instead).copy_from_slice(&page);
+    // It is repaired behind the first time that it is read, or behind the second.
+    for behind in [1, 2] {
+        let mut check = Check::new(vec![shelf.tree()], shelf.space.used_words().to_vec(), Depth::Everything);
+        let (mut feed, mut redirects, mut reads, mut reads_instead) =
+            (Feed::default(), Redirects::default(), 0, 0);
+        while check.advance(&mut feed, None, &redirects, 10) != Progress::Done {
+            while let Some(pointer) = feed.take_wanted() {
+                reads += u64::from(pointer == damaged);
+                reads_instead += u64::from(pointer == instead);
+                if pointer == damaged && reads == behind {
+                    let written = vec![(instead.block, instead.blocks)];
+                    redirects.add(PARTITION, separator.clone(), damaged, instead, written);
+                }
+                match shelf.read(&pointer) {
+                    Ok(page) => feed.arrived(&pointer, page),
+                    Err(fault) => {
+                        feed.failed(&pointer);
+                        check.failed(&pointer, fault, &redirects);
+                    }
+                }
+            }
+        }
+        assert_eq!((&check.findings[..], reads, reads_instead), (&[][..], behind, 1));
+    }
 }
 
 #[test]

@@ -13,10 +13,12 @@
 //!
 //! At the end the three replicas are equal to a model, and no block is lost.
 //!
-//! [`asker`]: what is read and written. [`probe`]: how that reaches a core.
+//! [`asker`]: what is read and written. [`probe`]: how that reaches a core. [`volley`]: several pages at
+//! once.
 
 pub mod asker;
 pub mod probe;
+pub mod volley;
 
 use super::checks::{Checks, items};
 use super::cluster::{Cluster, Shape, build};
@@ -141,13 +143,28 @@ impl Report {
 /// # Errors
 /// What must not be.
 pub fn run(options: &Options) -> Result<Report, Failure> {
+    with_campaign(options, |campaign| campaign.go(options.flips))
+}
+
+/// Runs one seed of volleys.
+///
+/// # Errors
+/// What must not be.
+pub fn run_volleys(options: &Options) -> Result<Report, Failure> {
+    with_campaign(options, |campaign| campaign.volleys(options.flips))
+}
+
+fn with_campaign(
+    options: &Options,
+    go: impl FnOnce(&mut Campaign) -> Result<(), String>,
+) -> Result<Report, Failure> {
     let said = Said::default();
     let writer = said.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     let _heard = subscriber.set_default();
     let mut campaign = Campaign::new(options, said);
     // A panic is a bug like any other.
-    let gone = catch_unwind(AssertUnwindSafe(|| campaign.go(options.flips)));
+    let gone = catch_unwind(AssertUnwindSafe(|| go(&mut campaign)));
     let gone = gone.unwrap_or_else(|panic| Err(format!("a panic: {}", message(panic.as_ref()))));
     let at = campaign.world.now;
     match gone {
