@@ -284,7 +284,10 @@ impl Router {
             Err(problem) => problem,
         };
         match problem.code {
-            ErrorCode::NotLeader | ErrorCode::StaleEpoch | ErrorCode::WrongPartition => {
+            ErrorCode::NotLeader
+            | ErrorCode::StaleEpoch
+            | ErrorCode::WrongPartition
+            | ErrorCode::ShuttingDown => {
                 self.retry(now, id, problem, out);
             }
             _ => self.land(id, Err(problem), out),
