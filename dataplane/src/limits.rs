@@ -6,6 +6,9 @@ use std::time::Duration;
 /// How often a leader renews its leases. Several fit into a term, so that one lost frame costs nothing.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
 
+/// Least time between heartbeats, however many groups have a new leader that wants its lease.
+pub const HURRY_AFTER: Duration = Duration::from_millis(1);
+
 /// How long a granted lease lasts (section 6.2 of the ATC 2022 paper: a couple of seconds).
 pub const LEASE_TERM: Duration = Duration::from_millis(1600);
 
@@ -43,6 +46,10 @@ pub const BROKEN_JITTER: Duration = Duration::from_millis(30);
 /// How long a follower waits for its peers' opinion before it asks again.
 pub const SUSPECT_ANSWER_WITHIN: Duration = Duration::from_millis(300);
 
+/// How long a follower whose peer does not call the leader healthy waits for what the others say: several
+/// times what an answer takes.
+pub const DOUBT_GRACE: Duration = Duration::from_millis(30);
+
 /// How long a candidate waits for promises before it tries a higher ballot, plus up to as much at random.
 pub const CANDIDATE_PATIENCE: Duration = Duration::from_millis(400);
 
@@ -72,6 +79,18 @@ pub const DRAIN_PATIENCE: Duration = LEASE_TERM;
 
 /// …and how long in all, though it still hands over.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(12);
+
+/// A log whose writes take this long…
+pub const LOG_SLOW: Duration = Duration::from_millis(300);
+
+/// …and have done so for this long makes its core hand its leaderships over, if followers are faster…
+pub const LOG_SLOW_FOR: Duration = Duration::from_millis(500);
+
+/// …for which it takes this much time…
+pub const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// …and not again before this much has passed: were all disks slow, leaderships would go round.
+pub const LEAVE_AGAIN_AFTER: Duration = Duration::from_secs(15);
 
 /// Bytes of entries in one Accept.
 pub const ACCEPT_BYTES_MAX: usize = 512 * 1024;
