@@ -15,7 +15,7 @@ use crate::partition::reads;
 use crate::partition::sessions::{Outcome, Returned};
 use crate::partition::state::{Applied, State};
 use crate::partition::writes::{Decision, WriteRequest};
-use crate::paxos::{Output, Replica, Seed};
+use crate::paxos::{Message, Output, Replica, Seed};
 use crate::wal::record::{Record, RecordBody};
 use bytes::Bytes;
 use evenkeel_wire::entry::{Entry, EntryKind, Refusal, Split, Write};
@@ -182,13 +182,13 @@ impl Group {
 
     /// Requests wait from now on: the leader of `ballot` is about to give its leadership away, or has given it
     /// to this replica.
-    pub(crate) fn await_successor(&mut self, now: Boot, ballot: Ballot) {
+    pub fn await_successor(&mut self, now: Boot, ballot: Ballot) {
         self.successor_of = Some((ballot, now.after(HAND_OVER_PATIENCE)));
     }
 
     /// Whether requests wait here for who will lead next.
     #[must_use]
-    pub(crate) fn awaits_successor(&self, now: Boot) -> bool {
+    pub fn awaits_successor(&self, now: Boot) -> bool {
         let Some((ballot, until)) = self.successor_of else {
             return false;
         };
@@ -197,9 +197,19 @@ impl Group {
         now < until && (!is_known || (replica.is_leader() && !self.is_ready(now)))
     }
 
+    /// A member said something (see [`Replica::receive`]). If it has given its leadership to this replica,
+    /// requests wait until this one serves.
+    pub fn receive(&mut self, now: Boot, from: NodeId, message: Message, outputs: &mut Vec<Output>) {
+        let (ballot, handed) = (self.replica.promised(), matches!(message, Message::HandOver(_)));
+        self.replica.receive(now, from, message, outputs);
+        if handed && self.replica.is_candidate() {
+            self.await_successor(now, ballot);
+        }
+    }
+
     /// Gives the leadership away, if nobody waits for a write and a follower has everything. Returns whether
     /// that was done.
-    pub(crate) fn hand_over(&mut self, now: Boot, outputs: &mut Vec<Output>) -> bool {
+    pub fn hand_over(&mut self, now: Boot, outputs: &mut Vec<Output>) -> bool {
         self.is_quiet() && self.replica.hand_over(now, outputs)
     }
 

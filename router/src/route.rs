@@ -284,10 +284,12 @@ impl Router {
             Err(problem) => problem,
         };
         match problem.code {
-            ErrorCode::NotLeader
-            | ErrorCode::StaleEpoch
-            | ErrorCode::WrongPartition
-            | ErrorCode::ShuttingDown => {
+            ErrorCode::NotLeader | ErrorCode::StaleEpoch | ErrorCode::WrongPartition => {
+                self.retry(now, id, problem, out);
+            }
+            ErrorCode::ShuttingDown => {
+                // That core is, not this router: the client is not to leave it.
+                let problem = Problem { code: ErrorCode::NotLeader, ..problem };
                 self.retry(now, id, problem, out);
             }
             _ => self.land(id, Err(problem), out),

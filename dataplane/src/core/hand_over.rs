@@ -13,9 +13,16 @@
 //! Routers go where that answer sends them. Nobody is held for longer than `HAND_OVER_PATIENCE`: then a
 //! leader that could not give its leadership away serves on, and who hears of no successor says so. Few
 //! groups are handed over at once; the others are served meanwhile.
+//!
+//! A core gives everything away when it drains, and when its log has become slow while followers acknowledge
+//! what it has not yet on its own disk.
 
 use super::serving::Serving;
-use crate::limits::{DRAIN_LINGER, DRAIN_PATIENCE, DRAIN_TIME_MAX, HAND_OVERS_MAX};
+use crate::group::Group;
+use crate::limits::{
+    DRAIN_LINGER, DRAIN_PATIENCE, DRAIN_TIME_MAX, HAND_OVERS_MAX, LEAVE_AGAIN_AFTER, LEAVE_WITHIN, LOG_SLOW,
+    LOG_SLOW_FOR,
+};
 use evenkeel_wire::ids::PartitionId;
 use evenkeel_wire::turn::{Boot, Effects, Now};
 use std::collections::BTreeSet;
@@ -25,10 +32,14 @@ use std::ops::Bound;
 #[derive(Debug, Default)]
 pub(super) struct HandOvers {
     under_way: BTreeSet<PartitionId>,
-    /// The last group whose hand-over was begun by a core that drains.
+    /// The last group whose hand-over was begun.
     last: Option<PartitionId>,
     /// When a leadership was last given away.
     given_at: Option<Boot>,
+    /// Since when the log is slow.
+    slow_since: Option<Boot>,
+    /// When the core began to give everything away because of that.
+    left_at: Option<Boot>,
 }
 
 impl Serving {
@@ -43,17 +54,42 @@ impl Serving {
         }
     }
 
-    /// Goes on with what is under way; `ticks`: and begins to hand over what else this core is to give away.
-    pub(super) fn advance_hand_overs(&mut self, now: Now, ticks: bool, out: &mut Effects) {
-        if self.draining_since.is_none() && self.hand_overs.under_way.is_empty() {
+    /// Looks whether the core has to give everything away because its log is slow.
+    pub(super) fn watch_log(&mut self, now: Boot) {
+        if self.log.write_takes(now) < LOG_SLOW {
+            self.hand_overs.slow_since = None;
             return;
         }
-        if self.draining_since.is_some() && ticks {
+        let since = *self.hand_overs.slow_since.get_or_insert(now);
+        let again = self.hand_overs.left_at.is_none_or(|at| now.since(at) >= LEAVE_AGAIN_AFTER);
+        let overtaken = |group: &Group| {
+            let replica = &group.replica;
+            replica.is_leader() && replica.commit() > replica.durable()
+        };
+        if now.since(since) >= LOG_SLOW_FOR && again && self.groups.values().any(overtaken) {
+            let (node, core) = (self.config.node, self.config.core);
+            tracing::warn!(%node, %core, "the log is slow: leaderships go to faster members");
+            self.hand_overs.left_at = Some(now);
+        }
+    }
+
+    fn gives_everything_away(&self, now: Boot) -> bool {
+        let left_at = self.hand_overs.left_at;
+        self.draining_since.is_some() || left_at.is_some_and(|at| now.since(at) < LEAVE_WITHIN)
+    }
+
+    /// Goes on with what is under way; `ticks`: and begins to hand over what else this core is to give away.
+    pub(super) fn advance_hand_overs(&mut self, now: Now, ticks: bool, out: &mut Effects) {
+        let everything = self.gives_everything_away(now.boot);
+        if !everything && self.hand_overs.under_way.is_empty() {
+            return;
+        }
+        if everything && ticks {
             self.begin_more(now.boot);
         }
         loop {
             let given = self.give_away(now, out);
-            if self.draining_since.is_none() || !given {
+            if !everything || !given {
                 break;
             }
             self.begin_more(now.boot);

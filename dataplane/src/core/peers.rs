@@ -154,11 +154,7 @@ impl Serving {
         if let Some(rejected) = self.refuse_for_room(partition, &message) {
             self.outputs.push(crate::paxos::Output::Send { to: peer.node, message: rejected });
         } else if let Some(group) = self.groups.get_mut(&partition) {
-            let (ballot, handed) = (group.replica.promised(), matches!(message, Message::HandOver(_)));
-            group.replica.receive(now.boot, peer.node, message, &mut self.outputs);
-            if handed && group.replica.is_candidate() {
-                group.await_successor(now.boot, ballot);
-            }
+            group.receive(now.boot, peer.node, message, &mut self.outputs);
         }
         self.perform(partition, now, out);
     }

@@ -518,6 +518,7 @@ impl Serving {
         if awake().any(leader_without_lease) {
             self.heartbeats.hurry();
         }
+        self.watch_log(now.boot);
         let told_everything = self.lost_memory.is_some_and(|lost| lost.told_everything);
         if told_everything && self.groups.values().all(|group| !group.replica.is_refilling()) {
             // What was damaged lies before the next checkpoint's log.
@@ -593,5 +594,6 @@ impl Serving {
             .min(self.repairs_wake_at())
             .min(self.arrivals.wake_at)
             .min(self.free_at)
+            .min(self.heartbeats.hurries_at())
     }
 }
