@@ -219,8 +219,8 @@ fn a_new_leader_serves_nothing_before_it_has_applied_what_it_inherited() {
     }
     let proposed = stage.group(next).replica.next_slot();
     assert!(stage.group(next).replica.commit() > stage.group(next).state().slot());
-    assert_eq!(stage.read(next), Err(Refused(ErrorCode::LeaderNotReady)));
-    assert_eq!(stage.write(next, &put()), Err(Refused(ErrorCode::LeaderNotReady)));
+    assert_eq!(stage.read(next), Err(Held));
+    assert_eq!(stage.write(next, &put()), Err(Held));
     // Afterwards it knows both.
     stage.end_turn(next);
     assert_eq!(stage.read(next), Ok(()));
