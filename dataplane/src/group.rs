@@ -180,8 +180,8 @@ impl Group {
         Err(Problem::new(ErrorCode::NotLeader, format!("this replica does not lead {partition}")))
     }
 
-    /// Requests wait from now on: the leader of `ballot` is about to give its leadership away, or has given it
-    /// to this replica.
+    /// Requests wait from now on: the leader of `ballot` is about to give its leadership away, or has given
+    /// it to this replica.
     pub fn await_successor(&mut self, now: Boot, ballot: Ballot) {
         self.successor_of = Some((ballot, now.after(HAND_OVER_PATIENCE)));
     }

@@ -2,8 +2,8 @@
 //! 2017), for one key at a time: operations on different keys commute, so each key's history is checked
 //! alone.
 //!
-//! An operation without a return may have taken effect at any time after its call, or never. Many of them make
-//! the search try very many orders where there is none: after a number of steps, [`sets`] decides.
+//! An operation without a return may have taken effect at any time after its call, or never. Many of them
+//! make the search try very many orders where there is none: after a number of steps, [`sets`] decides.
 
 pub mod sets;
 
@@ -61,8 +61,8 @@ const STEPS_PER_CALL: usize = 8;
 const STEPS_MIN: usize = 100_000;
 
 /// The search goes through the events of a history, in a list from which what is placed is taken out: first
-/// the calls and returns of operations that returned, by time, then the calls of those that did not, which are
-/// tried last. Placing an operation costs as much as there are operations under way at its time, however
+/// the calls and returns of operations that returned, by time, then the calls of those that did not, which
+/// are tried last. Placing an operation costs as much as there are operations under way at its time, however
 /// long the history is.
 struct Search<'a, M: Model> {
     model: &'a M,

@@ -180,8 +180,8 @@ impl Replica {
         self.send(from, Message::SuspectAnswer(SuspectAnswer { healthy }), out);
     }
 
-    /// One "healthy" cancels, also behind another's doubt: whoever stands deposes the leader. So those who have
-    /// not answered are waited for a little, but for a leader whose link is broken.
+    /// One "healthy" cancels, also behind another's doubt: whoever stands deposes the leader. So those who
+    /// have not answered are waited for a little, but for a leader whose link is broken.
     pub(super) fn on_suspect_answer(
         &mut self,
         now: Boot,

@@ -1,12 +1,13 @@
-//! Lowe's other algorithm ("just-in-time linearization"): through the history once, with all that may be so at
-//! each time.
+//! Lowe's other algorithm ("just-in-time linearization"): through the history once, with all that may be so
+//! at each time.
 //!
 //! A *configuration* is a state, the operations under way that have taken effect in it, and the operations
-//! without a return that have. When an operation returns, it has taken effect: from each configuration, what is
-//! under way is placed in every order that ends with it. Of two configurations that differ only in that one
-//! has used more of the operations without a return, it is dropped, for the other can do all that it can; and
-//! two such operations that are equal are one as good as the other. So what nobody learned of costs little,
-//! where a search for one order would try all its subsets. Many operations at the same time cost much.
+//! without a return that have. When an operation returns, it has taken effect: from each configuration, what
+//! is under way is placed in every order that ends with it. Of two configurations that differ only in that
+//! one has used more of the operations without a return, it is dropped, for the other can do all that it can;
+//! and two such operations that are equal are one as good as the other. So what nobody learned of costs
+//! little, where a search for one order would try all its subsets. Many operations at the same time cost
+//! much.
 
 use super::{Call, Model};
 use std::collections::hash_map::Entry;

@@ -2,7 +2,8 @@
 //! judgement of it.
 //!
 //! * [`zones`]: the network. [`stand`]: the processes, and what can be done to them.
-//! * [`load`]: the clients. [`asker`]: one that asks a storage core directly. [`figures`]: latencies and unavailability from what they noted.
+//! * [`load`]: the clients. [`asker`]: one that asks a storage core directly. [`figures`]: latencies and
+//!   unavailability from what they noted.
 //! * [`faults`]: the random mix. [`scenarios`]: single faults, each with what it must show.
 //!
 //! A run happens in network, process and mount namespaces of its own, of which this process is the first:
