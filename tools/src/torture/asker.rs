@@ -65,7 +65,7 @@ impl Asker {
     ///
     /// # Errors
     /// When none comes in time, or it makes no sense.
-    pub fn next(&mut self) -> Result<(u64, Answer)> {
+    pub fn answer(&mut self) -> Result<(u64, Answer)> {
         let (header, body) = self.frame(BodyLimit::AFTER_HELLO)?;
         let answer = match header.kind {
             Kind::GetAnswer => {

@@ -330,7 +330,7 @@ impl Run<'_> {
         self.stand.resume(&leader)?;
         let mut served = 0;
         for _ in &questions {
-            let (number, answer) = asker.next().map_err(TortureError::Process)?;
+            let (number, answer) = asker.answer().map_err(TortureError::Process)?;
             if let Answer::Found(item) = answer {
                 // What it says is compared with what everybody else saw.
                 self.load.note_read(places[number as usize], asked_at, item.as_ref());
