@@ -8,14 +8,14 @@ use crate::btree::lookup::{Miss, Pages};
 use crate::btree::space::LoosePages;
 use crate::btree::version::Version;
 use crate::checkpoint::writer::GroupImage;
-use crate::limits::{ARRIVING_LOG_BYTES_MAX, GROUP_LOG_BYTES_KEPT};
+use crate::limits::{ARRIVING_LOG_BYTES_MAX, GROUP_LOG_BYTES_KEPT, HAND_OVER_PATIENCE};
 use crate::partition::Stop;
 use crate::partition::pending::{Asker, Pending};
 use crate::partition::reads;
 use crate::partition::sessions::{Outcome, Returned};
 use crate::partition::state::{Applied, State};
 use crate::partition::writes::{Decision, WriteRequest};
-use crate::paxos::{Output, Replica, Seed};
+use crate::paxos::{Message, Output, Replica, Seed};
 use crate::wal::record::{Record, RecordBody};
 use bytes::Bytes;
 use evenkeel_wire::entry::{Entry, EntryKind, Refusal, Split, Write};
@@ -74,6 +74,11 @@ pub struct Group {
     /// See [`expects`](Self::expects).
     arriving: Option<Slot>,
     born: Vec<Born>,
+    /// The ballot whose leader gives its leadership away, here or to this replica, and until when requests
+    /// wait for who succeeds it.
+    successor_of: Option<(Ballot, Boot)>,
+    /// The ballot for which the core last hurried to ask for a lease.
+    lease_wanted: Ballot,
 }
 
 impl Group {
@@ -92,6 +97,8 @@ impl Group {
             tree_given_up: false,
             arriving: None,
             born: Vec::new(),
+            successor_of: None,
+            lease_wanted: Ballot::ZERO,
         };
         while let Some(entry) = group.next_committed() {
             group.apply(&entry);
@@ -176,6 +183,52 @@ impl Group {
         Err(Problem::new(ErrorCode::NotLeader, format!("this replica does not lead {partition}")))
     }
 
+    /// Requests wait from now on: the leader of `ballot` is about to give its leadership away, or has given
+    /// it to this replica.
+    pub fn await_successor(&mut self, now: Boot, ballot: Ballot) {
+        self.successor_of = Some((ballot, now.after(HAND_OVER_PATIENCE)));
+    }
+
+    /// Whether requests wait here for who will lead next.
+    #[must_use]
+    pub fn awaits_successor(&self, now: Boot) -> bool {
+        let Some((ballot, until)) = self.successor_of else {
+            return false;
+        };
+        let replica = &self.replica;
+        let is_known = replica.promised() > ballot && replica.leader().is_some();
+        now < until && (!is_known || (replica.is_leader() && !self.is_ready(now)))
+    }
+
+    /// A member said something (see [`Replica::receive`]). If it has given its leadership to this replica,
+    /// requests wait until this one serves.
+    pub fn receive(&mut self, now: Boot, from: NodeId, message: Message, outputs: &mut Vec<Output>) {
+        let (ballot, handed) = (self.replica.promised(), matches!(message, Message::HandOver(_)));
+        self.replica.receive(now, from, message, outputs);
+        if handed && self.replica.is_candidate() {
+            self.await_successor(now, ballot);
+        }
+    }
+
+    /// Gives the leadership away, if nobody waits for a write and a follower has everything. Returns whether
+    /// that was done.
+    pub fn hand_over(&mut self, now: Boot, outputs: &mut Vec<Output>) -> bool {
+        self.is_quiet() && self.replica.hand_over(now, outputs)
+    }
+
+    /// Whether this replica leads under a ballot for which nobody was asked for a lease yet; says so once.
+    pub(crate) fn wants_lease(&mut self) -> bool {
+        let ballot = self.replica.promised();
+        self.replica.is_leader() && std::mem::replace(&mut self.lease_wanted, ballot) != ballot
+    }
+
+    fn check_serves(&self, now: Boot, is_write: bool) -> Result<(), Stop> {
+        if self.awaits_successor(now) && (is_write || !self.is_ready(now)) {
+            return Err(Stop::Hold);
+        }
+        Ok(self.check_ready(now)?)
+    }
+
     fn check_key(&self, key: &[u8]) -> Result<(), Problem> {
         if self.replica.config().contains(key) {
             return Ok(());
@@ -197,7 +250,7 @@ impl Group {
         out: &mut Effects,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Stop> {
-        self.check_ready(now.boot)?;
+        self.check_serves(now.boot, true)?;
         self.check_key(request.key)?;
         if self.splitting.as_ref().is_some_and(|(_, border)| *request.key >= **border) {
             // No write of the child's keys may stand behind the split.
@@ -302,21 +355,21 @@ impl Group {
         Ok(ahead)
     }
 
-    fn check_readable(&self, now: Boot, strong: bool) -> Result<(), Problem> {
+    fn check_readable(&self, now: Boot, strong: bool) -> Result<(), Stop> {
         if strong {
-            return self.check_ready(now);
+            return self.check_serves(now, false);
         }
         if self.state.log_only {
             let message = "this replica holds the log of its group only; ask another one";
-            return Err(Problem::new(ErrorCode::Unavailable, message));
+            return Err(Problem::new(ErrorCode::Unavailable, message).into());
         }
         if self.gives_tree_up() {
             let message = "this replica is being replaced by a newer state; ask another one";
-            return Err(Problem::new(ErrorCode::Unavailable, message));
+            return Err(Problem::new(ErrorCode::Unavailable, message).into());
         }
         if self.replica.is_refilling() {
             let message = "this replica is being refilled after damage; ask another one";
-            return Err(Problem::new(ErrorCode::Unavailable, message));
+            return Err(Problem::new(ErrorCode::Unavailable, message).into());
         }
         Ok(())
     }
@@ -554,9 +607,12 @@ impl Group {
             tree_given_up,
             arriving,
             born,
+            successor_of,
+            lease_wanted: _,
         } = self;
         assert!(staged.is_none() && born.is_empty(), "a staged snapshot and a child have no digest");
         (splitting, tree_given_up, arriving).hash(hasher);
+        successor_of.map(|(ballot, until)| (ballot, until.since(now))).hash(hasher);
         replica.digest(now, hasher);
         (state.applied.slot, state.applied.hash).hash(hasher);
         pending.digest(hasher);

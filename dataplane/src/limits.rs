@@ -6,6 +6,9 @@ use std::time::Duration;
 /// How often a leader renews its leases. Several fit into a term, so that one lost frame costs nothing.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
 
+/// Least time between heartbeats, however many groups have a new leader that wants its lease.
+pub const HURRY_AFTER: Duration = Duration::from_millis(1);
+
 /// How long a granted lease lasts (section 6.2 of the ATC 2022 paper: a couple of seconds).
 pub const LEASE_TERM: Duration = Duration::from_millis(1600);
 
@@ -43,6 +46,10 @@ pub const BROKEN_JITTER: Duration = Duration::from_millis(30);
 /// How long a follower waits for its peers' opinion before it asks again.
 pub const SUSPECT_ANSWER_WITHIN: Duration = Duration::from_millis(300);
 
+/// How long a follower whose peer does not call the leader healthy waits for what the others say: several
+/// times what an answer takes.
+pub const DOUBT_GRACE: Duration = Duration::from_millis(30);
+
 /// How long a candidate waits for promises before it tries a higher ballot, plus up to as much at random.
 pub const CANDIDATE_PATIENCE: Duration = Duration::from_millis(400);
 
@@ -54,6 +61,36 @@ pub const RESEND_AFTER: Duration = Duration::from_millis(250);
 
 /// How long a leader keeps its commit position to itself when no entry carries it to the followers.
 pub const COMMIT_NOTICE_AFTER: Duration = Duration::from_millis(4);
+
+/// How long requests wait for the successor of a leader that hands over, which takes a few log writes: many
+/// times that, and less than a client waits for.
+pub const HAND_OVER_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Groups that a core hands over at the same time. Their requests wait meanwhile, and their first entries
+/// share the log writes of their new leaders.
+pub const HAND_OVERS_MAX: usize = 64;
+
+/// A core that drains stays this long after its last hand-over, and tells routers whom to ask instead.
+pub const DRAIN_LINGER: Duration = Duration::from_millis(100);
+
+/// How long a core that drains waits for the next leadership that it can hand over, or for its log to come to
+/// rest, before it ends all the same…
+pub const DRAIN_PATIENCE: Duration = LEASE_TERM;
+
+/// …and how long in all, though it still hands over.
+pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(12);
+
+/// A log whose writes take this long…
+pub const LOG_SLOW: Duration = Duration::from_millis(300);
+
+/// …and have done so for this long makes its core hand its leaderships over, if followers are faster…
+pub const LOG_SLOW_FOR: Duration = Duration::from_millis(500);
+
+/// …for which it takes this much time…
+pub const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// …and not again before this much has passed: were all disks slow, leaderships would go round.
+pub const LEAVE_AGAIN_AFTER: Duration = Duration::from_secs(15);
 
 /// Bytes of entries in one Accept.
 pub const ACCEPT_BYTES_MAX: usize = 512 * 1024;
@@ -177,8 +214,8 @@ pub const CHECKPOINT_LAG_MAX: f64 = 1.2;
 /// Changes that a checkpoint merges in a second even when the log hardly grows.
 pub const CHECKPOINT_CHANGES_PER_SECOND: u64 = 4000;
 
-/// Writes that waited for a checkpoint and are taken up again in one turn.
-pub const HELD_WRITES_PER_TURN: usize = 64;
+/// Requests that waited for a checkpoint or a new leader and are taken up again in one turn.
+pub const HELD_PER_TURN: usize = 64;
 
 /// How much further a checkpoint goes than the log's filling up asks for, as a factor.
 pub const CHECKPOINT_ADVANCE: f64 = 1.5;

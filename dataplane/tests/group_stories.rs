@@ -2,6 +2,7 @@
 
 use evenkeel_dataplane::btree::lookup::Pages;
 use evenkeel_dataplane::group::Group;
+use evenkeel_dataplane::limits::HAND_OVER_PATIENCE;
 use evenkeel_dataplane::partition::Stop;
 use evenkeel_dataplane::partition::pending::Asker;
 use evenkeel_dataplane::partition::state::State;
@@ -86,7 +87,7 @@ impl Stage {
     }
 
     fn deliver(&mut self, (from, to, message): Sent) {
-        self.act(to, |group, now, out| group.replica.receive(now, from, message, out));
+        self.act(to, |group, now, out| group.receive(now, from, message, out));
     }
 
     /// Goes on until nothing is left but the messages that `held` names.
@@ -131,7 +132,7 @@ impl Stage {
         }
     }
 
-    fn write(&mut self, node: NodeId, body: &[u8]) -> Result<(), ErrorCode> {
+    fn write(&mut self, node: NodeId, body: &[u8]) -> Result<(), Stopped> {
         let now = Now { boot: self.now, wall_ms: WALL_MS };
         let request = WriteRequest::read(Kind::Put, body).unwrap();
         let (mut out, mut result) = (std::mem::take(&mut self.out), Ok(()));
@@ -140,15 +141,15 @@ impl Stage {
             result = group.write(now, asker(), &request, &pages, &mut out, outputs);
         });
         self.out = out;
-        result.map_err(|stop| code(&stop))
+        result.map_err(stopped)
     }
 
-    fn read(&mut self, node: NodeId) -> Result<(), ErrorCode> {
+    fn read(&mut self, node: NodeId) -> Result<(), Stopped> {
         let (now, mut out) = (self.now, Effects::new());
         let (mut body, key) = (Vec::new(), Cow::Borrowed(&b"key"[..]));
         encode(&Get { table: TableId(1), key, strong: true }, &mut body);
         let get = access::<Get<'static>>(&body).unwrap();
-        self.group(node).get(now, asker(), get, &Pages::default(), &mut out).map_err(|stop| code(&stop))
+        self.group(node).get(now, asker(), get, &Pages::default(), &mut out).map_err(stopped)
     }
 
     /// The kind of the one answer that clients were given since the last look.
@@ -158,11 +159,20 @@ impl Stage {
     }
 }
 
-/// Nothing here is on disk: whatever stops is refused.
-fn code(stop: &Stop) -> ErrorCode {
+/// Nothing here is on disk: whatever stops is refused or held.
+#[derive(Debug, PartialEq)]
+enum Stopped {
+    Refused(ErrorCode),
+    Held,
+}
+
+use Stopped::{Held, Refused};
+
+fn stopped(stop: Stop) -> Stopped {
     match stop {
-        Stop::Refuse(problem) => problem.code,
-        Stop::Wait(_) | Stop::Hold => panic!("{stop:?}"),
+        Stop::Refuse(problem) => Refused(problem.code),
+        Stop::Hold => Held,
+        Stop::Wait(_) => panic!("{stop:?}"),
     }
 }
 
@@ -210,12 +220,68 @@ fn a_new_leader_serves_nothing_before_it_has_applied_what_it_inherited() {
     }
     let proposed = stage.group(next).replica.next_slot();
     assert!(stage.group(next).replica.commit() > stage.group(next).state().slot());
-    assert_eq!(stage.read(next), Err(ErrorCode::LeaderNotReady));
-    assert_eq!(stage.write(next, &put()), Err(ErrorCode::LeaderNotReady));
+    assert_eq!(stage.read(next), Err(Held));
+    assert_eq!(stage.write(next, &put()), Err(Held));
     // Afterwards it knows both.
     stage.end_turn(next);
     assert_eq!(stage.read(next), Ok(()));
     stage.write(next, &put()).unwrap();
     assert_eq!(stage.answer(), Some(Kind::WriteAnswer), "the first outcome");
     assert_eq!(stage.group(next).replica.next_slot(), proposed, "nothing is executed again");
+}
+
+#[test]
+fn requests_wait_for_the_successor_of_a_leader_that_hands_over() {
+    let mut stage = Stage::new();
+    let first = NodeId(1);
+    stage.act(first, |group, now, out| group.replica.tick(now, out));
+    stage.run(|_| false);
+    stage.grant_lease(first);
+    stage.write(first, &put()).unwrap();
+    // It wants to hand over: no further write is taken, and what was proposed is waited for.
+    stage.act(first, |group, now, out| {
+        group.await_successor(now, group.replica.promised());
+        assert!(!group.hand_over(now, out));
+    });
+    assert_eq!((stage.write(first, &put()), stage.read(first)), (Err(Held), Ok(())));
+    stage.run(|_| false);
+    assert_eq!(stage.answer(), Some(Kind::WriteAnswer));
+    stage.act(first, |group, now, out| assert!(group.hand_over(now, out)));
+    assert_eq!((stage.write(first, &put()), stage.read(first)), (Err(Held), Err(Held)));
+    // The one that it chose holds requests from the first moment on.
+    let next = stage.messages.front().unwrap().1;
+    let other = NodeId(if next == NodeId(2) { 3 } else { 2 });
+    stage.run(|(_, to, message)| *to == next && matches!(message, Message::Accepted(_)));
+    stage.grant_lease(next);
+    assert_eq!((stage.write(next, &put()), stage.read(next)), (Err(Held), Err(Held)));
+    // The old one has heard of it: now it names it to those who wait.
+    assert_eq!(stage.group(first).replica.leader(), Some(next));
+    assert_eq!(stage.read(first), Err(Refused(ErrorCode::NotLeader)));
+    assert_eq!(stage.read(other), Err(Refused(ErrorCode::NotLeader)));
+    stage.run(|_| false);
+    assert_eq!((stage.write(next, &put()), stage.read(next)), (Ok(()), Ok(())));
+}
+
+#[test]
+fn nobody_waits_for_ever_for_a_successor_that_does_not_come() {
+    let mut stage = Stage::new();
+    let first = NodeId(1);
+    stage.act(first, |group, now, out| group.replica.tick(now, out));
+    stage.run(|_| false);
+    stage.grant_lease(first);
+    // Nobody can be given it before the patience ends: it serves on.
+    stage.act(first, |group, now, _| group.await_successor(now, group.replica.promised()));
+    assert_eq!(stage.write(first, &put()), Err(Held));
+    stage.now = stage.now.after(HAND_OVER_PATIENCE);
+    assert_eq!(stage.write(first, &put()), Ok(()));
+    stage.run(|_| false);
+    // It was given away, and no word of that arrives.
+    stage.act(first, |group, now, out| {
+        group.await_successor(now, group.replica.promised());
+        assert!(group.hand_over(now, out));
+    });
+    stage.messages.clear();
+    assert_eq!(stage.read(first), Err(Held));
+    stage.now = stage.now.after(HAND_OVER_PATIENCE);
+    assert_eq!(stage.read(first), Err(Refused(ErrorCode::NotLeader)));
 }

@@ -287,6 +287,11 @@ impl Router {
             ErrorCode::NotLeader | ErrorCode::StaleEpoch | ErrorCode::WrongPartition => {
                 self.retry(now, id, problem, out);
             }
+            ErrorCode::ShuttingDown => {
+                // That core is, not this router: the client is not to leave it.
+                let problem = Problem { code: ErrorCode::NotLeader, ..problem };
+                self.retry(now, id, problem, out);
+            }
             _ => self.land(id, Err(problem), out),
         }
     }

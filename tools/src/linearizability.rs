@@ -2,8 +2,12 @@
 //! 2017), for one key at a time: operations on different keys commute, so each key's history is checked
 //! alone.
 //!
-//! An operation without a return may have taken effect at any time after its call, or never.
+//! An operation without a return may have taken effect at any time after its call, or never. Many of them
+//! make the search try very many orders where there is none: after a number of steps, [`sets`] decides.
 
+pub mod sets;
+
+use evenkeel_wire::prng::Prng;
 use std::collections::HashSet;
 use std::hash::Hash;
 
@@ -12,7 +16,7 @@ pub trait Model {
     /// The state of one key.
     type State: Clone + Eq + Hash;
     /// An operation, with what was observed of its result.
-    type Operation;
+    type Operation: PartialEq;
 
     /// The state before the first operation.
     fn initial(&self) -> Self::State;
@@ -47,98 +51,209 @@ pub struct NotLinearizable {
 /// [`NotLinearizable`] when there is none.
 pub fn check<M: Model>(model: &M, history: &[Call<M::Operation>]) -> Result<(), NotLinearizable> {
     let mut search = Search::new(model, history);
-    search.run()
+    let is_possible = search.run(STEPS_MIN + STEPS_PER_CALL * history.len());
+    let is_possible = is_possible.unwrap_or_else(|| sets::check(model, history).is_ok());
+    if is_possible { Ok(()) } else { Err(search.failure()) }
 }
 
+/// Steps of the search before it is given up: where there is an order, it rarely goes back.
+const STEPS_PER_CALL: usize = 8;
+const STEPS_MIN: usize = 100_000;
+
+/// The search goes through the events of a history, in a list from which what is placed is taken out: first
+/// the calls and returns of operations that returned, by time, then the calls of those that did not, which
+/// are tried last. Placing an operation costs as much as there are operations under way at its time, however
+/// long the history is.
 struct Search<'a, M: Model> {
     model: &'a M,
     history: &'a [Call<M::Operation>],
-    /// Those that returned by time of call, then the others: what may never have happened is tried last.
-    order: Vec<usize>,
-    done: Vec<u64>,
-    seen: HashSet<(Vec<u64>, M::State)>,
+    events: Vec<Event>,
+    /// The event of each operation's call; its return, if it has one.
+    places: Vec<(usize, Option<usize>)>,
+    /// A random number for each operation; all of a set, by exclusive or, name the set.
+    names: Vec<u128>,
+    /// Sets that were placed and the states that they led to. Should two sets have the same name, a history
+    /// may be refused that is possible; one that is not is never taken.
+    seen: HashSet<(u128, M::State)>,
+    done: u128,
     path: Vec<(usize, M::State)>,
     returns_left: usize,
     longest: Vec<usize>,
+    /// How much of `longest` is the beginning of `path`.
+    shared: usize,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// The beginning of one of the two lists.
+    Head,
+    Call(usize),
+    Return(u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Event {
+    what: What,
+    previous: usize,
+    next: usize,
+}
+
+/// The head of those that returned, and of those that did not. Each list is a ring.
+const RETURNED: usize = 0;
+const OPEN: usize = 1;
 
 impl<'a, M: Model> Search<'a, M> {
     fn new(model: &'a M, history: &'a [Call<M::Operation>]) -> Self {
-        let mut order: Vec<usize> = (0..history.len()).collect();
-        order.sort_by_key(|index| (history[*index].returned.is_none(), history[*index].called));
-        Self {
+        let mut prng = Prng::new(history.len() as u64);
+        let mut name = || u128::from(prng.next_u64()) << 64 | u128::from(prng.next_u64());
+        let mut search = Self {
             model,
             history,
-            order,
-            done: vec![0; history.len().div_ceil(64)],
+            events: [RETURNED, OPEN].map(|at| Event { what: What::Head, previous: at, next: at }).to_vec(),
+            places: vec![(0, None); history.len()],
+            names: history.iter().map(|_| name()).collect(),
             seen: HashSet::new(),
+            done: 0,
             path: Vec::new(),
             returns_left: history.iter().filter(|call| call.returned.is_some()).count(),
             longest: Vec::new(),
+            shared: 0,
+        };
+        // At the same instant a call comes before a return: the two are concurrent.
+        let mut order: Vec<(u64, bool, usize)> = Vec::new();
+        for (index, call) in history.iter().enumerate() {
+            order.push((call.called, false, index));
+            order.extend(call.returned.map(|at| (at.max(call.called), true, index)));
         }
-    }
-
-    fn is_done(&self, index: usize) -> bool {
-        self.done[index / 64] >> (index % 64) & 1 == 1
-    }
-
-    fn flip(&mut self, index: usize) {
-        self.done[index / 64] ^= 1 << (index % 64);
-    }
-
-    /// The next candidate at or after `from` in the order of calls: called before every return that is left.
-    fn candidate(&self, from: usize) -> Option<usize> {
-        let left = self.order.iter().filter(|index| !self.is_done(**index));
-        let first_return = left.filter_map(|index| self.history[*index].returned).min().unwrap_or(u64::MAX);
-        (from..self.order.len()).find(|place| {
-            let index = self.order[*place];
-            !self.is_done(index) && self.history[index].called <= first_return
-        })
-    }
-
-    fn run(&mut self) -> Result<(), NotLinearizable> {
-        let mut state = self.model.initial();
-        let mut from = 0;
-        // Places in the order of calls at which the search goes on after going back.
-        let mut places = Vec::new();
-        while self.returns_left > 0 {
-            match self.candidate(from) {
-                Some(place) => {
-                    let index = self.order[place];
-                    let next = self.model.apply(&state, &self.history[index].operation);
-                    from = place + 1;
-                    if let Some(next) = next {
-                        self.flip(index);
-                        if self.seen.insert((self.done.clone(), next.clone())) {
-                            self.returns_left -= usize::from(self.history[index].returned.is_some());
-                            self.path.push((index, std::mem::replace(&mut state, next)));
-                            places.push(place);
-                            from = 0;
-                            if self.path.len() > self.longest.len() {
-                                self.longest = self.path.iter().map(|(index, _)| *index).collect();
-                            }
-                        } else {
-                            self.flip(index);
-                        }
-                    }
-                }
-                None => {
-                    let (Some((index, before)), Some(place)) = (self.path.pop(), places.pop()) else {
-                        return Err(self.failure());
-                    };
-                    state = before;
-                    self.flip(index);
-                    self.returns_left += usize::from(self.history[index].returned.is_some());
-                    from = place + 1;
-                }
+        order.sort_unstable();
+        for (at, is_return, index) in order {
+            let head = if history[index].returned.is_some() { RETURNED } else { OPEN };
+            let what = if is_return { What::Return(at) } else { What::Call(index) };
+            let place = search.append(head, what);
+            if is_return {
+                search.places[index].1 = Some(place);
+            } else {
+                search.places[index].0 = place;
             }
         }
-        Ok(())
+        search
+    }
+
+    fn append(&mut self, head: usize, what: What) -> usize {
+        let (place, previous) = (self.events.len(), self.events[head].previous);
+        self.events.push(Event { what, previous, next: head });
+        self.events[previous].next = place;
+        self.events[head].previous = place;
+        place
+    }
+
+    fn take_out(&mut self, place: usize) {
+        let Event { previous, next, .. } = self.events[place];
+        self.events[previous].next = next;
+        self.events[next].previous = previous;
+    }
+
+    /// Undoes the last [`take_out`](Self::take_out) that is not undone.
+    fn put_back(&mut self, place: usize) {
+        let Event { previous, next, .. } = self.events[place];
+        self.events[previous].next = place;
+        self.events[next].previous = place;
+    }
+
+    /// The first candidate at or behind `place`: called before every return that is left.
+    fn candidate(&self, mut place: usize) -> Option<(usize, usize)> {
+        loop {
+            match self.events[place].what {
+                What::Call(index) if self.history[index].returned.is_some() => return Some((place, index)),
+                What::Call(index) => {
+                    let is_under_way = self.history[index].called <= self.first_return();
+                    return is_under_way.then_some((place, index));
+                }
+                What::Return(_) => place = self.events[OPEN].next,
+                // Returns are left: a list without one is the other.
+                What::Head => return None,
+            }
+        }
+    }
+
+    fn first_return(&self) -> u64 {
+        let mut place = self.events[RETURNED].next;
+        loop {
+            match self.events[place].what {
+                What::Call(_) => place = self.events[place].next,
+                What::Return(at) => return at,
+                What::Head => return u64::MAX,
+            }
+        }
+    }
+
+    /// Whether there is an order; none: that was not found out in so many steps.
+    fn run(&mut self, steps_max: usize) -> Option<bool> {
+        let mut state = self.model.initial();
+        let mut from = self.events[RETURNED].next;
+        for _ in 0..steps_max {
+            if self.returns_left == 0 {
+                return Some(true);
+            }
+            if let Some((place, index)) = self.candidate(from) {
+                from = self.events[place].next;
+                let Some(next) = self.model.apply(&state, &self.history[index].operation) else {
+                    continue;
+                };
+                let done = self.done ^ self.names[index];
+                if self.seen.insert((done, next.clone())) {
+                    self.done = done;
+                    self.lift(index);
+                    self.path.push((index, std::mem::replace(&mut state, next)));
+                    from = self.events[RETURNED].next;
+                }
+            } else {
+                self.note_longest();
+                let Some((index, before)) = self.path.pop() else {
+                    return Some(false);
+                };
+                self.shared = self.shared.min(self.path.len());
+                state = before;
+                self.done ^= self.names[index];
+                self.lower(index);
+                from = self.events[self.places[index].0].next;
+            }
+        }
+        self.note_longest();
+        None
+    }
+
+    fn lift(&mut self, index: usize) {
+        let (call, back) = self.places[index];
+        self.take_out(call);
+        if let Some(back) = back {
+            self.take_out(back);
+            self.returns_left -= 1;
+        }
+    }
+
+    fn lower(&mut self, index: usize) {
+        let (call, back) = self.places[index];
+        if let Some(back) = back {
+            self.put_back(back);
+            self.returns_left += 1;
+        }
+        self.put_back(call);
+    }
+
+    fn note_longest(&mut self) {
+        if self.path.len() > self.longest.len() {
+            self.longest.truncate(self.shared);
+            self.longest.extend(self.path[self.shared..].iter().map(|(index, _)| *index));
+            self.shared = self.path.len();
+        }
     }
 
     fn failure(&self) -> NotLinearizable {
+        let mut is_placed = vec![false; self.history.len()];
+        self.longest.iter().for_each(|index| is_placed[*index] = true);
         let stuck = (0..self.history.len())
-            .filter(|index| self.history[*index].returned.is_some() && !self.longest.contains(index))
+            .filter(|index| self.history[*index].returned.is_some() && !is_placed[*index])
             .collect();
         NotLinearizable { longest: self.longest.clone(), stuck }
     }
@@ -151,7 +266,7 @@ mod tests {
     /// A register that is read and written.
     struct Register;
 
-    #[derive(Clone, Copy, Debug)]
+    #[derive(Clone, Copy, Debug, PartialEq)]
     enum Op {
         Write(u32),
         Read(u32),
@@ -182,7 +297,7 @@ mod tests {
                 operation: *operation,
             })
             .collect();
-        assert_eq!(check(&Register, &history).is_ok(), expected, "{calls:?}");
+        assert_eq!(check(&Register, &history).is_ok(), expected, "{} calls", calls.len());
     }
 
     #[test]
@@ -223,6 +338,27 @@ mod tests {
         calls.extend((0..200).map(|n| (1000 + n, Some(1000 + n + 5), Op::Read(199))));
         check_register(&calls, true);
         calls.push((5000, Some(5001), Op::Read(3)));
+        check_register(&calls, false);
+    }
+
+    /// Clients that write and read one register for an hour: with a search that looks at the whole history
+    /// for each of its operations, this test does not end in a day.
+    #[test]
+    fn a_long_history_is_decided_as_quickly_as_many_short_ones() {
+        const LENGTH: u64 = 100_000;
+        let mut calls = Vec::new();
+        for n in 0..LENGTH {
+            let at = n * 10;
+            calls.push((at, Some(at + 25), Op::Write(n as u32)));
+            calls.push((at + 3, Some(at + 30), Op::Read(n as u32)));
+            if n % 500 == 0 {
+                calls.push((at + 5, None, Op::Write(u32::MAX)));
+            }
+        }
+        check_register(&calls, true);
+        // What was overwritten long ago is read in the middle.
+        let middle = LENGTH * 5;
+        calls.push((middle, Some(middle + 1), Op::Read(7)));
         check_register(&calls, false);
     }
 }

@@ -1,7 +1,7 @@
 //! The checker of histories beside an independent one: `stateright`'s. Random histories of one register, some
 //! of them impossible, are judged alike.
 
-use evenkeel::linearizability::{Call, check};
+use evenkeel::linearizability::{Call, check, sets};
 use evenkeel::sim::history::{ItemModel, Operation, Seen};
 use evenkeel_wire::prng::Prng;
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
@@ -133,7 +133,9 @@ fn judge(seed: u64, wrong: u64) -> (bool, bool) {
         let operation = operation(&open.op, None);
         Call { called: open.called, returned: None, operation }
     }));
-    (check(&ItemModel, &history).is_ok(), tester.is_consistent())
+    let ours = check(&ItemModel, &history).is_ok();
+    assert_eq!(ours, sets::check(&ItemModel, &history).is_ok(), "the search and the sets, seed {seed}");
+    (ours, tester.is_consistent())
 }
 
 #[test]

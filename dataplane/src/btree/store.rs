@@ -28,7 +28,7 @@ use crate::limits::{FEED_READS_IN_FLIGHT_MAX, PAGE_READS_IN_FLIGHT_MAX, PARKED_O
 use crate::operations::Owner;
 use crate::wal::block::LogIdentity;
 use evenkeel_wire::aligned::AlignedBuffer;
-use evenkeel_wire::frame::Header;
+use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::ids::{NodeId, PartitionId};
 use evenkeel_wire::turn::{DiskAction, DiskCompletion, DiskOperation, Effects, Endpoint, File};
 use std::collections::{BTreeMap, VecDeque};
@@ -108,7 +108,7 @@ pub struct Store {
     /// Of the operation that is executed again at this moment.
     current: Attempt,
     free: Vec<usize>,
-    /// Places of writes that wait for a checkpoint, not for pages.
+    /// Places of requests that wait for a checkpoint or a new leader, not for pages.
     held: VecDeque<usize>,
     bodies: Vec<Vec<u8>>,
     /// Failed once. A few are remembered; the others may fail again.
@@ -270,7 +270,7 @@ impl Store {
         true
     }
 
-    /// Holds a write until [`take_held`](Self::take_held). Returns false when the slab is full.
+    /// Holds a request until [`take_held`](Self::take_held). Returns false when the slab is full.
     pub fn hold(&mut self, from: Endpoint, header: Header, body: &[u8]) -> bool {
         let Some(place) = self.free.last().copied() else {
             return false;
@@ -279,11 +279,19 @@ impl Store {
         self.park(from, header, body, &[])
     }
 
-    /// The write that was held first.
-    pub fn take_held(&mut self) -> Option<Parked> {
-        let place = self.held.pop_front()?;
+    /// The request of such a kind that was held first.
+    pub fn take_held(&mut self, kind: impl Fn(Kind) -> bool) -> Option<Parked> {
+        let is_such = |place: &usize| self.parked[*place].as_ref().is_some_and(|it| kind(it.header.kind));
+        let first = self.held.iter().position(is_such)?;
+        let place = self.held.remove(first)?;
         self.free.push(place);
         self.parked[place].take()
+    }
+
+    /// How many requests are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
     }
 
     /// How many pages may be asked for at once, so that they all fit the cache together.

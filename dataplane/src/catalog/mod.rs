@@ -403,7 +403,7 @@ impl Serving {
         out: &mut Effects,
     ) -> Result<(), Problem> {
         self.check_catalog(now, header, out)?;
-        self.check_room_for_writes()?;
+        self.check_takes_orders()?;
         let create = to_owned::<CreateTable>(access::<CreateTable>(body)?);
         check_name(&create.name)?;
         check_schema(&create.schema)?;
@@ -441,7 +441,7 @@ impl Serving {
         out: &mut Effects,
     ) -> Result<(), Problem> {
         self.check_catalog(now, header, out)?;
-        self.check_room_for_writes()?;
+        self.check_takes_orders()?;
         let name = to_owned::<DeleteTable>(access::<DeleteTable>(body)?).name;
         let Some(record) = self.catalog.led(&name) else {
             return Err(Problem::new(ErrorCode::TableNotFound, format!("there is no table named {name}")));

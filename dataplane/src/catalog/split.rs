@@ -124,7 +124,7 @@ impl Serving {
         out: &mut Effects,
     ) -> Result<(), Problem> {
         self.check_catalog(now, header, out)?;
-        self.check_room_for_writes()?;
+        self.check_takes_orders()?;
         let SplitTable { name, generation, partition, border } =
             to_owned::<SplitTable>(access::<SplitTable>(body)?);
         let Some(record) = self.catalog.led(&name).cloned() else {

@@ -11,7 +11,7 @@
 use super::roll::{Answered, Copied, Roll};
 use super::serving::Serving;
 use crate::group::Group;
-use crate::limits::HEARTBEAT_INTERVAL;
+use crate::limits::{HEARTBEAT_INTERVAL, HURRY_AFTER};
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::handshake::Peer;
 use evenkeel_wire::ids::{Ballot, CoreId, NodeId, PartitionId, RequestId};
@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug)]
 pub(crate) struct Heartbeats {
     next_at: Boot,
+    sent_at: Boot,
     id: u64,
     rolls: BTreeMap<(NodeId, CoreId), Roll>,
     copies: BTreeMap<(NodeId, CoreId), Copied>,
@@ -33,12 +34,18 @@ impl Heartbeats {
     /// `id` tells this process's rolls from those of an earlier one. All of `groups` are awake.
     pub(super) fn new(now: Boot, id: u64, groups: impl Iterator<Item = PartitionId>) -> Self {
         let (rolls, copies) = (BTreeMap::new(), BTreeMap::new());
-        Self { next_at: now, id, rolls, copies, awake: groups.collect() }
+        Self { next_at: now, sent_at: Boot(0), id, rolls, copies, awake: groups.collect() }
     }
 
-    /// Sends the next heartbeats in this turn: a new leader wants its lease.
+    /// Sends the next heartbeats in this turn, unless the last were just sent: a new leader wants its lease.
     pub(super) fn hurry(&mut self) {
-        self.next_at = Boot(0);
+        self.next_at = self.next_at.min(self.sent_at.after(HURRY_AFTER));
+    }
+
+    /// When heartbeats go out earlier than they usually do.
+    pub(super) fn hurries_at(&self) -> Boot {
+        let hurries = self.next_at < self.sent_at.after(HEARTBEAT_INTERVAL);
+        if hurries { self.next_at } else { Boot::NEVER }
     }
 
     /// Groups that are not at rest, and some that are no longer here.
@@ -198,7 +205,7 @@ impl Serving {
         // Of a group at rest the roll says that it holds its lease: it does while its peers are heard.
         self.wake_unheard(now);
         let Self { heartbeats, groups, config, .. } = self;
-        heartbeats.next_at = now.after(HEARTBEAT_INTERVAL);
+        (heartbeats.sent_at, heartbeats.next_at) = (now, now.after(HEARTBEAT_INTERVAL));
         let awake: Vec<PartitionId> = heartbeats.awake().collect();
         for partition in awake {
             let Some(group) = groups.get(&partition) else {

@@ -3,6 +3,7 @@
 //! * [`StorageCore`] recovers, then serves.
 //! * [`serving`]: the turn: what a core does with each input and at the end of a turn.
 //! * [`requests`]: routers' requests. [`peers`]: other cores' frames; [`messages`] their bodies.
+//! * [`hand_over`]: leaderships that are given away.
 //! * [`heartbeats`]: leases, one frame per pair of cores, and groups at rest; [`roll`]: what that frame says.
 //! * [`snapshots`]: partitions' states on their way to peers; [`receive`]: on their way from one.
 //! * [`repair`]: damaged pages, built anew from what peers hold.
@@ -10,6 +11,7 @@
 //! * [`split`]: partitions that are split. [`members`]: groups that lost a member get another one.
 //! * [`publish`]: what MemDS is told. [`status`]: what people are told.
 
+pub mod hand_over;
 pub mod heartbeats;
 pub mod members;
 pub mod messages;

@@ -157,7 +157,7 @@ impl Serving {
         if let Some(rejected) = self.refuse_for_room(partition, &message) {
             self.outputs.push(crate::paxos::Output::Send { to: peer.node, message: rejected });
         } else if let Some(group) = self.groups.get_mut(&partition) {
-            group.replica.receive(now.boot, peer.node, message, &mut self.outputs);
+            group.receive(now.boot, peer.node, message, &mut self.outputs);
         }
         self.perform(partition, now, out);
     }

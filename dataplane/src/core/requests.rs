@@ -5,7 +5,7 @@ use super::publish::generation_of;
 use super::serving::Serving;
 use crate::btree::lookup::Miss;
 use crate::group::{Group, answer_error};
-use crate::limits::HELD_WRITES_PER_TURN;
+use crate::limits::HELD_PER_TURN;
 use crate::partition::Stop;
 use crate::partition::pending::Asker;
 use crate::partition::writes::WriteRequest;
@@ -40,6 +40,10 @@ pub fn is_request(kind: Kind) -> bool {
     )
 }
 
+fn is_write(kind: Kind) -> bool {
+    matches!(kind, Kind::Put | Kind::Delete | Kind::Update)
+}
+
 /// The group that a request was routed to, checked for its epoch, and awake.
 pub(crate) fn routed<'a>(
     groups: &'a mut BTreeMap<PartitionId, Group>,
@@ -72,7 +76,7 @@ impl Serving {
     ) {
         let asker = Asker { endpoint: from, request: header.request };
         let outcome: Result<(), Stop> = match header.kind {
-            Kind::Put | Kind::Delete | Kind::Update => self.on_write(now, asker, header, body, out),
+            kind if is_write(kind) => self.on_write(now, asker, header, body, out),
             Kind::Get | Kind::Query | Kind::Scan => self.on_read(now, asker, header, body, out),
             Kind::CreateTable => self.on_create_table(now, asker, header, body, out).map_err(Stop::from),
             Kind::DeleteTable => self.on_delete_table(now, asker, header, body, out).map_err(Stop::from),
@@ -108,22 +112,20 @@ impl Serving {
         goes_on && self.checkpointer.lags(&self.log)
     }
 
-    /// Holds a write until the checkpoint has caught up with the log.
+    /// Holds a request until the checkpoint has caught up with the log, or it is known who leads.
     fn hold(&mut self, from: Endpoint, header: Header, body: &[u8]) -> Result<(), Problem> {
         if self.store.hold(from, header, body) {
             return Ok(());
         }
-        let message = "the log waits for a checkpoint; try again in a moment";
+        let message = "too many requests of this core wait; try again in a moment";
         Err(Problem::new(ErrorCode::Overloaded, message))
     }
 
-    /// Takes up writes that were held, as the checkpoint goes on.
+    /// Takes up requests that were held, as the checkpoint and hand-overs go on.
     pub(super) fn release_held(&mut self, now: Now, out: &mut Effects) {
-        for _ in 0..HELD_WRITES_PER_TURN {
-            if self.holds_writes() {
-                return;
-            }
-            let Some(parked) = self.store.take_held() else {
+        for _ in 0..HELD_PER_TURN.min(self.store.held()) {
+            let writes_wait = self.holds_writes();
+            let Some(parked) = self.store.take_held(|kind| !writes_wait || !is_write(kind)) else {
                 return;
             };
             self.on_frame(now, parked.from, parked.header, &parked.body, out);
@@ -192,12 +194,17 @@ impl Serving {
         outcome
     }
 
-    /// Whether the log has room for client writes.
-    pub(crate) fn check_room_for_writes(&self) -> Result<(), Problem> {
+    /// Whether the catalogue takes orders here.
+    pub(crate) fn check_takes_orders(&self) -> Result<(), Problem> {
         if self.draining_since.is_some() {
             let message = "this core is shutting down and hands its leaderships over; try again in a moment";
             return Err(Problem::new(ErrorCode::ShuttingDown, message));
         }
+        self.check_room_for_writes()
+    }
+
+    /// Whether the log has room for client writes.
+    fn check_room_for_writes(&self) -> Result<(), Problem> {
         if !self.log.is_nearly_full() {
             return Ok(());
         }

@@ -4,6 +4,7 @@
 //! committed and answer, leaders send what followers lack, and everything that was appended becomes one log
 //! write.
 
+use super::hand_over::HandOvers;
 use super::heartbeats::Heartbeats;
 use super::members::Members;
 use super::messages;
@@ -22,7 +23,7 @@ use crate::checkpoint::recovery::Recovered;
 use crate::checkpoint::writer::{Checkpointer, Progress};
 use crate::config::CoreConfig;
 use crate::group::Group;
-use crate::limits::{CHANGES_FREED_PER_TURN, FREE_EVERY, LEASE_TERM};
+use crate::limits::{CHANGES_FREED_PER_TURN, FREE_EVERY};
 use crate::operations::Owner;
 use crate::partition::state::State;
 use crate::paxos::log::GroupLog;
@@ -48,9 +49,6 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// How often a core with nothing to do looks whether its peers have fallen silent.
 const TICK_AT_REST: Duration = Duration::from_millis(100);
-
-/// How long a draining core waits for its groups to come to rest before it ends all the same.
-const DRAIN_PATIENCE: Duration = LEASE_TERM;
 
 /// A core at work.
 #[derive(Debug)]
@@ -82,6 +80,7 @@ pub struct Serving {
     /// Acknowledged data was lost here, and the catalogue has not yet said what this core must hold.
     pub(super) lost_memory: Option<LostMemory>,
     pub(super) draining_since: Option<Boot>,
+    pub(super) hand_overs: HandOvers,
     /// Changes that checkpoints have merged, to be freed little by little, and when to go on with that though
     /// nothing else happens.
     merged: Vec<Delta>,
@@ -89,6 +88,8 @@ pub struct Serving {
     /// A checkpoint is wanted whatever the log's length.
     pub(super) checkpoint_wanted: bool,
     tick_at: Boot,
+    /// A group has come to be served here of which MemDS must be told.
+    publish_wanted: bool,
     /// A snapshot was seen to wait for a checkpoint.
     staged: bool,
     /// When some follower must be told a commit position that nothing has carried to it.
@@ -160,10 +161,12 @@ impl Serving {
             recovery_report: report,
             lost_memory: None,
             draining_since: None,
+            hand_overs: HandOvers::default(),
             merged: Vec::new(),
             free_at: Boot::NEVER,
             checkpoint_wanted: false,
             tick_at: now.boot,
+            publish_wanted: false,
             staged: false,
             notice_at: Boot::NEVER,
             prng,
@@ -454,12 +457,13 @@ impl Serving {
             self.tick_at = Boot::NEVER;
             self.tick(now, out);
         }
-        self.release_held(now, out);
         self.end_groups(now, out);
+        self.advance_hand_overs(now, ticks, out);
+        self.release_held(now, out);
         self.heartbeat(now.boot, out);
         self.advance_snapshots(now.boot, out);
         self.advance_arrivals(now.boot, out);
-        if ticks {
+        if ticks || std::mem::take(&mut self.publish_wanted) {
             self.publish(now.boot, out);
         }
         self.tend_catalog(now, out);
@@ -484,7 +488,8 @@ impl Serving {
         if planted::active(Planted::AcknowledgeBeforeDurable) {
             self.settle(now, out);
         }
-        let idle = self.heartbeats.awake().next().is_none() && self.is_at_rest();
+        let stays = self.draining_since.is_none();
+        let idle = stays && self.heartbeats.awake().next().is_none() && self.is_at_rest();
         self.tick_at = self.tick_at.min(now.boot.after(if idle { TICK_AT_REST } else { TICK }));
     }
 
@@ -521,9 +526,7 @@ impl Serving {
         if awake().any(leader_without_lease) {
             self.heartbeats.hurry();
         }
-        if self.draining_since.is_some() {
-            self.drain(now, out);
-        }
+        self.watch_log(now.boot);
         let told_everything = self.lost_memory.is_some_and(|lost| lost.told_everything);
         if told_everything && self.groups.values().all(|group| !group.replica.is_refilling()) {
             // What was damaged lies before the next checkpoint's log.
@@ -532,23 +535,6 @@ impl Serving {
             tracing::warn!(node = %self.config.node, core = %self.config.core, "every replica is refilled");
             self.checkpoint_wanted = true;
         }
-    }
-
-    /// Hands leaderships over, group by group as they come to rest.
-    fn drain(&mut self, now: Now, out: &mut Effects) {
-        self.wake_all();
-        let resting = self.groups.iter().filter(|(_, group)| group.replica.is_leader() && group.is_quiet());
-        let resting: Vec<PartitionId> = resting.map(|(partition, _)| *partition).collect();
-        for partition in resting {
-            if let Some(group) = self.groups.get_mut(&partition) {
-                group.replica.hand_over(now.boot, &mut self.outputs);
-                self.perform(partition, now, out);
-            }
-        }
-        let leads = self.groups.values().any(|group| group.replica.is_leader());
-        let patient = self.draining_since.is_some_and(|since| now.boot.since(since) < DRAIN_PATIENCE);
-        // Killing is safe; a log that others keep busy is no reason to stay.
-        out.drained = !patient || (!leads && self.log.is_idle());
     }
 
     fn end_groups(&mut self, now: Now, out: &mut Effects) {
@@ -571,6 +557,10 @@ impl Serving {
                 continue;
             };
             group.replica.end_turn(now.boot, &mut self.outputs);
+            if group.wants_lease() {
+                self.heartbeats.hurry();
+            }
+            self.publish_wanted |= group.is_ready(now.boot) && !self.publisher.knows(group);
             self.notice_at = self.notice_at.min(group.replica.notice_due_at());
             self.perform(*partition, now, out);
         }
@@ -612,5 +602,6 @@ impl Serving {
             .min(self.repairs_wake_at())
             .min(self.arrivals.wake_at)
             .min(self.free_at)
+            .min(self.heartbeats.hurries_at())
     }
 }

@@ -24,6 +24,7 @@ use evenkeel_wire::turn::{
     Boot, DiskAction, DiskCompletion, DiskOperation, Effects, File, Halt, OperationId,
 };
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// Where a log ended, so that a writer can go on behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,7 @@ struct Mark {
 #[derive(Debug)]
 struct InFlight {
     lsn: Lsn,
+    issued_at: Boot,
     done: bool,
 }
 
@@ -84,6 +86,8 @@ pub struct Writer {
     watermark: Lsn,
     watermark_due: Boot,
     mark: Option<Mark>,
+    /// How long writes took of late; the last one counts for a quarter.
+    took: Duration,
     status: LogStatus,
 }
 
@@ -112,6 +116,7 @@ impl Writer {
             watermark: tail.highest,
             watermark_due: Boot::NEVER,
             mark: None,
+            took: Duration::ZERO,
             status: LogStatus::default(),
         }
     }
@@ -166,14 +171,14 @@ impl Writer {
             self.begin_batch(0);
         }
         while self.in_flight.len() < LOG_WRITES_IN_FLIGHT_MAX && !self.queue.is_empty() {
-            if !self.issue_first(out) {
+            if !self.issue_first(now, out) {
                 break;
             }
         }
     }
 
     /// Issues the first batch; false when no segment is free for it.
-    fn issue_first(&mut self, out: &mut Effects) -> bool {
+    fn issue_first(&mut self, now: Boot, out: &mut Effects) -> bool {
         let bytes = round_up(self.queue[0].buffer.len()) as u64;
         let fits = |place: &Place| place.offset + bytes <= self.segments.segment_bytes();
         let end = self.place.map_or(CameFrom::Nowhere, CameFrom::End);
@@ -216,7 +221,7 @@ impl Writer {
         }
         self.status.writes += 1;
         self.status.bytes += batch.buffer.len() as u64;
-        self.in_flight.push_back(InFlight { lsn: batch.lsn, done: false });
+        self.in_flight.push_back(InFlight { lsn: batch.lsn, issued_at: now, done: false });
         let durable = !planted::active(Planted::SkipFlush);
         let action = DiskAction::Write { offset: place.offset, buffer: batch.buffer, durable };
         out.disk.push(DiskOperation {
@@ -241,7 +246,9 @@ impl Writer {
             self.pool.push(buffer);
         }
         let write = self.in_flight.iter_mut().find(|write| write.lsn == lsn);
-        write.expect("completions belong to writes in flight").done = true;
+        let write = write.expect("completions belong to writes in flight");
+        write.done = true;
+        self.took = (self.took * 3 + now.since(write.issued_at)) / 4;
         while self.in_flight.front().is_some_and(|write| write.done) {
             let write = self.in_flight.pop_front().expect("there is a first");
             self.durable = write.lsn;
@@ -298,6 +305,13 @@ impl Writer {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// How long a write takes: as those of late did, or as the oldest in flight already has.
+    #[must_use]
+    pub fn write_takes(&self, now: Boot) -> Duration {
+        let waits = self.in_flight.front().map(|write| now.since(write.issued_at));
+        self.took.max(waits.unwrap_or_default())
     }
 
     /// When the writer wants to be woken.

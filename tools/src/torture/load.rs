@@ -8,7 +8,8 @@ use super::stand::pause;
 use super::{Report, TortureError};
 use crate::linearizability::Call;
 use crate::sim::history::{Operation, Seen};
-use evenkeel_client::{Client, ClientBuilder, Error, Item, KeyType, Value, WriteOutput};
+use evenkeel_client::{Client, ClientBuilder, Error, Invalid, Item, KeyType, Value, WriteOutput};
+use evenkeel_wire::ids::{PartitionId, TableId};
 use evenkeel_wire::prng::Prng;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,8 +18,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const TABLE: &str = "t";
-/// Registers that are tried until every partition has its share.
-const KEYS_TRIED: u64 = 5000;
+/// Keys that are tried for each register that is needed, until every partition has its share.
+const KEYS_TRIED: usize = 10;
+/// How long clients stay with the same registers. What nobody learned the fate of may take effect at any time
+/// after, so a register's history is harder to judge the more of that there is in it.
+const REGISTERS_USED_FOR: Duration = Duration::from_secs(30);
 
 /// What clients do.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +31,10 @@ pub struct Plan {
     pub clients: usize,
     /// Partitions of the table.
     pub partitions: u32,
-    /// Registers of each.
+    /// Registers of each that are in use at a time.
     pub registers: usize,
+    /// How often clients go on to others.
+    pub generations: usize,
     /// Pause of a client between two operations.
     pub think: Duration,
     /// How long an operation is tried.
@@ -95,6 +101,19 @@ pub struct Load {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// A register as storage cores know it.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// The register's number.
+    pub place: usize,
+    /// Where it is.
+    pub partition: PartitionId,
+    /// Its table.
+    pub table: TableId,
+    /// Its storage key.
+    pub key: Vec<u8>,
+}
+
 #[derive(Clone, Debug)]
 struct Register {
     name: String,
@@ -130,6 +149,15 @@ fn key(register: &str, row: u64) -> Item {
     Item::new().with("pk", register).with("sk", row)
 }
 
+impl Plan {
+    /// The plan of a run that takes `time`: no register is used for long.
+    #[must_use]
+    pub fn lasting(self, time: Duration) -> Self {
+        let generations = time.as_nanos().div_ceil(REGISTERS_USED_FOR.as_nanos()).max(1) as usize;
+        Self { generations, ..self }
+    }
+}
+
 impl Load {
     /// Creates the table, finds registers in each partition, and lets the clients begin.
     ///
@@ -159,6 +187,7 @@ impl Load {
                 client: client(endpoints, number / partitions.len(), plan.deadline)?,
                 number: number as u64,
                 own: own.collect(),
+                at_a_time: plan.registers,
                 partition,
                 shared: Arc::clone(&shared),
                 registers: Arc::clone(&registers),
@@ -238,6 +267,48 @@ impl Load {
         Ok(complaints)
     }
 
+    /// The registers of these partitions, and how a storage core is asked for each.
+    ///
+    /// # Errors
+    /// When the table cannot be described.
+    pub fn questions(
+        &self,
+        endpoints: &[String],
+        partitions: &[usize],
+    ) -> Result<Vec<Question>, TortureError> {
+        let table = client(endpoints, 0, Duration::from_secs(15))?.describe_table(TABLE).send()?;
+        let places = (0..self.registers.len()).map(|place| (place, &self.registers[place]));
+        let concerned = places.filter(|(_, register)| partitions.contains(&register.partition));
+        let question = |(place, register): (usize, &Register)| {
+            let wanted = key(&register.name, 0);
+            let key = table.schema.storage_key_of_key(&table.hash_key, &wanted);
+            let key = key.map_err(|error| Error::from(Invalid::from(error)))?;
+            let partition = PartitionId(self.partitions[register.partition]);
+            Ok(Question { place, partition, table: table.id, key: key.as_bytes().to_vec() })
+        };
+        concerned.map(question).collect()
+    }
+
+    /// Notes what somebody else has read from a register.
+    pub fn note_read(&self, place: usize, called: u64, item: Option<&Item>) {
+        let operation = Operation::Get { seen: seen(item) };
+        let call = Call { called, returned: Some(self.now()), operation };
+        self.shared.seens().registers[place].push(call);
+    }
+
+    /// How many of these registers were overwritten between two times.
+    #[must_use]
+    pub fn overwritten(&self, places: &[usize], from: u64, to: u64) -> usize {
+        let seens = self.shared.seens();
+        let is_overwritten = |place: &&usize| {
+            seens.registers[**place].iter().any(|call| {
+                let within = call.called >= from && call.returned.is_some_and(|at| at < to);
+                within && matches!(call.operation, Operation::Put { .. })
+            })
+        };
+        places.iter().filter(is_overwritten).count()
+    }
+
     /// Reads every register through one router, and waits for each answer as long as `patience`, in threads
     /// that are waited for at the end of the load.
     ///
@@ -266,18 +337,19 @@ impl Drop for Load {
 /// Tries keys until each partition has its registers. What that wrote is deleted again.
 fn find_registers(client: &Client, plan: Plan) -> Result<(Vec<u64>, Vec<Register>), TortureError> {
     let (mut ids, mut found) = (BTreeSet::new(), Vec::new());
-    for number in 0..KEYS_TRIED {
+    let (each, all) = (plan.registers * plan.generations, plan.partitions as usize);
+    for number in 0..KEYS_TRIED * each * all {
         let name = format!("r{number}");
         let partition = client.delete(TABLE, key(&name, 0)).send()?.position.partition.0;
         ids.insert(partition);
-        if found.iter().filter(|(of, _)| *of == partition).count() < plan.registers {
+        if found.iter().filter(|(of, _)| *of == partition).count() < each {
             found.push((partition, name));
         }
-        if found.len() == plan.registers * plan.partitions as usize {
+        if found.len() == each * all {
             break;
         }
     }
-    if ids.len() != plan.partitions as usize {
+    if ids.len() != all || found.len() != each * all {
         return Err(TortureError::Wrong(format!("keys fall into {} partitions only", ids.len())));
     }
     let ids: Vec<u64> = ids.into_iter().collect();
@@ -304,8 +376,9 @@ fn seen(item: Option<&Item>) -> Option<Seen> {
 struct Worker {
     client: Client,
     number: u64,
-    /// Registers of its partition.
+    /// Registers of its partition, generation by generation.
     own: Vec<usize>,
+    at_a_time: usize,
     partition: usize,
     shared: Arc<Shared>,
     registers: Arc<Vec<Register>>,
@@ -338,8 +411,17 @@ impl Worker {
         (self.number + 1) << 32 | self.sequence
     }
 
+    /// One of the registers that are in use.
+    fn pick(&mut self) -> usize {
+        let generations = self.own.len() / self.at_a_time;
+        let generation = (self.shared.now() / REGISTERS_USED_FOR.as_nanos() as u64) as usize % generations;
+        let first = generation * self.at_a_time;
+        *self.prng.pick(&self.own[first..first + self.at_a_time])
+    }
+
     fn put_row(&mut self) {
-        let register = self.registers[*self.prng.pick(&self.own)].name.clone();
+        let place = self.pick();
+        let register = self.registers[place].name.clone();
         let row = self.unique();
         let called = self.shared.now();
         let outcome = outcome(&self.client.put(TABLE, key(&register, row).with("v", row)).send());
@@ -362,7 +444,7 @@ impl Worker {
     }
 
     fn operate(&mut self) {
-        let place = *self.prng.pick(&self.own);
+        let place = self.pick();
         let (name, value) = (self.registers[place].name.clone(), self.unique());
         let called = self.shared.now();
         let item = || key(&name, 0).with("v", value).with("n", 0);

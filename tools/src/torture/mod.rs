@@ -2,12 +2,14 @@
 //! judgement of it.
 //!
 //! * [`zones`]: the network. [`stand`]: the processes, and what can be done to them.
-//! * [`load`]: the clients. [`figures`]: latencies and unavailability from what they noted.
+//! * [`load`]: the clients. [`asker`]: one that asks a storage core directly. [`figures`]: latencies and
+//!   unavailability from what they noted.
 //! * [`faults`]: the random mix. [`scenarios`]: single faults, each with what it must show.
 //!
 //! A run happens in network, process and mount namespaces of its own, of which this process is the first:
 //! when it ends, in whatever way, the kernel ends all that it started.
 
+pub mod asker;
 pub mod faults;
 pub mod figures;
 pub mod load;
@@ -205,7 +207,8 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report, 
     let mut report = Report::default();
     progress("starting a cluster");
     let mut stand = Stand::begin(&options.folder)?;
-    let plan = options.scenario.map_or(MIX, Scenario::plan);
+    let mix_plan = || MIX.lasting(options.time.unwrap_or(MIX_TIME));
+    let plan = options.scenario.map_or_else(mix_plan, Scenario::plan);
     let plan = Plan { seed: options.seed, clients: options.clients.unwrap_or(plan.clients), ..plan };
     let mut load = Load::begin(&stand.endpoints(), plan)?;
     let outcome = match options.scenario {
@@ -225,11 +228,15 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report, 
     Ok(report)
 }
 
+/// How long a mix goes on, if it is not said.
+const MIX_TIME: Duration = Duration::from_secs(60);
+
 /// Clients of a mix.
 const MIX: Plan = Plan {
     clients: 24,
     partitions: 6,
     registers: 8,
+    generations: 1,
     think: Duration::from_millis(10),
     deadline: Duration::from_secs(6),
     seed: 0,
@@ -249,7 +256,7 @@ fn mix(
         mix.clone_from(faults);
     }
     report.mix = mix.iter().map(|fault| format!("{fault:?}")).collect();
-    let end = load.now() + options.time.unwrap_or(Duration::from_secs(60)).as_nanos() as u64;
+    let end = load.now() + options.time.unwrap_or(MIX_TIME).as_nanos() as u64;
     let (mut active, mut next) = (Vec::new(), load.now());
     while load.now() < end {
         if interrupted() {

@@ -1,10 +1,15 @@
 //! Single faults, each with what it must show.
 
+use super::asker::{Answer, Asker};
 use super::figures::{latencies, millis, percentile, windows};
-use super::load::{Load, Outcome, Plan};
+use super::load::{Done, Load, Outcome, Plan, Question};
 use super::stand::{Stand, pause};
 use super::{Options, Report, TortureError, interrupted};
+use evenkeel_wire::ids::PartitionId;
+use evenkeel_wire::message::request::Get;
 use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const SECOND: u64 = 1_000_000_000;
@@ -30,6 +35,7 @@ const BUSY: Plan = Plan {
     clients: 64,
     partitions: 6,
     registers: 12,
+    generations: 1,
     think: Duration::from_millis(20),
     deadline: Duration::from_secs(15),
     seed: 0,
@@ -195,19 +201,24 @@ impl Run<'_> {
             self.stand.wait_until_ended(&leader)?;
             self.wait_for_writes(asked)?;
             let end = self.load.now();
-            let (before, during, gap, bad) = self.load.look(|done| {
+            let (before, during, slowest, gap, bad) = self.load.look(|done| {
                 let before = latencies(done, false, asked - 3 * SECOND, asked);
                 let during = latencies(done, false, asked, asked + SECOND);
                 let gaps = led.iter().map(|place| windows(done, *place, asked, end)[0].length());
                 let bad = done.iter().filter(|done| done.ended > asked && done.outcome != Outcome::Answered);
-                (before, during, gaps.max().unwrap_or_default(), bad.count())
+                let of_led = done.iter().filter(|done| led.contains(&done.partition));
+                let of_led: Vec<Done> = of_led.cloned().collect();
+                let slowest = latencies(&of_led, false, asked, asked + SECOND);
+                (before, during, slowest, gaps.max().unwrap_or_default(), bad.count())
             });
             failed += bad;
+            let slowest = millis(percentile(&slowest, 100));
             let (before, during) = (percentile(&before, 99), percentile(&during, 99));
             ratios.push((during * 100 / before.max(1), before, during));
             rows.push(json!({
                 "led": led.len(), "p99_before_ms": millis(before), "p99_during_ms": millis(during),
-                "longest_without_write_ms": millis(gap), "failed": bad,
+                "slowest_of_those_led_ms": slowest, "longest_without_write_ms": millis(gap),
+                "failed": bad,
             }));
             self.stand.start(&leader)?;
             self.stand.wait_until_healthy()?;
@@ -269,6 +280,17 @@ impl Run<'_> {
     fn stopped_leader(&mut self) -> Result<(), TortureError> {
         let (leader, led) = self.leader_of(0)?;
         let time = self.options.time.unwrap_or(Duration::from_secs(10));
+        let questions = self.load.questions(&self.stand.endpoints(), &led)?;
+        let mut epochs = BTreeMap::new();
+        for question in &questions {
+            let epoch = self.stand.epoch(question.partition).ok_or_else(|| no_epoch(question.partition))?;
+            epochs.insert(question.partition, epoch);
+        }
+        // Somebody asks it directly, too.
+        let (address, cluster) =
+            (self.stand.zones.address(&leader), self.stand.cluster().config().incarnation());
+        let mut asker =
+            Asker::connect(address, cluster, Duration::from_secs(5)).map_err(TortureError::Process)?;
         // A router that hears of nobody but the old leader asks it while it is stopped: the questions wait in
         // its socket. They are all that it sees when it wakes, for the other nodes cannot reach it, either.
         let router = "router-1".to_owned();
@@ -289,12 +311,35 @@ impl Run<'_> {
         self.wait(Duration::from_secs(2))?;
         let endpoint = self.stand.zones.address(&router).to_string();
         self.load.read_patiently(&endpoint, time + Duration::from_secs(10))?;
+        let asked_at = self.load.now();
+        for Question { partition, table, key, .. } in &questions {
+            let get = Get { table: *table, key: Cow::Borrowed(key), strong: true };
+            asker.ask(*partition, epochs[partition], &get).map_err(TortureError::Process)?;
+        }
+        let places: Vec<usize> = questions.iter().map(|question| question.place).collect();
+        let overwritten = self.load.overwritten(&places, stopped, asked_at);
+        if overwritten == 0 {
+            let what = "no register was overwritten while its leader was stopped, so nothing is shown";
+            self.report.violations.push(what.to_owned());
+        }
         let left = (stopped + time.as_nanos() as u64).saturating_sub(self.load.now());
         self.wait(Duration::from_nanos(left.max(SECOND)))?;
         let leaders = self.stand.leaders();
         let led_on = led.iter().filter(|place| leaders.get(&self.load.partitions[**place]) == Some(&leader));
         let led_on = led_on.count();
         self.stand.resume(&leader)?;
+        let mut served = 0;
+        for _ in &questions {
+            let (number, answer) = asker.answer().map_err(TortureError::Process)?;
+            if let Answer::Found(item) = answer {
+                // What it says is compared with what everybody else saw.
+                self.load.note_read(places[number as usize], asked_at, item.as_ref());
+                served += 1;
+            }
+        }
+        self.figure("asked_when_it_woke", json!(questions.len()));
+        self.figure("of_overwritten_registers", json!(overwritten));
+        self.figure("served_when_it_woke", json!(served));
         self.wait(Duration::from_secs(2))?;
         self.stand.zones.mend()?;
         self.stand.wait_until_healthy()?;
@@ -343,6 +388,10 @@ impl Run<'_> {
         self.bound(with * 2 <= before * 3, what);
         Ok(())
     }
+}
+
+fn no_epoch(partition: PartitionId) -> TortureError {
+    TortureError::Wrong(format!("nobody holds partition {partition}"))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::config::{ClusterConfig, NodeConfig};
 use crate::health::{self, Health};
 use crate::local::{LocalError, new_uuid};
 use evenkeel_client::Client;
-use evenkeel_wire::ids::Ballot;
+use evenkeel_wire::ids::{Ballot, Epoch, PartitionId};
 use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -95,6 +95,15 @@ impl Stand {
     pub fn outside(&self, number: usize) -> Vec<String> {
         let inside = self.zone(number);
         self.cluster.names().into_iter().filter(|name| !inside.contains(name)).collect()
+    }
+
+    /// The membership epoch of a partition, by the first answer.
+    #[must_use]
+    pub fn epoch(&self, partition: PartitionId) -> Option<Epoch> {
+        let health = self.health()?;
+        let groups = health.cores.iter().filter_map(|core| core.said.status.as_ref().ok());
+        let mut groups = groups.flat_map(|status| &status.groups);
+        groups.find(|group| group.partition == partition).map(|group| group.epoch)
     }
 
     /// Whether a process was ended or stopped by us.

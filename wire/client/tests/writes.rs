@@ -2,6 +2,7 @@
 
 mod harness;
 
+use evenkeel_client::protocol::call::REFUSALS_PER_ENDPOINT;
 use evenkeel_client::protocol::operation::write::Write;
 use evenkeel_client::{Error, ProtocolError};
 use evenkeel_wire::error::{ErrorCode, Problem};
@@ -31,6 +32,7 @@ on_both_clients! {
     a_table_that_is_gone_is_told_after_one_more_look
     a_table_that_is_not_ready_is_waited_for
     a_router_that_shuts_down_is_left_for_the_next
+    a_router_that_refuses_again_and_again_is_left_for_the_next
     an_endpoint_that_cannot_be_reached_is_passed_over
 }
 
@@ -336,6 +338,22 @@ fn a_router_that_shuts_down_is_left_for_the_next<S: TestShell>() {
     client.run(put("a")).expect("written");
     client.run(put("b")).expect("written");
     assert_eq!((leaving.seen(&[Kind::Put]).len(), staying.seen(&[Kind::Put]).len()), (1, 2));
+}
+
+fn a_router_that_refuses_again_and_again_is_left_for_the_next<S: TestShell>() {
+    // It hears of no leader: whatever is asked of it, it refuses.
+    let refusing = Server::start(
+        vec![table(1, "t")],
+        in_turn(Kind::Put, vec![Box::new(|seen| vec![seen.refuse(ErrorCode::NotLeader)])]),
+    );
+    let serving =
+        Server::start(vec![table(1, "t")], in_turn(Kind::Put, vec![Box::new(|seen| vec![seen.written()])]));
+    let builder = refusing.builder().endpoint(serving.endpoint()).connections(1);
+    let client = S::connect(builder).expect("a connection");
+    client.run(put("a")).expect("written");
+    client.run(put("b")).expect("written");
+    let refusals = refusing.seen(&[Kind::Put]).len();
+    assert_eq!((refusals, serving.seen(&[Kind::Put]).len()), (REFUSALS_PER_ENDPOINT as usize, 2));
 }
 
 fn an_endpoint_that_cannot_be_reached_is_passed_over<S: TestShell>() {

@@ -68,13 +68,16 @@ impl Pool {
     /// A connection for one request.
     pub(super) fn check_out(&self, wish: Wish, until: Boot) -> Result<Socket, Failure> {
         let now = self.clock.now();
+        let mut left = None;
         loop {
             let Some(socket) = self.idle().pop() else {
-                return self.open(wish, until).map_err(Failure::NotConnected);
+                return self.open_but(wish, left.as_deref(), until).map_err(Failure::NotConnected);
             };
             if socket.opened_at() >= wish.opened_after && now.since(socket.used_at()) <= IDLE_TIME_MAX {
                 return Ok(socket);
             }
+            // The first that will not do is the one that was used last: what is to be left is its endpoint.
+            left.get_or_insert_with(|| socket.endpoint().to_owned());
         }
     }
 
@@ -88,8 +91,15 @@ impl Pool {
 
     /// Opens a connection: to the preferred endpoint, or to the next one that can be reached.
     pub(super) fn open(&self, wish: Wish, until: Boot) -> Result<Socket, Error> {
+        self.open_but(wish, None, until)
+    }
+
+    /// As [`open`](Self::open). If another thread has left this endpoint already, it is followed.
+    fn open_but(&self, wish: Wish, left: Option<&str>, until: Boot) -> Result<Socket, Error> {
         let endpoints = &self.settings.endpoints;
-        let first = self.preferred.load(Ordering::Relaxed) + usize::from(wish.elsewhere);
+        let preferred = self.preferred.load(Ordering::Relaxed);
+        let is_left = left.is_some_and(|left| endpoints[preferred % endpoints.len()] != left);
+        let first = preferred + usize::from(wish.elsewhere && !is_left);
         let mut kept: Option<Error> = None;
         for place in first..first + endpoints.len() {
             match self.open_at(&endpoints[place % endpoints.len()], until) {

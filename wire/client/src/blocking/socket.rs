@@ -157,6 +157,11 @@ impl Socket {
         self.stream.set_write_timeout(Some(self.patience))
     }
 
+    /// Where it goes.
+    pub(super) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     /// When the handshake was done.
     pub(super) fn opened_at(&self) -> Boot {
         self.opened_at

@@ -34,6 +34,10 @@ use std::time::Duration;
 /// last moment, and that is worth knowing.
 pub const ANSWER_GRACE: Duration = Duration::from_millis(200);
 
+/// Refusals in a row after which another endpoint is tried: a router that hears too little of the others
+/// refuses what its neighbour would serve.
+pub const REFUSALS_PER_ENDPOINT: u32 = 4;
+
 /// A call under way. Dropped early, it is given up.
 #[derive(Debug)]
 pub struct Call<O: Operation> {
@@ -49,6 +53,7 @@ pub struct Call<O: Operation> {
     wish: Wish,
     described_again: bool,
     token_renewed: bool,
+    refused_in_a_row: u32,
     phase: Phase<O::Output>,
 }
 
@@ -141,6 +146,7 @@ impl<O: Operation> Call<O> {
             wish: Wish::default(),
             described_again: false,
             token_renewed: false,
+            refused_in_a_row: 0,
             phase: Phase::Ready,
         }
     }
@@ -230,6 +236,7 @@ impl<O: Operation> Call<O> {
             Ok(None) if self.question == Question::Description => match descriptor(answer) {
                 Ok(table) => {
                     self.session.remember_table(table);
+                    self.refused_in_a_row = 0;
                     self.attempts.answered();
                     self.ask_anew();
                 }
@@ -244,6 +251,9 @@ impl<O: Operation> Call<O> {
     }
 
     fn on_progress(&mut self, now: Boot, progress: Progress<O::Output>) {
+        if !matches!(progress, Progress::Refused(_)) {
+            self.refused_in_a_row = 0;
+        }
         match progress {
             Progress::Done(output) => self.end(Ok(output)),
             Progress::Next => {
@@ -283,7 +293,8 @@ impl<O: Operation> Call<O> {
         if code == ErrorCode::TokenExpired && self.renew_token(now) {
             return;
         }
-        if code == ErrorCode::ShuttingDown {
+        self.refused_in_a_row += 1;
+        if code == ErrorCode::ShuttingDown || self.refused_in_a_row.is_multiple_of(REFUSALS_PER_ENDPOINT) {
             self.wish = Wish { opened_after: now, elsewhere: true };
         }
         let setback = Setback {
