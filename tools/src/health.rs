@@ -55,6 +55,8 @@ pub struct Partition {
     pub bytes: u64,
     /// The leader's last committed slot.
     pub commit: u64,
+    /// The members that hold the log only.
+    pub log_replicas: Vec<NodeId>,
     /// The followers, as the leader sees them.
     pub followers: Vec<FollowerStatus>,
     /// Members that said anything.
@@ -221,6 +223,7 @@ impl Health {
             json!({
                 "partition": id.0, "table": partition.table, "leader": partition.leader.map(|node| node.0),
                 "commit": partition.commit, "items": partition.items, "bytes": partition.bytes,
+                "log_replicas": partition.log_replicas.iter().map(|node| node.0).collect::<Vec<_>>(),
                 "followers": followers.collect::<Vec<_>>(), "complaints": partition.complaints,
             })
         });
@@ -238,6 +241,7 @@ impl Partition {
         self.items = group.items;
         self.bytes = group.bytes;
         self.commit = group.commit.0;
+        self.log_replicas.clone_from(&group.log_replicas);
         self.followers = group.followers.clone();
     }
 }
@@ -245,6 +249,9 @@ impl Partition {
 fn judge_partition(partition: &mut Partition) {
     if partition.leader.is_none() {
         partition.complaints.push("nobody leads and serves it".to_owned());
+    }
+    for node in &partition.log_replicas {
+        partition.complaints.push(format!("{node} holds its log only, until the items are copied"));
     }
     for follower in &partition.followers {
         let lag = partition.commit.saturating_sub(follower.matched.0);

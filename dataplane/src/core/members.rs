@@ -33,6 +33,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Members {
     next_at: Boot,
     by_group: BTreeMap<PartitionId, Healing>,
+    /// Cores to which the link broke and that were not heard since, and when it did.
+    unlinked: BTreeMap<(NodeId, CoreId), Boot>,
     /// Groups whose members the catalogue may not know.
     unreported: BTreeSet<PartitionId>,
 }
@@ -89,6 +91,20 @@ impl Members {
         let changed =
             groups.map(|group| group.replica.config()).filter(|config| config.epoch != config.birth);
         Self { unreported: changed.map(|config| config.partition).collect(), ..Self::default() }
+    }
+}
+
+impl Members {
+    /// The link to a core broke.
+    pub(super) fn link_lost(&mut self, now: Boot, peer: Peer) {
+        self.unlinked.entry((peer.node, peer.core)).or_insert(now);
+    }
+
+    /// A core was heard.
+    pub(super) fn heard(&mut self, peer: Peer) {
+        if !self.unlinked.is_empty() {
+            self.unlinked.remove(&(peer.node, peer.core));
+        }
     }
 }
 
@@ -196,7 +212,7 @@ impl Serving {
             refilling: false,
             stores: false,
         };
-        tracing::info!(
+        tracing::warn!(
             node = %self.config.node, core = %self.config.core,
             "{} wants a log of {partition} here, from {} on", peer.node, invite.at.slot
         );
@@ -236,7 +252,13 @@ impl Serving {
             return;
         }
         let members = replica.memberships().latest();
-        let health = replica.health(now.boot, |node| self.heartbeats.renewed_at(group, node));
+        let mut health = replica.health(now.boot, |node| self.heartbeats.renewed_at(group, node));
+        for health in &mut health {
+            // Who was lost before this core led is not waited for once more.
+            let Member { node, core, .. } = health.member;
+            let unlinked = self.members.unlinked.get(&(node, core)).map(|at| now.boot.since(*at));
+            health.silent_for = health.silent_for.max(unlinked.unwrap_or_default());
+        }
         let is_prospect = |health: &Health| members.member(health.member.node).is_none();
         let whole = members.members.len() == REPLICAS
             && members.log_replicas.is_empty()
@@ -315,7 +337,7 @@ impl Serving {
             }
         };
         if let Some(next) = next {
-            tracing::info!(node = %own, core = %self.config.core, "{partition}: {step:?}, epoch {}", next.epoch);
+            tracing::warn!(node = %own, core = %self.config.core, "{partition}: {step:?}, epoch {}", next.epoch);
             self.propose_members(partition, &next, now, out);
         }
     }

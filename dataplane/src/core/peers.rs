@@ -47,6 +47,7 @@ impl Serving {
         let Some(peer) = self.peers.get(&from).copied() else {
             return;
         };
+        self.members.heard(peer);
         let outcome = match header.kind {
             Kind::Heartbeat => access::<Heartbeat>(body).map(|heartbeat| {
                 let heartbeat = to_owned::<Heartbeat>(heartbeat);

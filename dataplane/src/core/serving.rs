@@ -300,6 +300,7 @@ impl Serving {
             return;
         };
         if matches!(endpoint, Endpoint::Outgoing(_)) {
+            self.members.link_lost(now, peer);
             self.wake_all();
             for group in self.groups.values_mut() {
                 group.replica.link_lost(peer.node);

@@ -40,12 +40,15 @@ pub(super) struct Torture {
     /// These faults only (KillNode, CutZone, …) instead of the seed's own mix.
     #[arg(long, value_name = "FAULT", value_delimiter = ',', conflicts_with = "scenario")]
     faults: Vec<String>,
-    /// One fault, measured: leader-kill, hand-over, one-way, stopped-leader or slow-disk.
+    /// One fault, measured: leader-kill, hand-over, one-way, stopped-leader, slow-disk or lost-node.
     #[arg(long, value_name = "NAME")]
     scenario: Option<String>,
     /// How often a scenario does it.
     #[arg(long, requires = "scenario")]
     runs: Option<u64>,
+    /// MiB of data that lost-node begins with: 256, if it is not said.
+    #[arg(long, value_name = "MIB", requires = "scenario")]
+    data: Option<u64>,
     /// Threads that write and read.
     #[arg(long)]
     clients: Option<usize>,
@@ -83,6 +86,7 @@ impl Torture {
             faults: (!faults.is_empty()).then_some(faults),
             scenario,
             runs: self.runs,
+            data: self.data,
             clients: self.clients,
             folder: folder.clone(),
         };

@@ -140,7 +140,7 @@ impl Shared {
     }
 }
 
-fn client(endpoints: &[String], first: usize, deadline: Duration) -> Result<Client, Error> {
+pub(super) fn client(endpoints: &[String], first: usize, deadline: Duration) -> Result<Client, Error> {
     let order = (0..endpoints.len()).map(|place| &endpoints[(first + place) % endpoints.len()]);
     order.fold(Client::builder(), ClientBuilder::endpoint).deadline(deadline).connect()
 }

@@ -4,7 +4,7 @@
 //! * [`zones`]: the network. [`stand`]: the processes, and what can be done to them.
 //! * [`load`]: the clients. [`asker`]: one that asks a storage core directly. [`figures`]: latencies and
 //!   unavailability from what they noted.
-//! * [`faults`]: the random mix. [`scenarios`]: single faults, each with what it must show.
+//! * [`fill`]: data that must be there. [`faults`]: the random mix. [`scenarios`]: single faults, each with what it must show.
 //!
 //! A run happens in network, process and mount namespaces of its own, of which this process is the first:
 //! when it ends, in whatever way, the kernel ends all that it started.
@@ -12,6 +12,7 @@
 pub mod asker;
 pub mod faults;
 pub mod figures;
+pub mod fill;
 pub mod load;
 pub mod scenarios;
 pub mod stand;
@@ -99,6 +100,8 @@ pub struct Options {
     pub scenario: Option<Scenario>,
     /// How often a scenario does it.
     pub runs: Option<u64>,
+    /// Data that a scenario begins with, MiB.
+    pub data: Option<u64>,
     /// Clients; as many as suit the run, if it is not said.
     pub clients: Option<usize>,
     /// An empty folder for the cluster.
@@ -206,7 +209,7 @@ impl Report {
 pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report, TortureError> {
     let mut report = Report::default();
     progress("starting a cluster");
-    let mut stand = Stand::begin(&options.folder)?;
+    let mut stand = Stand::begin(&options.folder, options.scenario.is_some_and(Scenario::wants_spare_node))?;
     let mix_plan = || MIX.lasting(options.time.unwrap_or(MIX_TIME));
     let plan = options.scenario.map_or_else(mix_plan, Scenario::plan);
     let plan = Plan { seed: options.seed, clients: options.clients.unwrap_or(plan.clients), ..plan };

@@ -2,17 +2,21 @@
 
 use super::asker::{Answer, Asker};
 use super::figures::{latencies, millis, percentile, windows};
+use super::fill::fill;
 use super::load::{Done, Load, Outcome, Plan, Question};
 use super::stand::{Stand, pause};
 use super::{Options, Report, TortureError, interrupted};
-use evenkeel_wire::ids::PartitionId;
+use evenkeel_wire::ids::{NodeId, PartitionId};
 use evenkeel_wire::message::request::Get;
+use evenkeel_wire::message::status::{FollowerStatus, GroupStatus};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 const SECOND: u64 = 1_000_000_000;
+/// How long items may take to be copied.
+const COPIED_WITHIN: Duration = Duration::from_secs(900);
 
 /// A scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +32,9 @@ pub enum Scenario {
     StoppedLeader,
     /// The disk of one replica takes every write 20 ms late: the tail of writes stays within one and a half.
     SlowDisk,
+    /// A node is lost for good, with data on it: every log is on three disks again within five seconds, all
+    /// of the data some time later, and clients hardly notice.
+    LostNode,
 }
 
 /// Clients that put so much load on a cluster that they are always waiting.
@@ -43,8 +50,8 @@ const BUSY: Plan = Plan {
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Self; 5] =
-        [Self::LeaderKill, Self::HandOver, Self::OneWay, Self::StoppedLeader, Self::SlowDisk];
+    pub const ALL: [Self; 6] =
+        [Self::LeaderKill, Self::HandOver, Self::OneWay, Self::StoppedLeader, Self::SlowDisk, Self::LostNode];
 
     /// Its name on the command line.
     #[must_use]
@@ -55,6 +62,7 @@ impl Scenario {
             Self::OneWay => "one-way",
             Self::StoppedLeader => "stopped-leader",
             Self::SlowDisk => "slow-disk",
+            Self::LostNode => "lost-node",
         }
     }
 
@@ -64,12 +72,20 @@ impl Scenario {
         Self::ALL.into_iter().find(|scenario| scenario.name() == name)
     }
 
+    /// Whether it needs a node more than there are zones.
+    #[must_use]
+    pub fn wants_spare_node(self) -> bool {
+        self == Self::LostNode
+    }
+
     /// Its clients.
     #[must_use]
     pub fn plan(self) -> Plan {
         match self {
             Self::LeaderKill => BUSY,
-            Self::HandOver | Self::SlowDisk => Plan { clients: 32, think: Duration::from_millis(40), ..BUSY },
+            Self::HandOver | Self::SlowDisk | Self::LostNode => {
+                Plan { clients: 32, think: Duration::from_millis(40), ..BUSY }
+            }
             Self::OneWay | Self::StoppedLeader => {
                 Plan { clients: 24, think: Duration::from_millis(20), ..BUSY }
             }
@@ -106,6 +122,7 @@ pub fn run(
         Scenario::OneWay => run.one_way(),
         Scenario::StoppedLeader => run.stopped_leader(),
         Scenario::SlowDisk => run.slow_disk(),
+        Scenario::LostNode => run.lost_node(),
     }
 }
 
@@ -386,6 +403,86 @@ impl Run<'_> {
         let what =
             format!("p99 of writes was {} ms beside {} ms; 1.5x at most", millis(with), millis(before));
         self.bound(with * 2 <= before * 3, what);
+        Ok(())
+    }
+}
+
+impl Run<'_> {
+    fn lost_node(&mut self) -> Result<(), TortureError> {
+        let mib = self.options.data.unwrap_or(256);
+        fill(&self.stand.endpoints(), mib, self.progress)?;
+        self.stand.wait_until_healthy()?;
+        self.wait(Duration::from_secs(5))?;
+        // It has the data, and a neighbour in its zone.
+        let holds = |group: &GroupStatus, node: NodeId| group.members.contains(&node);
+        let filled = self.stand.led().into_values().max_by_key(|group| group.bytes);
+        let filled = filled.ok_or_else(|| TortureError::Wrong("nobody leads".to_owned()))?;
+        let lost = if holds(&filled, NodeId(3)) { NodeId(3) } else { NodeId(4) };
+        let before_from = self.load.now();
+        self.wait(self.options.time.unwrap_or(Duration::from_secs(10)))?;
+        let concerned: Vec<PartitionId> = self
+            .stand
+            .led()
+            .into_values()
+            .filter(|group| holds(group, lost))
+            .map(|group| group.partition)
+            .collect();
+        (self.progress)(&format!("{lost} is lost, with replicas of {} partitions", concerned.len()));
+        let killed = self.load.now();
+        self.stand.kill(&lost.to_string())?;
+        self.count("KillNode");
+        let concerned = &concerned;
+        // Three members that are not the lost one have, durably, what was committed when their leader was asked.
+        let on_three = |group: &GroupStatus| {
+            let has = |follower: &FollowerStatus| follower.matched >= group.commit;
+            let followers = group.followers.iter().filter(|follower| group.members.contains(&follower.node));
+            !holds(group, lost)
+                && group.members.len() == 3
+                && followers.filter(|follower| has(follower)).count() == 2
+        };
+        self.stand.wait_for("three logs of everything", |stand| {
+            let led = stand.led();
+            concerned.iter().all(|partition| led.get(partition).is_some_and(on_three)).then_some(())
+        })?;
+        let on_disks = self.load.now();
+        (self.progress)("every log is on three disks; the items are copied");
+        let mut looks = Vec::new();
+        loop {
+            let led = self.stand.led();
+            let whole = |group: &GroupStatus| on_three(group) && group.log_replicas.is_empty();
+            if concerned.iter().all(|partition| led.get(partition).is_some_and(whole)) {
+                break;
+            }
+            looks.push(led.values().map(|group| group.log_replicas.len()).sum::<usize>());
+            self.wait(Duration::from_millis(500))?;
+            if self.load.now() > on_disks + COPIED_WITHIN.as_nanos() as u64 {
+                return Err(TortureError::Wrong(format!(
+                    "items are not copied after {COPIED_WITHIN:?}: {looks:?}"
+                )));
+            }
+        }
+        let whole = self.load.now();
+        let (before, during, after) = self.load.look(|done| {
+            let p99 = |from, until| percentile(&latencies(done, false, from, until), 99);
+            (p99(before_from, killed), p99(on_disks, whole), p99(killed, on_disks))
+        });
+        self.figure("data_mib", json!(mib));
+        self.figure("partitions", json!(concerned.len()));
+        self.figure("three_logs_after_ms", json!(millis(on_disks - killed)));
+        self.figure("three_storage_replicas_after_ms", json!(millis(whole - killed)));
+        let figures = json!({
+            "before_ms": millis(before), "until_three_logs_ms": millis(after), "while_copied_ms": millis(during),
+            "ratio": (during * 100 / before.max(1)) as f64 / 100.0,
+        });
+        self.figure("p99", figures);
+        let took = millis(on_disks - killed);
+        self.bound(on_disks - killed <= 5 * SECOND, format!("three logs after {took} ms; 5000 ms at most"));
+        let what = format!(
+            "p99 was {} ms while items were copied, {} ms before; 1.5x at most",
+            millis(during),
+            millis(before)
+        );
+        self.bound(during * 2 <= before * 3, what);
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use crate::health::{self, Health};
 use crate::local::{LocalError, new_uuid};
 use evenkeel_client::Client;
 use evenkeel_wire::ids::{Ballot, Epoch, PartitionId};
+use evenkeel_wire::message::status::{GroupStatus, Role};
 use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -35,27 +36,31 @@ pub struct Stand {
 }
 
 impl Stand {
-    /// Makes a cluster in `folder` and starts it: three storage nodes, two MemDS servers and two routers.
+    /// Makes a cluster in `folder` and starts it: three storage nodes, or with a spare one four, two MemDS
+    /// servers and two routers. The spare node is in the zone of the third.
     ///
     /// # Errors
     /// When something cannot be made or started, or the cluster does not become healthy.
-    pub fn begin(folder: &Path) -> Result<Self, TortureError> {
+    pub fn begin(folder: &Path, spare: bool) -> Result<Self, TortureError> {
         let shape = Shape {
-            nodes: 3,
+            nodes: if spare { 4 } else { 3 },
             cores: 1,
             memds: 2,
             routers: 2,
             port: 0,
-            log: (8, 8),
-            cache_mib: 16,
+            // With a spare node comes much data.
+            log: if spare { (16, 32) } else { (8, 8) },
+            cache_mib: if spare { 128 } else { 16 },
             cache: "on".to_owned(),
         };
-        let names = ["n1", "n2", "n3", "memds-0", "memds-1", "router-0", "router-1"].map(str::to_owned);
-        let zones = Zones::new(&names);
+        let names = ["n1", "n2", "n3", "memds-0", "memds-1", "router-0", "router-1", "n4"];
+        let names = names.map(str::to_owned);
+        let names = &names[..if spare { 8 } else { 7 }];
+        let zones = Zones::new(names);
         zones.make()?;
         let uuid = || new_uuid().map_err(LocalError::from);
         let mut nodes = Vec::new();
-        for (id, zone) in [(1, "a"), (2, "b"), (3, "c")] {
+        for (id, zone) in [(1, "a"), (2, "b"), (3, "c"), (4, "c")].into_iter().take(shape.nodes as usize) {
             let cores = vec![zones.address(&format!("n{id}"))];
             nodes.push(NodeConfig { id, zone: zone.to_owned(), incarnation: uuid()?, cores });
         }
@@ -353,6 +358,16 @@ impl Stand {
         let of = |(partition, leader): (u64, Option<u32>)| Some((partition, format!("n{}", leader?)));
         let leaders = health.partitions.iter();
         leaders.map(|(id, partition)| (id.0, partition.leader.map(|node| node.0))).filter_map(of).collect()
+    }
+
+    /// The groups, as their leaders see them that serve.
+    #[must_use]
+    pub fn led(&self) -> BTreeMap<PartitionId, GroupStatus> {
+        let cores = self.health().map(|health| health.cores).unwrap_or_default();
+        let groups =
+            cores.into_iter().filter_map(|core| core.said.status.ok()).flat_map(|status| status.groups);
+        let led = groups.filter(|group| group.role == Role::Leader && group.ready);
+        led.map(|group| (group.partition, group)).collect()
     }
 
     /// The promised ballots, by partition and node, of every replica that answers.
