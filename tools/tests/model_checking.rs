@@ -71,6 +71,30 @@ fn a_lease_that_has_run_out_is_none() {
 }
 
 #[test]
+fn what_an_older_leader_left_is_not_committed_by_its_length() {
+    is_found(Planted::CommitInherited, "restored", "agreement");
+}
+
+#[test]
+#[ignore = "half a minute: .ci/run explore"]
+fn a_lease_counts_from_when_it_was_asked_for() {
+    is_found(Planted::LeaseFromReceipt, "late", "lease exclusivity");
+}
+
+#[test]
+#[ignore = "half a minute: .ci/run explore"]
+fn clocks_drift_apart_while_a_lease_runs_out() {
+    is_found(Planted::ForgetDrift, "lapse", "lease exclusivity");
+    holds("lapse", LAPSE_STATES);
+}
+
+#[test]
+#[ignore = "half a minute: .ci/run explore"]
+fn two_that_want_to_lead_again_agree() {
+    holds("restored", RESTORED_STATES);
+}
+
+#[test]
 #[ignore = "a minute: .ci/run explore"]
 fn writes_hold_wherever_a_crash_or_a_loss_falls() {
     holds("writes", WRITES_STATES);
@@ -92,3 +116,5 @@ fn a_new_leader_waits_for_the_old_lease() {
 const BIRTH_STATES: usize = 31_827;
 const WRITES_STATES: usize = 112_370;
 const TWICE_STATES: usize = 179_426;
+const LAPSE_STATES: usize = 6_029_931;
+const RESTORED_STATES: usize = 1_496_626;

@@ -11,11 +11,18 @@ pub(crate) enum Start {
     /// After [`Start::Led`] and two steps of time: the second member has been told by the third that it knows
     /// of no healthy leader, and stands; nobody else has been asked for a promise yet.
     Suspected,
+    /// After [`Start::Suspected`]: the first member has asked to renew its lease, the third one has granted it,
+    /// and the answer is on its way.
+    Granted,
     /// After [`Start::Led`] and two steps of time: the first member, which died and came back, holds two
     /// writes of ballot 1 that nobody else has; the second one, too, but an entry of ballot 2 in the place of
     /// the first of them. Nobody leads.
     Contested,
-    /// The same, but the second member leads, and its entry is committed with the third one.
+    /// After [`Start::Contested`] and two more steps of time: the first member leads again, elected by the
+    /// third one under a third ballot, which has not got its entries yet; the second one stands, too, under a
+    /// higher ballot, and the third one has not got that either.
+    Restored,
+    /// As [`Start::Contested`], but the second member leads, and its entry is committed with the third one.
     Overtaken,
 }
 
@@ -54,6 +61,16 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
+    /// Whether so much time passes that somebody may serve who does not where it begins: two steps until a
+    /// leader is missed, and two for its lease.
+    pub(crate) fn outlasts_a_lease(&self) -> bool {
+        let needed = match self.start {
+            Start::New | Start::Led | Start::Suspected | Start::Granted => 4,
+            Start::Contested | Start::Overtaken | Start::Restored => 6,
+        };
+        self.ticks >= needed
+    }
+
     /// Whether somebody serves where it begins, or does so without an election that must be waited for.
     pub(crate) fn has_leader(&self) -> bool {
         matches!(self.start, Start::New | Start::Led)
@@ -86,24 +103,17 @@ const STILL: Bound = Bound {
 };
 
 /// All bounds, the small ones first. How many states each of them has: docs/decisions/0013-model-checking.md.
-pub(crate) const BOUNDS: [Bound; 13] = [
+pub(crate) const BOUNDS: [Bound; 14] = [
     Bound { name: "birth", start: Start::New, ..STILL },
     Bound { name: "writes", writes: 2, submissions: 3, in_flight: 3, torn: true, ..STILL },
     Bound { name: "twice", start: Start::New, duplicates: 1, in_flight: 3, ..STILL },
-    Bound { name: "lapse", start: Start::Suspected, watchful: &[], submissions: 0, late: 0, ..ELECTION },
-    Bound {
-        name: "late",
-        start: Start::Suspected,
-        watchful: &[],
-        submissions: 0,
-        late: 1,
-        in_flight: 3,
-        ..ELECTION
-    },
+    Bound { name: "lapse", late: 0, ..GRANTED },
+    Bound { name: "late", late: 1, ..GRANTED },
     Bound { name: "lease", watchful: &[1], submissions: 0, late: 0, ..ELECTION },
     Bound { name: "drift", submissions: 0, late: 0, clocks: DRIFTING, ..ELECTION },
     Bound { name: "restart", watchful: &[1], ticks: 2, crashes: 1, ..ELECTION },
     Bound { name: "hand-over", watchful: &[], ticks: 1, hand_overs: 1, ..ELECTION },
+    Bound { name: "restored", start: Start::Restored, watchful: &[], crashes: 1, torn: true, ..RESTORED },
     Bound { name: "overtaken", start: Start::Overtaken, watchful: &[0], rounds: 3, ..CONFLICT },
     Bound {
         name: "contested",
@@ -120,6 +130,13 @@ pub(crate) const BOUNDS: [Bound; 13] = [
 
 /// A second leader is elected when the first one's lease may still hold, and serves when it does not.
 const ELECTION: Bound = Bound { ticks: 4, clocks: WORST, rounds: 2, in_flight: 2, ..STILL };
+
+/// A lease was renewed when the second leader was about to be elected.
+const GRANTED: Bound =
+    Bound { start: Start::Granted, watchful: &[], submissions: 0, in_flight: 3, ..ELECTION };
+
+/// Two members have entries for one place, and both want to lead again.
+const RESTORED: Bound = Bound { start: Start::Restored, rounds: 3, submissions: 0, ..CONFLICT };
 
 /// Logs part before it begins.
 const CONFLICT: Bound = Bound { ticks: 4, in_flight: 2, writes: 2, submissions: 2, ..STILL };

@@ -1,6 +1,6 @@
 //! One member of the group: the group that ships, its disk, and what is on its way to the disk.
 
-use super::clients;
+use super::clients::{self, Read, Requests};
 use super::digest::Collected;
 use evenkeel_dataplane::btree::version::Version;
 use evenkeel_dataplane::group::Group;
@@ -50,6 +50,8 @@ pub(crate) struct Durable {
 /// A member.
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
+    /// Where it stands.
+    pub(crate) place: usize,
     /// Its replica and its partition.
     pub(crate) group: Group,
     /// Records that a crash leaves.
@@ -62,6 +64,10 @@ pub(crate) struct Member {
     pub(crate) entries: Vec<EntryId>,
     /// The last heartbeat: saying the same in the same instant changes nothing.
     pub(crate) said: Option<(Boot, HeartbeatGroup)>,
+    /// Whether it serves now.
+    pub(crate) serves: bool,
+    /// What it says to a strong read now.
+    pub(crate) read: Read,
     /// Hash of all that matters from now on.
     pub(crate) digest: u64,
 }
@@ -87,7 +93,7 @@ fn config() -> GroupConfig {
 
 impl Member {
     /// A member of a group that was just created.
-    pub(crate) fn new(place: usize, now: Boot) -> Self {
+    pub(crate) fn new(place: usize, now: Boot, requests: &Requests) -> Self {
         let seed = Seed {
             config: config(),
             promised: Ballot::ZERO,
@@ -100,15 +106,18 @@ impl Member {
         let group = Group::new(seed, state, node(place), now, Prng::lowest());
         let created = group.snapshot().0;
         let mut member = Self {
+            place,
             group,
             disk: Arc::new(vec![created]),
             durable: Arc::default(),
             appended: VecDeque::new(),
             entries: Vec::new(),
             said: None,
+            serves: false,
+            read: Read::Refused,
             digest: 0,
         };
-        member.refresh(now);
+        member.refresh(now, requests);
         member
     }
 
@@ -142,14 +151,13 @@ impl Member {
         assert_eq!(found, *entries, "replay and the model agree on the log");
         let last = Slot(entries.len() as u64);
         assert_eq!((seed.promised, seed.commit), (*promised, (*commit).min(last)), "and on the rest");
-        let node = node_of(&self.group);
-        self.group = Group::new(seed, state, node, now, Prng::lowest());
+        self.group = Group::new(seed, state, node(self.place), now, Prng::lowest());
         self.appended.clear();
         self.said = None;
     }
 
     /// Brings up to date what is derived from the rest.
-    pub(crate) fn refresh(&mut self, now: Boot) {
+    pub(crate) fn refresh(&mut self, now: Boot, requests: &Requests) {
         let log = self.group.replica.log();
         assert_eq!(log.base().slot, Slot::ZERO, "so little is never trimmed");
         let last = log.last();
@@ -159,7 +167,10 @@ impl Member {
             self.entries = log.after(Slot::ZERO).map(id_of).collect();
         }
         self.said = self.said.filter(|(at, _)| *at == now);
+        self.serves = self.group.replica.is_ready(now);
+        self.read = requests.read(&self.group, now);
         let mut hasher = Collected::new();
+        self.place.hash(&mut hasher);
         self.group.digest(now, &mut hasher);
         self.durable.hash(&mut hasher);
         for Record { partition: _, promised, commit, body } in &self.appended {
@@ -179,11 +190,6 @@ impl Member {
         }
         self.digest = hasher.finish();
     }
-}
-
-fn node_of(group: &Group) -> NodeId {
-    let others: Vec<NodeId> = group.replica.others().map(|member| member.node).collect();
-    (0..MEMBERS).map(node).find(|node| !others.contains(node)).expect("one member is not another one")
 }
 
 /// What identifies `entry`.

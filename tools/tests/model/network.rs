@@ -97,10 +97,10 @@ impl Network {
     }
 
     /// Adds a letter.
-    pub(crate) fn send(&mut self, letter: Letter) {
+    pub(crate) fn send(&mut self, letter: &Arc<Letter>) {
         let found = self.letters.binary_search_by_key(&letter.digest, |letter| letter.digest);
         if let Err(index) = found {
-            self.letters.insert(index, Arc::new(letter));
+            self.letters.insert(index, Arc::clone(letter));
         }
     }
 
