@@ -76,6 +76,11 @@ fn what_an_older_leader_left_is_not_committed_by_its_length() {
 }
 
 #[test]
+fn a_roll_renews_no_lease_of_a_ballot_that_is_over() {
+    is_found(Planted::RollIgnoresBallot, "rolls", "lease exclusivity");
+}
+
+#[test]
 #[ignore = "half a minute: .ci/run explore"]
 fn a_lease_counts_from_when_it_was_asked_for() {
     is_found(Planted::LeaseFromReceipt, "late", "lease exclusivity");

@@ -1,7 +1,7 @@
 //! Where explorations begin: scripts of events, run through the code that ships.
 
 use super::bounds::{Bound, Start};
-use super::clock;
+use super::clock::Clocks;
 use super::member::{MEMBERS, Member, node};
 use super::memory::Memory;
 use super::network::{Letter, Network, Said};
@@ -12,14 +12,15 @@ use std::sync::Arc;
 impl World {
     /// The states in which an exploration begins.
     pub(crate) fn beginnings(bound: &Bound, memory: &Memory) -> Vec<Self> {
-        let begin = |clocks: &[i8; MEMBERS]| {
-            let now = clock::shown(0, 0);
+        let begin = |drift: &[i8; MEMBERS]| {
+            let clocks = Clocks { drift: *drift, pace: bound.pace };
+            let member = |place| Member::new(place, clocks.shown(place, 0), bound.rolls, memory.requests());
             let world = Self {
-                members: std::array::from_fn(|place| Arc::new(Member::new(place, now, memory.requests()))),
+                members: std::array::from_fn(|place| Arc::new(member(place))),
                 network: Network::default(),
                 history: Arc::default(),
                 steps: 0,
-                clocks: *clocks,
+                clocks,
                 used: Used::default(),
                 broken: None,
                 reads: false,
@@ -28,6 +29,9 @@ impl World {
                 Start::New => world,
                 Start::Led => world.led(memory),
                 Start::Suspected => world.led(memory).suspected(memory),
+                Start::Resting => world.led(memory).resting(memory),
+                Start::Missed => world.led(memory).resting(memory).missed(memory),
+                Start::Replaced => world.led(memory).resting(memory).missed(memory).replaced(memory),
                 Start::Granted => world.led(memory).suspected(memory).granted(memory),
                 Start::Contested => world.led(memory).contested(memory),
                 Start::Restored => world.led(memory).contested(memory).restored(memory),
@@ -48,6 +52,43 @@ impl World {
         let group = &self.members[0].group;
         assert!(group.is_ready(self.now(0)), "it serves");
         assert!(self.members.iter().all(|member| member.durable.entries.len() == 1), "all have its entry");
+        self
+    }
+
+    /// Lets everybody hear that the leader holds its lease, and come to rest.
+    fn resting(mut self, memory: &Memory) -> Self {
+        self.step(Action::Time, memory, false);
+        self.step(Action::Heartbeat(0), memory, false);
+        self.settle(memory);
+        (0..MEMBERS).for_each(|place| _ = self.step(Action::Tick(place), memory, false));
+        assert!(self.members.iter().all(|member| member.is_at_rest()), "all of them are at rest");
+        self
+    }
+
+    /// Lets a whole lease term pass in silence; then the second member asks the third one, and stands.
+    fn missed(mut self, memory: &Memory) -> Self {
+        (0..self.clocks.pace).for_each(|_| _ = self.step(Action::Time, memory, false));
+        self.stands(1, memory);
+        self.lose_if(memory, |letter| letter.to == node(0));
+        assert!(self.members[0].is_at_rest() && !self.members[0].serves, "the leader has not noticed");
+        self
+    }
+
+    /// The first leader asks the third member to renew its lease, and the second one is elected before that
+    /// arrives; its entry is committed.
+    fn replaced(mut self, memory: &Memory) -> Self {
+        self.step(Action::Heartbeat(0), memory, false);
+        self.lose_if(memory, |letter| letter.to == node(1));
+        self.deliver_between(1, 2, memory);
+        self.step(Action::Persist(2), memory, false);
+        self.deliver_between(2, 1, memory);
+        self.step(Action::Persist(1), memory, false);
+        self.deliver_between(1, 2, memory);
+        self.step(Action::Persist(2), memory, false);
+        self.deliver_between(2, 1, memory);
+        self.lose_if(memory, |letter| !matches!(letter.said, Said::Roll(_)));
+        assert_eq!(self.history.committed.len(), 2, "its entry is committed");
+        assert_eq!(self.network.letters().len(), 1, "a question is on its way");
         self
     }
 

@@ -8,6 +8,16 @@ pub(crate) enum Start {
     /// The first member leads, its first entry is committed and known to be so by everybody, and it holds a
     /// lease that it has just been granted.
     Led,
+    /// After [`Start::Led`] and a step of time: the leader has renewed its lease, and the group is at rest on
+    /// all three cores. Only with rolls.
+    Resting,
+    /// After [`Start::Resting`] and a lease term without a word: the second member has asked the third one,
+    /// which knew of no healthy leader any more, and stands; it has asked the third one for its promise. The
+    /// first one still leads and has not looked at the time.
+    Missed,
+    /// After [`Start::Missed`]: the first member has asked the third one to renew its lease, and before that
+    /// arrived the second one was elected by the third, and its first entry is committed.
+    Replaced,
     /// After [`Start::Led`] and two steps of time: the second member has been told by the third that it knows
     /// of no healthy leader, and stands; nobody else has been asked for a promise yet.
     Suspected,
@@ -33,8 +43,13 @@ pub(crate) struct Bound {
     pub(crate) name: &'static str,
     /// Where it begins.
     pub(crate) start: Start,
-    /// How often true time moves on: by half a lease term each time ([`super::clock`]).
+    /// How often true time moves on.
     pub(crate) ticks: u8,
+    /// Into how many of such steps a lease term is divided ([`super::clock`]).
+    pub(crate) pace: u8,
+    /// Whether leases are renewed by the rolls of the members' cores, on which groups come to rest. Otherwise
+    /// each heartbeat and each answer is told to the replica.
+    pub(crate) rolls: bool,
     /// By which part of the drift bound each member's clock is too fast: −1, 0 or 1. One start for each.
     pub(crate) clocks: &'static [[i8; 3]],
     /// Who looks at the time, and so may suspect a leader, stand for election, or give up.
@@ -65,6 +80,8 @@ impl Bound {
     /// leader is missed, and two for its lease.
     pub(crate) fn outlasts_a_lease(&self) -> bool {
         let needed = match self.start {
+            // Heard in the first step, missed after a whole term, and then another one.
+            Start::Resting | Start::Missed | Start::Replaced => 9,
             Start::New | Start::Led | Start::Suspected | Start::Granted => 4,
             Start::Contested | Start::Overtaken | Start::Restored => 6,
         };
@@ -73,7 +90,7 @@ impl Bound {
 
     /// Whether somebody serves where it begins, or does so without an election that must be waited for.
     pub(crate) fn has_leader(&self) -> bool {
-        matches!(self.start, Start::New | Start::Led)
+        matches!(self.start, Start::New | Start::Led | Start::Resting)
     }
 }
 
@@ -89,6 +106,8 @@ const STILL: Bound = Bound {
     name: "",
     start: Start::Led,
     ticks: 0,
+    pace: 2,
+    rolls: false,
     clocks: EXACT,
     watchful: &[0, 1, 2],
     rounds: 1,
@@ -103,16 +122,22 @@ const STILL: Bound = Bound {
 };
 
 /// All bounds, the small ones first. How many states each of them has: docs/decisions/0013-model-checking.md.
-pub(crate) const BOUNDS: [Bound; 14] = [
+pub(crate) const BOUNDS: [Bound; 20] = [
     Bound { name: "birth", start: Start::New, ..STILL },
     Bound { name: "writes", writes: 2, submissions: 3, in_flight: 3, torn: true, ..STILL },
     Bound { name: "twice", start: Start::New, duplicates: 1, in_flight: 3, ..STILL },
     Bound { name: "lapse", late: 0, ..GRANTED },
     Bound { name: "late", late: 1, ..GRANTED },
     Bound { name: "lease", watchful: &[1], submissions: 0, late: 0, ..ELECTION },
+    Bound { name: "watchful", submissions: 0, late: 0, ..ELECTION },
     Bound { name: "drift", submissions: 0, late: 0, clocks: DRIFTING, ..ELECTION },
     Bound { name: "restart", watchful: &[1], ticks: 2, crashes: 1, ..ELECTION },
     Bound { name: "hand-over", watchful: &[], ticks: 1, hand_overs: 1, ..ELECTION },
+    Bound { name: "rolls", ..ROLLS },
+    Bound { name: "rolls-twice", duplicates: 1, ..ROLLS },
+    Bound { name: "rolls-restart", crashes: 1, ..ROLLS },
+    Bound { name: "missed", start: Start::Missed, ..ROLLS },
+    Bound { name: "rest", start: Start::Resting, watchful: &[1, 2], ..ROLLS },
     Bound { name: "restored", start: Start::Restored, watchful: &[], crashes: 1, torn: true, ..RESTORED },
     Bound { name: "overtaken", start: Start::Overtaken, watchful: &[0], rounds: 3, ..CONFLICT },
     Bound {
@@ -134,6 +159,18 @@ const ELECTION: Bound = Bound { ticks: 4, clocks: WORST, rounds: 2, in_flight: 2
 /// A lease was renewed when the second leader was about to be elected.
 const GRANTED: Bound =
     Bound { start: Start::Granted, watchful: &[], submissions: 0, in_flight: 3, ..ELECTION };
+
+/// Leases of a group at rest are renewed, or not, while another leader is elected and serves.
+const ROLLS: Bound = Bound {
+    start: Start::Replaced,
+    rolls: true,
+    pace: 4,
+    ticks: 9,
+    watchful: &[2],
+    submissions: 0,
+    late: 0,
+    ..ELECTION
+};
 
 /// Two members have entries for one place, and both want to lead again.
 const RESTORED: Bound = Bound { start: Start::Restored, rounds: 3, submissions: 0, ..CONFLICT };

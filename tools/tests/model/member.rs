@@ -3,6 +3,7 @@
 use super::clients::{self, Read, Requests};
 use super::digest::Collected;
 use evenkeel_dataplane::btree::version::Version;
+use evenkeel_dataplane::core::heartbeats::Heartbeats;
 use evenkeel_dataplane::group::Group;
 use evenkeel_dataplane::partition::state::State;
 use evenkeel_dataplane::paxos::Seed;
@@ -22,7 +23,8 @@ use std::sync::Arc;
 /// How many members the group has.
 pub(crate) const MEMBERS: usize = 3;
 
-const PARTITION: PartitionId = PartitionId(1);
+/// The group's partition.
+pub(crate) const PARTITION: PartitionId = PartitionId(1);
 
 /// What identifies an entry: its slot is its place in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +49,21 @@ pub(crate) struct Durable {
     pub(crate) entries: Vec<EntryId>,
 }
 
+/// What a member's core knows of leases.
+#[derive(Clone, Debug)]
+pub(crate) struct Core {
+    /// Its rolls, and whether the group is at rest.
+    pub(crate) heartbeats: Heartbeats,
+    /// How often the process was started: each life has rolls of its own.
+    lives: u64,
+}
+
+impl Core {
+    fn new(lives: u64, now: Boot) -> Self {
+        Self { heartbeats: Heartbeats::new(now, lives, [PARTITION].into_iter()), lives }
+    }
+}
+
 /// A member.
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
@@ -54,6 +71,8 @@ pub(crate) struct Member {
     pub(crate) place: usize,
     /// Its replica and its partition.
     pub(crate) group: Group,
+    /// The rolls of its core, if leases are renewed by rolls.
+    pub(crate) core: Option<Core>,
     /// Records that a crash leaves.
     disk: Arc<Vec<Record>>,
     /// What they come to.
@@ -82,18 +101,20 @@ pub(crate) fn place(node: NodeId) -> usize {
     node.0 as usize - 1
 }
 
+/// The data folder of the node at `place`.
+pub(crate) fn incarnation(place: usize) -> Incarnation {
+    Incarnation([place as u8 + 1; 16])
+}
+
 fn config() -> GroupConfig {
-    let member = |place: usize| GroupMember {
-        node: node(place),
-        core: CoreId(0),
-        incarnation: Incarnation([place as u8 + 1; 16]),
-    };
+    let member =
+        |place: usize| GroupMember { node: node(place), core: CoreId(0), incarnation: incarnation(place) };
     GroupConfig::whole(PARTITION, TableId(1), (0..MEMBERS).map(member).collect())
 }
 
 impl Member {
     /// A member of a group that was just created.
-    pub(crate) fn new(place: usize, now: Boot, requests: &Requests) -> Self {
+    pub(crate) fn new(place: usize, now: Boot, rolls: bool, requests: &Requests) -> Self {
         let seed = Seed {
             config: config(),
             promised: Ballot::ZERO,
@@ -108,6 +129,7 @@ impl Member {
         let mut member = Self {
             place,
             group,
+            core: rolls.then(|| Core::new(1, now)),
             disk: Arc::new(vec![created]),
             durable: Arc::default(),
             appended: VecDeque::new(),
@@ -119,6 +141,11 @@ impl Member {
         };
         member.refresh(now, requests);
         member
+    }
+
+    /// Whether its core does nothing for the group.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.core.as_ref().is_some_and(|core| core.heartbeats.awake().next().is_none())
     }
 
     /// The oldest record on its way to the disk is durable.
@@ -152,6 +179,7 @@ impl Member {
         let last = Slot(entries.len() as u64);
         assert_eq!((seed.promised, seed.commit), (*promised, (*commit).min(last)), "and on the rest");
         self.group = Group::new(seed, state, node(self.place), now, Prng::lowest());
+        self.core = self.core.as_ref().map(|core| Core::new(core.lives + 1, now));
         self.appended.clear();
         self.said = None;
     }
@@ -167,10 +195,25 @@ impl Member {
             self.entries = log.after(Slot::ZERO).map(id_of).collect();
         }
         self.said = self.said.filter(|(at, _)| *at == now);
-        self.serves = self.group.replica.is_ready(now);
-        self.read = requests.read(&self.group, now);
         let mut hasher = Collected::new();
         self.place.hash(&mut hasher);
+        match &self.core {
+            None => {
+                self.serves = self.group.replica.is_ready(now);
+                self.read = requests.read(&self.group, now);
+            }
+            Some(Core { heartbeats, lives }) => {
+                // As for a request: the group is woken, and asked.
+                let (mut heartbeats, mut group) = (heartbeats.clone(), self.group.clone());
+                heartbeats.digest(now, &mut hasher);
+                lives.hash(&mut hasher);
+                let may_serve = heartbeats.may_serve(&group, now);
+                heartbeats.wake(&mut group);
+                assert_eq!(may_serve, group.is_ready(now), "who asks without waking is told the same");
+                self.serves = group.replica.is_ready(now);
+                self.read = requests.read(&group, now);
+            }
+        }
         self.group.digest(now, &mut hasher);
         self.durable.hash(&mut hasher);
         for Record { partition: _, promised, commit, body } in &self.appended {

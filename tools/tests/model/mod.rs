@@ -3,7 +3,7 @@
 //!
 //! * [`world`]: a state, what may happen in it, what follows, and what must hold.
 //! * [`member`]: a group ([`evenkeel_dataplane::group::Group`]) with its disk. [`turn`]: what happens to one;
-//!   [`memory`]: what has happened before. [`network`]: messages. [`clock`]: time. [`clients`]: requests and
+//!   [`rolls`]: how its core renews leases; [`memory`]: what has happened before. [`network`]: messages. [`clock`]: time. [`clients`]: requests and
 //!   answers.
 //! * [`bounds`]: how far an exploration goes. [`beginnings`]: where it starts. [`story`]: a counterexample,
 //!   told to a person.
@@ -20,6 +20,7 @@ pub(crate) mod digest;
 pub(crate) mod member;
 pub(crate) mod memory;
 pub(crate) mod network;
+pub(crate) mod rolls;
 pub(crate) mod story;
 pub(crate) mod turn;
 pub(crate) mod world;

@@ -74,10 +74,10 @@ impl Turned {
 }
 
 /// A turn of a member's core.
-struct Turn {
-    member: Member,
-    now: Boot,
-    sent: Vec<Letter>,
+pub(super) struct Turn {
+    pub(super) member: Member,
+    pub(super) now: Boot,
+    pub(super) sent: Vec<Letter>,
     acknowledged: u8,
 }
 
@@ -91,7 +91,8 @@ impl Turn {
                     (0..count).for_each(|_| group.replica.persisted(now, outputs));
                 });
             }
-            Input::Tick => self.run(|group, now, _, outputs| group.replica.tick(now, outputs)),
+            Input::Tick => self.tick(),
+            Input::Renew if self.member.core.is_some() => return self.renew_by_rolls(),
             Input::Renew => return self.renew(),
             Input::Submit(write) => {
                 return self.run(|group, now, out, outputs| requests.submit(write, group, now, out, outputs));
@@ -125,6 +126,8 @@ impl Turn {
                     Err(promised) => group.replica.on_lease_refused(now, from, *promised, outputs),
                 });
             }
+            Said::Roll(heartbeat) => self.receive_roll(from, heartbeat),
+            Said::RollAnswer(answer) => self.receive_roll_answer(from, answer),
         }
     }
 
@@ -143,7 +146,11 @@ impl Turn {
     }
 
     /// One input, then what the end of a turn does, then the effects.
-    fn run<T>(&mut self, input: impl FnOnce(&mut Group, Boot, &mut Effects, &mut Vec<Output>) -> T) -> T {
+    pub(super) fn run<T>(
+        &mut self,
+        input: impl FnOnce(&mut Group, Boot, &mut Effects, &mut Vec<Output>) -> T,
+    ) -> T {
+        self.wake();
         let (mut out, mut outputs) = (Effects::new(), Vec::new());
         let result = input(&mut self.member.group, self.now, &mut out, &mut outputs);
         self.perform(&mut outputs, &mut out);

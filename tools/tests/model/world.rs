@@ -2,7 +2,7 @@
 
 use super::bounds::{Bound, Start};
 use super::clients::Read;
-use super::clock;
+use super::clock::Clocks;
 use super::member::{EntryId, MEMBERS, Member, place};
 use super::memory::Memory;
 use super::network::Network;
@@ -85,8 +85,8 @@ pub(crate) struct World {
     pub(crate) history: Arc<History>,
     /// True time, in steps.
     pub(crate) steps: u8,
-    /// By how much each clock is wrong.
-    pub(crate) clocks: [i8; MEMBERS],
+    /// The members' clocks.
+    pub(crate) clocks: Clocks,
     pub(crate) used: Used,
     /// What must not be, and is.
     pub(crate) broken: Option<Broken>,
@@ -120,7 +120,7 @@ impl PartialEq for World {
 impl World {
     /// What a member's clock shows.
     pub(crate) fn now(&self, place: usize) -> Boot {
-        clock::shown(self.steps, self.clocks[place])
+        self.clocks.shown(place, self.steps)
     }
 
     /// Everything that may happen next.
@@ -143,8 +143,10 @@ impl World {
             if bound.watchful.contains(&place) || bound.start == Start::New && place == 0 {
                 actions.push(Action::Tick(place));
             }
-            if member.group.replica.is_leader() {
+            if member.group.replica.is_leader() || member.core.is_some() {
                 actions.push(Action::Heartbeat(place));
+            }
+            if member.group.replica.is_leader() {
                 if self.used.hand_overs < bound.hand_overs {
                     actions.push(Action::HandOver(place));
                 }
