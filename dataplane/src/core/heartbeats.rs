@@ -282,13 +282,14 @@ impl Heartbeats {
         Some(self.rolls.get(&place)?.grant_of(replica.partition(), replica.promised())?.sent_at)
     }
 
-    /// Feeds `hasher` with what decides what the rolls do from now on.
-    pub fn digest(&self, now: Boot, hasher: &mut impl Hasher) {
+    /// Feeds `hasher` with what decides what the rolls do from now on, if no answer comes any more to what was
+    /// sent before `answered_since`.
+    pub fn digest(&self, now: Boot, answered_since: Boot, hasher: &mut impl Hasher) {
         let Self { next_at, id, rolls, copies, awake } = self;
         (next_at.since(now), id, awake).hash(hasher);
         for (place, roll) in rolls {
             place.hash(hasher);
-            roll.digest(now, hasher);
+            roll.digest(now, answered_since, hasher);
         }
         for (place, copy) in copies {
             place.hash(hasher);

@@ -212,15 +212,16 @@ impl Roll {
         !std::mem::replace(&mut self.silent, silent) && silent
     }
 
-    /// Feeds `hasher` with what decides what it does from now on.
-    pub(super) fn digest(&self, now: Boot, hasher: &mut impl Hasher) {
+    /// Feeds `hasher` with what decides what it does from now on, if no answer comes any more to what was sent
+    /// before `answered_since`.
+    pub(super) fn digest(&self, now: Boot, answered_since: Boot, hasher: &mut impl Hasher) {
         let Self { id, lines, order: _, left, version, held, sent, grant, refused, silent } = self;
         (id, left, version, held, refused, silent).hash(hasher);
         for Line { said, changed, ballot_since } in lines.values() {
             digest_said(said, hasher);
             (changed, ballot_since).hash(hasher);
         }
-        for Sent { at, version } in sent {
+        for Sent { at, version } in sent.iter().filter(|sent| sent.at >= answered_since) {
             (now.since(*at), version).hash(hasher);
         }
         if let Some(Grant { sent_at, answered_at, version }) = grant {

@@ -2,7 +2,7 @@
 
 use super::bounds::{Bound, Start};
 use super::clock::Clocks;
-use super::member::{MEMBERS, Member, node};
+use super::member::{MEMBERS, Member, PLACES, node};
 use super::memory::Memory;
 use super::network::{Letter, Network, Said};
 use super::world::{Action, Used, World};
@@ -12,11 +12,11 @@ use std::sync::Arc;
 impl World {
     /// The states in which an exploration begins.
     pub(crate) fn beginnings(bound: &Bound, memory: &Memory) -> Vec<Self> {
-        let begin = |drift: &[i8; MEMBERS]| {
+        let begin = |drift: &[i8; PLACES]| {
             let clocks = Clocks { drift: *drift, pace: bound.pace };
-            let member = |place| Member::new(place, clocks.shown(place, 0), bound.rolls, memory.requests());
+            let member = |place| Member::new(place, clocks.shown(place, 0), bound, memory.requests());
             let world = Self {
-                members: std::array::from_fn(|place| Arc::new(member(place))),
+                members: (0..MEMBERS).map(|place| Arc::new(member(place))).collect(),
                 network: Network::default(),
                 history: Arc::default(),
                 steps: 0,
@@ -25,10 +25,9 @@ impl World {
                 broken: None,
                 reads: false,
             };
-            match bound.start {
+            let mut world = match bound.start {
                 Start::New => world,
                 Start::Led => world.led(memory),
-                Start::Suspected => world.led(memory).suspected(memory),
                 Start::Resting => world.led(memory).resting(memory),
                 Start::Missed => world.led(memory).resting(memory).missed(memory),
                 Start::Replaced => world.led(memory).resting(memory).missed(memory).replaced(memory),
@@ -36,7 +35,9 @@ impl World {
                 Start::Contested => world.led(memory).contested(memory),
                 Start::Restored => world.led(memory).contested(memory).restored(memory),
                 Start::Overtaken => world.led(memory).overtaken(memory),
-            }
+            };
+            world.used.renewals_left = bound.renewals;
+            world
         };
         bound.clocks.iter().map(begin).collect()
     }
@@ -162,8 +163,8 @@ impl World {
         self.lose_if(memory, |letter| letter.to == node(1));
         self.stands(1, memory);
         self.lose_if(memory, |letter| letter.to == node(0));
-        let replicas = self.members.each_ref().map(|member| &member.group.replica);
-        assert!(replicas[0].is_leader() && replicas[1].is_candidate(), "each of them wants to lead");
+        let replica = |place: usize| &self.members[place].group.replica;
+        assert!(replica(0).is_leader() && replica(1).is_candidate(), "each of them wants to lead");
         assert_eq!(self.network.letters().len(), 2, "an Accept and a Prepare are on their way");
         self
     }
@@ -194,9 +195,9 @@ impl World {
     }
 
     fn assert_stand(&self, logs: [usize; MEMBERS]) {
-        assert_eq!(self.members.each_ref().map(|member| member.durable.entries.len()), logs, "logs part");
-        let rounds = self.members.each_ref().map(|member| member.durable.promised.round);
-        assert_eq!(rounds, [2, 2, 2], "all have promised the second ballot");
+        let durable = || self.members.iter().map(|member| &member.durable);
+        assert!(durable().map(|durable| durable.entries.len()).eq(logs), "logs part");
+        assert!(durable().all(|durable| durable.promised.round == 2), "all have promised the second ballot");
     }
 
     fn lose_if(&mut self, memory: &Memory, is_lost: impl Fn(&Letter) -> bool) {

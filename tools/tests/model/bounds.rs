@@ -1,5 +1,7 @@
 //! Bounds: how far each exploration goes. Within its bound it looks at everything.
 
+use super::member::PLACES;
+
 /// Where an exploration begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Start {
@@ -19,10 +21,8 @@ pub(crate) enum Start {
     /// arrived the second one was elected by the third, and its first entry is committed.
     Replaced,
     /// After [`Start::Led`] and two steps of time: the second member has been told by the third that it knows
-    /// of no healthy leader, and stands; nobody else has been asked for a promise yet.
-    Suspected,
-    /// After [`Start::Suspected`]: the first member has asked to renew its lease, the third one has granted it,
-    /// and the answer is on its way.
+    /// of no healthy leader, and stands; nobody else has been asked for a promise yet. The first member has
+    /// asked to renew its lease, the third one has granted it, and the answer is on its way.
     Granted,
     /// After [`Start::Led`] and two steps of time: the first member, which died and came back, holds two
     /// writes of ballot 1 that nobody else has; the second one, too, but an entry of ballot 2 in the place of
@@ -51,7 +51,7 @@ pub(crate) struct Bound {
     /// each heartbeat and each answer is told to the replica.
     pub(crate) rolls: bool,
     /// By which part of the drift bound each member's clock is too fast: −1, 0 or 1. One start for each.
-    pub(crate) clocks: &'static [[i8; 3]],
+    pub(crate) clocks: &'static [[i8; PLACES]],
     /// Who looks at the time, and so may suspect a leader, stand for election, or give up.
     pub(crate) watchful: &'static [usize],
     /// Highest round of a ballot: how many elections there may be.
@@ -67,6 +67,8 @@ pub(crate) struct Bound {
     pub(crate) torn: bool,
     /// How often a message is delivered and stays on its way.
     pub(crate) duplicates: u8,
+    /// How often members renew leases, all together; none: once in each step.
+    pub(crate) renewals: Option<u8>,
     /// How often a leader gives its lease up.
     pub(crate) hand_overs: u8,
     /// Messages that are still on their way when true time moves on. The others arrive or are lost before.
@@ -82,7 +84,7 @@ impl Bound {
         let needed = match self.start {
             // Heard in the first step, missed after a whole term, and then another one.
             Start::Resting | Start::Missed | Start::Replaced => 9,
-            Start::New | Start::Led | Start::Suspected | Start::Granted => 4,
+            Start::New | Start::Led | Start::Granted => 4,
             Start::Contested | Start::Overtaken | Start::Restored => 6,
         };
         self.ticks >= needed
@@ -95,11 +97,11 @@ impl Bound {
 }
 
 /// Exact clocks.
-const EXACT: &[[i8; 3]] = &[[0, 0, 0]];
+const EXACT: &[[i8; PLACES]] = &[[0; PLACES]];
 /// The first leader's clock is as slow as it may be, the others' as fast: the worst for a lease.
-const WORST: &[[i8; 3]] = &[[-1, 1, 1]];
+const WORST: &[[i8; PLACES]] = &[[-1, 1, 1, 1]];
 /// Every combination of a slowest and a fastest clock that matters for who outlives whom.
-const DRIFTING: &[[i8; 3]] = &[[-1, 1, 1], [1, -1, -1], [-1, -1, 1], [1, -1, 1]];
+const DRIFTING: &[[i8; PLACES]] = &[[-1, 1, 1, 1], [1, -1, -1, -1], [-1, -1, 1, 1], [1, -1, 1, -1]];
 
 /// Nothing happens: what the others differ from.
 const STILL: Bound = Bound {
@@ -116,13 +118,14 @@ const STILL: Bound = Bound {
     crashes: 0,
     torn: false,
     duplicates: 0,
+    renewals: None,
     hand_overs: 0,
     late: usize::MAX,
     in_flight: 4,
 };
 
 /// All bounds, the small ones first. How many states each of them has: docs/decisions/0013-model-checking.md.
-pub(crate) const BOUNDS: [Bound; 20] = [
+pub(crate) const BOUNDS: [Bound; 21] = [
     Bound { name: "birth", start: Start::New, ..STILL },
     Bound { name: "writes", writes: 2, submissions: 3, in_flight: 3, torn: true, ..STILL },
     Bound { name: "twice", start: Start::New, duplicates: 1, in_flight: 3, ..STILL },
@@ -136,8 +139,9 @@ pub(crate) const BOUNDS: [Bound; 20] = [
     Bound { name: "rolls", ..ROLLS },
     Bound { name: "rolls-twice", duplicates: 1, ..ROLLS },
     Bound { name: "rolls-restart", crashes: 1, ..ROLLS },
-    Bound { name: "missed", start: Start::Missed, ..ROLLS },
-    Bound { name: "rest", start: Start::Resting, watchful: &[1, 2], ..ROLLS },
+    Bound { name: "renewals", renewals: Some(3), ..ROLLS },
+    Bound { name: "missed", start: Start::Missed, renewals: None, ..ROLLS },
+    Bound { name: "rest", start: Start::Resting, watchful: &[1, 2], renewals: None, ..ROLLS },
     Bound { name: "restored", start: Start::Restored, watchful: &[], crashes: 1, torn: true, ..RESTORED },
     Bound { name: "overtaken", start: Start::Overtaken, watchful: &[0], rounds: 3, ..CONFLICT },
     Bound {
@@ -164,6 +168,7 @@ const GRANTED: Bound =
 const ROLLS: Bound = Bound {
     start: Start::Replaced,
     rolls: true,
+    renewals: Some(2),
     pace: 4,
     ticks: 9,
     watchful: &[2],

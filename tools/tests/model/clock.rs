@@ -7,7 +7,7 @@
 //! becomes suspicious after two; with four, peers are heard of in two of them before groups at rest are
 //! woken. How late after its instant a member notices is up to the explorer.
 
-use super::member::MEMBERS;
+use super::member::PLACES;
 use evenkeel_dataplane::limits::{LEASE_DRIFT, LEASE_TERM, PEER_SILENT_AFTER, SUSPECT_AFTER};
 use evenkeel_wire::turn::Boot;
 use std::time::Duration;
@@ -22,11 +22,11 @@ const _: () = assert!(slow(4).as_nanos() * 4 == LEASE_TERM.as_nanos() - LEASE_DR
 const _: () = assert!(fast(4).as_nanos() * 4 == LEASE_TERM.as_nanos() + LEASE_DRIFT.as_nanos());
 const _: () = assert!(fast(4).as_nanos() < PEER_SILENT_AFTER.as_nanos());
 
-/// The clocks of the members.
+/// The clocks of the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Clocks {
     /// By which part of the drift bound each of them is too fast: −1, 0 or 1.
-    pub(crate) drift: [i8; MEMBERS],
+    pub(crate) drift: [i8; PLACES],
     /// Steps in a lease term.
     pub(crate) pace: u8,
 }

@@ -1,5 +1,6 @@
 //! One member of the group: the group that ships, its disk, and what is on its way to the disk.
 
+use super::bounds::Bound;
 use super::clients::{self, Read, Requests};
 use super::digest::Collected;
 use evenkeel_dataplane::btree::version::Version;
@@ -20,8 +21,10 @@ use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-/// How many members the group has.
+/// How many members the group begins with.
 pub(crate) const MEMBERS: usize = 3;
+/// How many nodes there are: one more, which may come to hold a replica when memberships change.
+pub(crate) const PLACES: usize = 4;
 
 /// The group's partition.
 pub(crate) const PARTITION: PartitionId = PartitionId(1);
@@ -56,11 +59,13 @@ pub(crate) struct Core {
     pub(crate) heartbeats: Heartbeats,
     /// How often the process was started: each life has rolls of its own.
     lives: u64,
+    /// No message is on its way for longer than an instant.
+    prompt: bool,
 }
 
 impl Core {
-    fn new(lives: u64, now: Boot) -> Self {
-        Self { heartbeats: Heartbeats::new(now, lives, [PARTITION].into_iter()), lives }
+    fn new(lives: u64, prompt: bool, now: Boot) -> Self {
+        Self { heartbeats: Heartbeats::new(now, lives, [PARTITION].into_iter()), lives, prompt }
     }
 }
 
@@ -114,7 +119,7 @@ fn config() -> GroupConfig {
 
 impl Member {
     /// A member of a group that was just created.
-    pub(crate) fn new(place: usize, now: Boot, rolls: bool, requests: &Requests) -> Self {
+    pub(crate) fn new(place: usize, now: Boot, bound: &Bound, requests: &Requests) -> Self {
         let seed = Seed {
             config: config(),
             promised: Ballot::ZERO,
@@ -129,7 +134,7 @@ impl Member {
         let mut member = Self {
             place,
             group,
-            core: rolls.then(|| Core::new(1, now)),
+            core: bound.rolls.then(|| Core::new(1, bound.late == 0, now)),
             disk: Arc::new(vec![created]),
             durable: Arc::default(),
             appended: VecDeque::new(),
@@ -179,7 +184,7 @@ impl Member {
         let last = Slot(entries.len() as u64);
         assert_eq!((seed.promised, seed.commit), (*promised, (*commit).min(last)), "and on the rest");
         self.group = Group::new(seed, state, node(self.place), now, Prng::lowest());
-        self.core = self.core.as_ref().map(|core| Core::new(core.lives + 1, now));
+        self.core = self.core.as_ref().map(|core| Core::new(core.lives + 1, core.prompt, now));
         self.appended.clear();
         self.said = None;
     }
@@ -202,10 +207,10 @@ impl Member {
                 self.serves = self.group.replica.is_ready(now);
                 self.read = requests.read(&self.group, now);
             }
-            Some(Core { heartbeats, lives }) => {
+            Some(Core { heartbeats, lives, prompt }) => {
                 // As for a request: the group is woken, and asked.
                 let (mut heartbeats, mut group) = (heartbeats.clone(), self.group.clone());
-                heartbeats.digest(now, &mut hasher);
+                heartbeats.digest(now, if *prompt { now } else { Boot(0) }, &mut hasher);
                 lives.hash(&mut hasher);
                 let may_serve = heartbeats.may_serve(&group, now);
                 heartbeats.wake(&mut group);

@@ -127,8 +127,8 @@ impl Network {
         self.letters.remove(index)
     }
 
-    /// Forgets letters without effect.
-    pub(crate) fn forget_void<'a>(&mut self, replica: impl Fn(usize) -> &'a Replica) {
-        self.letters.retain(|letter| !letter.is_void(replica(place(letter.to))));
+    /// Forgets letters without effect, and those to who holds no replica.
+    pub(crate) fn forget_void<'a>(&mut self, replica: impl Fn(usize) -> Option<&'a Replica>) {
+        self.letters.retain(|letter| replica(place(letter.to)).is_some_and(|to| !letter.is_void(to)));
     }
 }

@@ -3,7 +3,7 @@
 use super::bounds::{Bound, Start};
 use super::clients::Read;
 use super::clock::Clocks;
-use super::member::{EntryId, MEMBERS, Member, place};
+use super::member::{EntryId, Member, place};
 use super::memory::Memory;
 use super::network::Network;
 use super::turn::Input;
@@ -75,12 +75,15 @@ pub(crate) struct Used {
     pub(crate) crashes: u8,
     pub(crate) duplicates: u8,
     pub(crate) hand_overs: u8,
+    /// Renewals that are left, if they are counted.
+    pub(crate) renewals_left: Option<u8>,
 }
 
 /// A state.
 #[derive(Clone, Debug)]
 pub(crate) struct World {
-    pub(crate) members: [Arc<Member>; MEMBERS],
+    /// Who holds a replica, by place.
+    pub(crate) members: Vec<Arc<Member>>,
     pub(crate) network: Network,
     pub(crate) history: Arc<History>,
     /// True time, in steps.
@@ -109,7 +112,7 @@ impl Hash for World {
 
 impl PartialEq for World {
     fn eq(&self, other: &Self) -> bool {
-        let digests = |world: &Self| world.members.each_ref().map(|member| member.digest);
+        let digests = |world: &Self| world.members.iter().map(|member| member.digest).collect::<Vec<_>>();
         digests(self) == digests(other)
             && self.network == other.network
             && (&self.history, self.steps, self.clocks) == (&other.history, other.steps, other.clocks)
@@ -143,7 +146,8 @@ impl World {
             if bound.watchful.contains(&place) || bound.start == Start::New && place == 0 {
                 actions.push(Action::Tick(place));
             }
-            if member.group.replica.is_leader() || member.core.is_some() {
+            let renews = member.group.replica.is_leader() || member.core.is_some();
+            if renews && self.used.renewals_left != Some(0) {
                 actions.push(Action::Heartbeat(place));
             }
             if member.group.replica.is_leader() {
@@ -190,10 +194,13 @@ impl World {
                     return false;
                 }
             }
-            Action::Heartbeat(place) => return self.turn(place, Input::Renew, memory),
+            Action::Heartbeat(place) => {
+                self.used.renewals_left = self.used.renewals_left.map(|left| left.saturating_sub(1));
+                return self.turn(place, Input::Renew, memory);
+            }
             Action::Time => {
                 self.steps += 1;
-                (0..MEMBERS).for_each(|place| _ = self.turn(place, Input::Time, memory));
+                (0..self.members.len()).for_each(|place| _ = self.turn(place, Input::Time, memory));
             }
             Action::Submit(place, write) => {
                 if !self.turn(place, Input::Submit(write), memory) {
@@ -214,7 +221,7 @@ impl World {
             }
         }
         let members = &self.members;
-        self.network.forget_void(|place| &members[place].group.replica);
+        self.network.forget_void(|place| Some(&members.get(place)?.group.replica));
         self.look();
         true
     }
@@ -267,7 +274,7 @@ impl World {
             executed |= 1 << write;
             if lost & 1 << write != 0 {
                 let holds = |member: &&Arc<Member>| member.durable.entries.get(slot) == Some(entry);
-                if self.members.iter().filter(holds).count() <= MEMBERS / 2 {
+                if self.members.iter().filter(holds).count() < self.quorum() {
                     return Some(Broken::AcknowledgedLost);
                 }
                 seen = seen.max(Slot(slot as u64 + 1));
@@ -280,12 +287,18 @@ impl World {
         (lost != 0).then_some(Broken::AcknowledgedLost)
     }
 
+    /// How many members make a quorum, in the latest epoch that anybody knows.
+    fn quorum(&self) -> usize {
+        let replicas = self.members.iter().map(|member| &member.group.replica);
+        let latest = replicas.max_by_key(|replica| replica.epoch());
+        latest.expect("there are members").quorum()
+    }
+
     /// A strong read is asked of every member in every state; what it says counts as seen.
     fn look_at_service(&mut self) -> Option<Broken> {
         self.reads = false;
         let mut serving = 0;
-        for place in 0..MEMBERS {
-            let member = &self.members[place];
+        for member in &self.members {
             serving += usize::from(member.serves);
             let Read::Item(write) = member.read else {
                 continue;
