@@ -125,7 +125,7 @@ const STILL: Bound = Bound {
 };
 
 /// All bounds, the small ones first. How many states each of them has: docs/decisions/0013-model-checking.md.
-pub(crate) const BOUNDS: [Bound; 21] = [
+pub(crate) const BOUNDS: [Bound; 22] = [
     Bound { name: "birth", start: Start::New, ..STILL },
     Bound { name: "writes", writes: 2, submissions: 3, in_flight: 3, torn: true, ..STILL },
     Bound { name: "twice", start: Start::New, duplicates: 1, in_flight: 3, ..STILL },
@@ -136,6 +136,7 @@ pub(crate) const BOUNDS: [Bound; 21] = [
     Bound { name: "drift", submissions: 0, late: 0, clocks: DRIFTING, ..ELECTION },
     Bound { name: "restart", watchful: &[1], ticks: 2, crashes: 1, ..ELECTION },
     Bound { name: "hand-over", watchful: &[], ticks: 1, hand_overs: 1, ..ELECTION },
+    Bound { name: "handed", watchful: &[], ticks: 1, hand_overs: 1, crashes: 1, ..ELECTION },
     Bound { name: "rolls", ..ROLLS },
     Bound { name: "rolls-twice", duplicates: 1, ..ROLLS },
     Bound { name: "rolls-restart", crashes: 1, ..ROLLS },
