@@ -212,8 +212,8 @@ impl Roll {
         !std::mem::replace(&mut self.silent, silent) && silent
     }
 
-    /// Feeds `hasher` with what decides what it does from now on, if no answer comes any more to what was sent
-    /// before `answered_since`.
+    /// Feeds `hasher` with what decides what it does from now on. To what was sent before `answered_since` no
+    /// answer comes any more.
     pub(super) fn digest(&self, now: Boot, answered_since: Boot, hasher: &mut impl Hasher) {
         let Self { id, lines, order: _, left, version, held, sent, grant, refused, silent } = self;
         (id, left, version, held, refused, silent).hash(hasher);

@@ -1,11 +1,11 @@
 //! Time in the model: true time goes in steps, and members' clocks drift from it as far as they may.
 //!
 //! A step is a part of a lease term, so that a slow clock shows so many of them as exactly the time for which
-//! a leader uses its lease, and a fast one as exactly the time that a new leader waits: with the worst clocks,
-//! the one ends in the very instant in which the other begins. With two steps to a term, every shorter time of
-//! the protocol (a question's repetition, a candidate's patience) is over at the next step, and silence
-//! becomes suspicious after two; with four, peers are heard of in two of them before groups at rest are
-//! woken. How late after its instant a member notices is up to the explorer.
+//! a leader uses its lease, and a fast one as exactly the time that a new leader waits: with the worst
+//! clocks, the one ends in the very instant in which the other begins. With two steps to a term, every
+//! shorter time of the protocol (a question's repetition, a candidate's patience) is over at the next step,
+//! and silence becomes suspicious after two; with four, a group stays at rest over one step without a word,
+//! and is woken after two. How late after its instant a member notices is up to the explorer.
 
 use super::member::PLACES;
 use evenkeel_dataplane::limits::{LEASE_DRIFT, LEASE_TERM, PEER_SILENT_AFTER, SUSPECT_AFTER};

@@ -3,8 +3,8 @@
 //!
 //! * [`world`]: a state, what may happen in it, what follows, and what must hold.
 //! * [`member`]: a group ([`evenkeel_dataplane::group::Group`]) with its disk. [`turn`]: what happens to one;
-//!   [`rolls`]: how its core renews leases; [`memory`]: what has happened before. [`network`]: messages. [`clock`]: time. [`clients`]: requests and
-//!   answers.
+//!   [`rolls`]: how its core renews leases; [`memory`]: what has happened before. [`network`]: messages.
+//!   [`clock`]: time. [`clients`]: requests and answers.
 //! * [`bounds`]: how far an exploration goes. [`beginnings`]: where it starts. [`story`]: a counterexample,
 //!   told to a person.
 //!
