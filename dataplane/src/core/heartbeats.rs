@@ -205,8 +205,8 @@ impl Heartbeats {
         now >= self.next_at
     }
 
-    /// Takes a peer's heartbeat. Returns what it says of groups that must hear of it, awake by then, or none if
-    /// the peer must begin anew. What each of them says to it, [`settle`](Self::settle) is told.
+    /// Takes a peer's heartbeat. Returns what it says of groups that must hear of it, awake by then, or none
+    /// if the peer must begin anew. What each of them says to it, [`settle`](Self::settle) is told.
     pub fn take(
         &mut self,
         now: Boot,
@@ -282,8 +282,8 @@ impl Heartbeats {
         Some(self.rolls.get(&place)?.grant_of(replica.partition(), replica.promised())?.sent_at)
     }
 
-    /// Feeds `hasher` with what decides what the rolls do from now on. No answer comes any more to what was sent
-    /// before `answered_since`.
+    /// Feeds `hasher` with what decides what the rolls do from now on. No answer comes any more to what was
+    /// sent before `answered_since`.
     pub fn digest(&self, now: Boot, answered_since: Boot, hasher: &mut impl Hasher) {
         let Self { next_at, id, rolls, copies, awake } = self;
         (next_at.since(now), id, awake).hash(hasher);
