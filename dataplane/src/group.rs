@@ -602,7 +602,7 @@ impl Group {
             state,
             pending,
             given_up: _,
-            resting_since: _,
+            resting_since,
             splitting,
             tree_given_up,
             arriving,
@@ -613,6 +613,7 @@ impl Group {
         assert!(staged.is_none() && born.is_empty(), "a staged snapshot and a child have no digest");
         (splitting, tree_given_up, arriving).hash(hasher);
         successor_of.map(|(ballot, until)| (ballot, until.since(now))).hash(hasher);
+        resting_since.map(|at| now.since(at)).hash(hasher);
         replica.digest(now, hasher);
         (state.applied.slot, state.applied.hash).hash(hasher);
         pending.digest(hasher);

@@ -43,11 +43,13 @@ pub enum Planted {
     LeaseFromReceipt,
     /// A leader uses its lease to the last moment, as if clocks did not drift.
     ForgetDrift,
+    /// A core grants to all groups of a peer's roll, whatever ballots have been promised since.
+    RollIgnoresBallot,
 }
 
 impl Planted {
     /// Every bug, by the name that the command line and the environment use.
-    pub const ALL: [(&'static str, Self); 18] = [
+    pub const ALL: [(&'static str, Self); 19] = [
         ("acknowledge-before-durable", Self::AcknowledgeBeforeDurable),
         ("skip-flush", Self::SkipFlush),
         ("acknowledge-before-quorum", Self::AcknowledgeBeforeQuorum),
@@ -66,6 +68,7 @@ impl Planted {
         ("serve-without-waiting", Self::ServeWithoutWaiting),
         ("lease-from-receipt", Self::LeaseFromReceipt),
         ("forget-drift", Self::ForgetDrift),
+        ("roll-ignores-ballot", Self::RollIgnoresBallot),
     ];
 
     /// The bug of that name.

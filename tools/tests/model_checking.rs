@@ -71,6 +71,51 @@ fn a_lease_that_has_run_out_is_none() {
 }
 
 #[test]
+fn what_an_older_leader_left_is_not_committed_by_its_length() {
+    is_found(Planted::CommitInherited, "restored", "agreement");
+}
+
+#[test]
+fn a_roll_renews_no_lease_of_a_ballot_that_is_over() {
+    is_found(Planted::RollIgnoresBallot, "rolls", "lease exclusivity");
+}
+
+#[test]
+#[ignore = "a minute: .ci/run explore"]
+fn a_lease_counts_from_when_it_was_asked_for() {
+    is_found(Planted::LeaseFromReceipt, "late", "lease exclusivity");
+}
+
+#[test]
+#[ignore = "a minute: .ci/run explore"]
+fn clocks_drift_apart_while_a_lease_runs_out() {
+    is_found(Planted::ForgetDrift, "lapse", "lease exclusivity");
+    holds("lapse", LAPSE_STATES);
+}
+
+#[test]
+#[ignore = "a minute: .ci/run explore"]
+fn leases_exclude_each_other_whatever_becomes_of_rolls() {
+    holds("rolls", ROLLS_STATES);
+    holds("rolls-twice", ROLLS_TWICE_STATES);
+    holds("rolls-restart", ROLLS_RESTART_STATES);
+}
+
+#[test]
+#[ignore = "a minute: .ci/run explore"]
+fn leases_exclude_each_other_through_elections_restarts_and_hand_overs() {
+    holds("lease", LEASE_STATES);
+    holds("restart", RESTART_STATES);
+    holds("hand-over", HAND_OVER_STATES);
+}
+
+#[test]
+#[ignore = "a minute: .ci/run explore"]
+fn two_that_want_to_lead_again_agree() {
+    holds("restored", RESTORED_STATES);
+}
+
+#[test]
 #[ignore = "a minute: .ci/run explore"]
 fn writes_hold_wherever_a_crash_or_a_loss_falls() {
     holds("writes", WRITES_STATES);
@@ -92,3 +137,11 @@ fn a_new_leader_waits_for_the_old_lease() {
 const BIRTH_STATES: usize = 31_827;
 const WRITES_STATES: usize = 112_370;
 const TWICE_STATES: usize = 179_426;
+const LEASE_STATES: usize = 4_025_773;
+const RESTART_STATES: usize = 6_964_782;
+const HAND_OVER_STATES: usize = 2_321_458;
+const ROLLS_STATES: usize = 218_891;
+const ROLLS_TWICE_STATES: usize = 631_563;
+const ROLLS_RESTART_STATES: usize = 1_343_860;
+const LAPSE_STATES: usize = 6_029_931;
+const RESTORED_STATES: usize = 1_496_626;

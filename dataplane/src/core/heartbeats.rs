@@ -14,14 +14,18 @@ use crate::group::Group;
 use crate::limits::{HEARTBEAT_INTERVAL, HURRY_AFTER};
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::handshake::Peer;
-use evenkeel_wire::ids::{Ballot, CoreId, NodeId, PartitionId, RequestId};
-use evenkeel_wire::message::peer::{Heartbeat, HeartbeatAnswer};
+use evenkeel_wire::ids::{Ballot, CoreId, Incarnation, NodeId, PartitionId, RequestId};
+use evenkeel_wire::message::peer::{Heartbeat, HeartbeatAnswer, HeartbeatGroup};
 use evenkeel_wire::turn::{Boot, Effects, Endpoint, Now};
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
+
+/// The groups of a core.
+type Groups = BTreeMap<PartitionId, Group>;
 
 /// The rolls that this core keeps, and the groups that are not at rest.
-#[derive(Debug)]
-pub(crate) struct Heartbeats {
+#[derive(Clone, Debug)]
+pub struct Heartbeats {
     next_at: Boot,
     sent_at: Boot,
     id: u64,
@@ -32,7 +36,8 @@ pub(crate) struct Heartbeats {
 
 impl Heartbeats {
     /// `id` tells this process's rolls from those of an earlier one. All of `groups` are awake.
-    pub(super) fn new(now: Boot, id: u64, groups: impl Iterator<Item = PartitionId>) -> Self {
+    #[must_use]
+    pub fn new(now: Boot, id: u64, groups: impl Iterator<Item = PartitionId>) -> Self {
         let (rolls, copies) = (BTreeMap::new(), BTreeMap::new());
         Self { next_at: now, sent_at: Boot(0), id, rolls, copies, awake: groups.collect() }
     }
@@ -49,12 +54,12 @@ impl Heartbeats {
     }
 
     /// Groups that are not at rest, and some that are no longer here.
-    pub(super) fn awake(&self) -> impl Iterator<Item = PartitionId> + '_ {
+    pub fn awake(&self) -> impl Iterator<Item = PartitionId> + '_ {
         self.awake.iter().copied()
     }
 
     /// Whoever uses a group wakes it first: its replica is told what the rolls have known for it.
-    pub(crate) fn wake(&mut self, group: &mut Group) {
+    pub fn wake(&mut self, group: &mut Group) {
         let Some(since) = group.resting_since.take() else {
             return;
         };
@@ -81,12 +86,16 @@ impl Heartbeats {
         }
     }
 
+    /// Whether a group, at rest or not, may serve writes and strong reads now.
+    #[must_use]
+    pub fn may_serve(&self, group: &Group, now: Boot) -> bool {
+        group.is_ready_with(now, |node| self.renewed_at(group, node))
+    }
+
     /// From when the grant of a member counts that its answers have renewed without the group's replica.
     pub(super) fn renewed_at(&self, group: &Group, node: NodeId) -> Option<Boot> {
-        let replica = &group.replica;
-        let member = replica.others().find(|member| member.node == node)?;
-        let roll = self.rolls.get(&(node, member.core))?;
-        Some(roll.grant_of(replica.partition(), replica.promised())?.sent_at)
+        let member = group.replica.others().find(|member| member.node == node)?;
+        self.granted_at((node, member.core), group)
     }
 
     /// Whether the peers know all that there is to say of a group, and it of them, so that it can rest.
@@ -106,6 +115,13 @@ impl Heartbeats {
             !copy.is_silent(now)
                 && said.is_some_and(|(_, said)| said.holds_lease && said.commit <= replica.commit())
         })
+    }
+
+    /// Lays a group to rest for which there is nothing to do.
+    pub fn lay_to_rest(&mut self, group: &mut Group, now: Boot) {
+        if group.is_at_rest(now) && self.covers(group, now) {
+            self.rest(group, now);
+        }
     }
 
     /// Lays a group to rest. Until it is woken, heartbeats of its leader alone are granted to it.
@@ -153,6 +169,141 @@ impl Heartbeats {
         }
         unheard
     }
+
+    /// Wakes groups that a silent peer no longer covers.
+    pub fn wake_unheard(&mut self, now: Boot, groups: &mut Groups) {
+        for partition in self.unheard(now) {
+            self.wake_one(partition, groups);
+        }
+    }
+
+    fn wake_one(&mut self, partition: PartitionId, groups: &mut Groups) {
+        if let Some(group) = groups.get_mut(&partition) {
+            self.wake(group);
+        }
+    }
+
+    /// What there is to say to the peers: heartbeats to those for whom there is a roll. It must be due.
+    pub fn next(&mut self, now: Boot, groups: &mut Groups) -> Vec<((NodeId, CoreId), Heartbeat)> {
+        // Of a group at rest the roll says that it holds its lease: it does while its peers are heard.
+        self.wake_unheard(now, groups);
+        (self.sent_at, self.next_at) = (now, now.after(HEARTBEAT_INTERVAL));
+        let awake: Vec<PartitionId> = self.awake().collect();
+        for partition in awake {
+            let Some(group) = groups.get(&partition) else {
+                continue;
+            };
+            let Some(said) = group.replica.heartbeat(now) else {
+                self.leave_rolls(partition);
+                continue;
+            };
+            for member in group.replica.others() {
+                let roll = self.rolls.entry((member.node, member.core));
+                roll.or_insert_with(|| Roll::new(self.id)).say(said);
+            }
+        }
+        let told = self.rolls.iter_mut().filter(|(_, roll)| !roll.is_empty());
+        told.map(|(place, roll)| (*place, roll.heartbeat(now))).collect()
+    }
+
+    /// Whether the next heartbeats are due.
+    #[must_use]
+    pub fn is_due(&self, now: Boot) -> bool {
+        now >= self.next_at
+    }
+
+    /// Takes a peer's heartbeat. Returns what it says of groups that must hear of it, awake by then, or none
+    /// if the peer must begin anew. What each of them says to it, [`settle`](Self::settle) is told.
+    pub fn take(
+        &mut self,
+        now: Boot,
+        place: (NodeId, CoreId),
+        incarnation: Incarnation,
+        heartbeat: &Heartbeat,
+        groups: &mut Groups,
+    ) -> Option<Vec<HeartbeatGroup>> {
+        let copy = self.copies.entry(place).or_insert_with(|| Copied::new(incarnation));
+        if !copy.fits(incarnation, heartbeat) {
+            return None;
+        }
+        let news: BTreeSet<PartitionId> = copy.news(heartbeat).collect();
+        for partition in &news {
+            self.wake_one(*partition, groups);
+        }
+        let copy = self.copies.get_mut(&place).expect("it was just found");
+        copy.take(now, incarnation, heartbeat);
+        Some(self.awake.union(&news).filter_map(|partition| copy.line(*partition).copied()).collect())
+    }
+
+    /// Whether a lease is granted to a group of a peer's roll, or what is promised instead.
+    pub fn settle(&mut self, place: (NodeId, CoreId), partition: PartitionId, granted: Result<(), Ballot>) {
+        let copy = self.copies.get_mut(&place).expect("its heartbeat was taken");
+        copy.settle(partition, granted);
+    }
+
+    /// The answer to a peer's heartbeat: that of its copy, or that nothing is held.
+    #[must_use]
+    pub fn answer(&self, place: (NodeId, CoreId), heartbeat: &Heartbeat, taken: bool) -> HeartbeatAnswer {
+        if taken {
+            return self.copies[&place].answer(heartbeat);
+        }
+        HeartbeatAnswer { sent_at: heartbeat.sent_at, version: 0, exceptions: Vec::new() }
+    }
+
+    /// Takes a peer's answer. Returns the groups that were awake and are led here, if it grants anything:
+    /// those are told what [`granted_at`](Self::granted_at) says, and the exceptions are woken and told.
+    pub fn answered(
+        &mut self,
+        now: Boot,
+        place: (NodeId, CoreId),
+        answer: &HeartbeatAnswer,
+        groups: &mut Groups,
+    ) -> Option<Vec<PartitionId>> {
+        let roll = self.rolls.get_mut(&place)?;
+        match roll.answered(now, answer) {
+            Answered::Unknown => None,
+            Answered::Behind => {
+                let counting: Vec<PartitionId> = roll.partitions().collect();
+                for partition in counting {
+                    self.wake_one(partition, groups);
+                }
+                if let Some(roll) = self.rolls.get_mut(&place) {
+                    roll.forget_grant();
+                }
+                self.hurry();
+                None
+            }
+            Answered::Granted => {
+                let leads = |partition: &PartitionId| {
+                    groups.get(partition).is_some_and(|group| group.replica.is_leader())
+                };
+                Some(self.awake.iter().copied().filter(leads).collect())
+            }
+        }
+    }
+
+    /// From when the grant counts that the last answer of a peer gave to a group, if it did.
+    #[must_use]
+    pub fn granted_at(&self, place: (NodeId, CoreId), group: &Group) -> Option<Boot> {
+        let replica = &group.replica;
+        Some(self.rolls.get(&place)?.grant_of(replica.partition(), replica.promised())?.sent_at)
+    }
+
+    /// Feeds `hasher` with what decides what the rolls do from now on. No answer comes any more to what was
+    /// sent before `answered_since`.
+    pub fn digest(&self, now: Boot, answered_since: Boot, hasher: &mut impl Hasher) {
+        let Self { next_at, sent_at, id, rolls, copies, awake } = self;
+        let hurries_in = sent_at.after(HURRY_AFTER).since(now);
+        (next_at.since(now), hurries_in, id, awake).hash(hasher);
+        for (place, roll) in rolls {
+            place.hash(hasher);
+            roll.digest(now, answered_since, hasher);
+        }
+        for (place, copy) in copies {
+            place.hash(hasher);
+            copy.digest(now, hasher);
+        }
+    }
 }
 
 impl Serving {
@@ -172,15 +323,13 @@ impl Serving {
 
     /// Wakes groups that a silent peer no longer covers.
     pub(super) fn wake_unheard(&mut self, now: Boot) {
-        for partition in self.heartbeats.unheard(now) {
-            self.wake(partition);
-        }
+        self.heartbeats.wake_unheard(now, &mut self.groups);
     }
 
     /// Whether a group, at rest or not, may serve writes and strong reads now.
     #[must_use]
     pub fn may_serve(&self, group: &Group, now: Boot) -> bool {
-        group.is_ready_with(now, |node| self.heartbeats.renewed_at(group, node))
+        self.heartbeats.may_serve(group, now)
     }
 
     /// Lays groups to rest for which there is nothing to do.
@@ -191,40 +340,19 @@ impl Serving {
                 self.heartbeats.forget(partition);
                 continue;
             };
-            let published = !group.replica.is_leader() || self.publisher.knows(group);
-            if published && group.is_at_rest(now) && self.heartbeats.covers(group, now) {
-                self.heartbeats.rest(group, now);
+            if !group.replica.is_leader() || self.publisher.knows(group) {
+                self.heartbeats.lay_to_rest(group, now);
             }
         }
     }
 
     pub(super) fn heartbeat(&mut self, now: Boot, out: &mut Effects) {
-        if now < self.heartbeats.next_at {
+        if !self.heartbeats.is_due(now) {
             return;
         }
-        // Of a group at rest the roll says that it holds its lease: it does while its peers are heard.
-        self.wake_unheard(now);
-        let Self { heartbeats, groups, config, .. } = self;
-        (heartbeats.sent_at, heartbeats.next_at) = (now, now.after(HEARTBEAT_INTERVAL));
-        let awake: Vec<PartitionId> = heartbeats.awake().collect();
-        for partition in awake {
-            let Some(group) = groups.get(&partition) else {
-                continue;
-            };
-            let Some(said) = group.replica.heartbeat(now) else {
-                heartbeats.leave_rolls(partition);
-                continue;
-            };
-            for member in group.replica.others() {
-                let roll = heartbeats.rolls.entry((member.node, member.core));
-                roll.or_insert_with(|| Roll::new(heartbeats.id)).say(said);
-            }
-        }
-        for ((node, core), roll) in &mut heartbeats.rolls {
-            if !roll.is_empty()
-                && let Some(address) = config.address(*node, *core)
-            {
-                out.ask(Endpoint::Outgoing(address), RequestId(0), &roll.heartbeat(now));
+        for ((node, core), heartbeat) in self.heartbeats.next(now, &mut self.groups) {
+            if let Some(address) = self.config.address(node, core) {
+                out.ask(Endpoint::Outgoing(address), RequestId(0), &heartbeat);
             }
         }
     }
@@ -239,28 +367,14 @@ impl Serving {
         out: &mut Effects,
     ) {
         let place = (peer.node, peer.core);
-        let answer_header = Header::new(Kind::HeartbeatAnswer, header.request);
         if self.config.address(peer.node, peer.core).is_none() {
             return;
         }
-        let copy = self.heartbeats.copies.entry(place).or_insert_with(|| Copied::new(peer.incarnation));
-        if !copy.fits(peer.incarnation, heartbeat) {
-            let lacking = HeartbeatAnswer { sent_at: heartbeat.sent_at, version: 0, exceptions: Vec::new() };
-            return out.send(from, answer_header, &lacking);
-        }
-        let news: BTreeSet<PartitionId> = copy.news(heartbeat).collect();
-        for partition in &news {
-            self.wake(*partition);
-        }
-        let copy = self.heartbeats.copies.get_mut(&place).expect("it was just found");
-        copy.take(now.boot, peer.incarnation, heartbeat);
-        let concerned: Vec<PartitionId> = self.heartbeats.awake.union(&news).copied().collect();
-        for partition in concerned {
-            let Some(said) = self.heartbeats.copies[&place].line(partition).copied() else {
-                continue;
-            };
-            let of_group = header.to_partition(partition, said.epoch);
-            let granted = if self.speaks_for(peer, of_group) {
+        let taken = self.heartbeats.take(now.boot, place, peer.incarnation, heartbeat, &mut self.groups);
+        let is_taken = taken.is_some();
+        for said in taken.into_iter().flatten() {
+            let partition = said.partition;
+            let granted = if self.speaks_for(peer, header.to_partition(partition, said.epoch)) {
                 let group = self.groups.get_mut(&partition).expect("it speaks for a group we hold");
                 let granted = group.replica.on_heartbeat(now.boot, peer.node, &said, &mut self.outputs);
                 self.perform(partition, now, out);
@@ -268,10 +382,10 @@ impl Serving {
             } else {
                 Err(Ballot::ZERO)
             };
-            let copy = self.heartbeats.copies.get_mut(&place).expect("it was just found");
-            copy.settle(partition, granted);
+            self.heartbeats.settle(place, partition, granted);
         }
-        out.send(from, answer_header, &self.heartbeats.copies[&place].answer(heartbeat));
+        let answer = self.heartbeats.answer(place, heartbeat, is_taken);
+        out.send(from, Header::new(Kind::HeartbeatAnswer, header.request), &answer);
     }
 
     pub(super) fn on_heartbeat_answer(
@@ -282,36 +396,13 @@ impl Serving {
         out: &mut Effects,
     ) {
         let place = (peer.node, peer.core);
-        let Some(roll) = self.heartbeats.rolls.get_mut(&place) else {
+        let Some(awake) = self.heartbeats.answered(now.boot, place, answer, &mut self.groups) else {
             return;
         };
-        match roll.answered(now.boot, answer) {
-            Answered::Unknown => {}
-            Answered::Behind => {
-                let counting: Vec<PartitionId> = roll.partitions().collect();
-                for partition in counting {
-                    self.wake(partition);
-                }
-                if let Some(roll) = self.heartbeats.rolls.get_mut(&place) {
-                    roll.forget_grant();
-                }
-                self.heartbeats.hurry();
-            }
-            Answered::Granted => self.take_grants(now, peer, answer, out),
-        }
-    }
-
-    fn take_grants(&mut self, now: Now, peer: Peer, answer: &HeartbeatAnswer, out: &mut Effects) {
-        let place = (peer.node, peer.core);
-        let awake: Vec<PartitionId> = self.heartbeats.awake().collect();
         for partition in awake {
-            let Some(group) = self.groups.get_mut(&partition).filter(|group| group.replica.is_leader())
-            else {
-                continue;
-            };
-            let ballot = group.replica.promised();
-            if let Some(grant) = self.heartbeats.rolls[&place].grant_of(partition, ballot) {
-                group.replica.on_grant(now.boot, peer.node, ballot, grant.sent_at);
+            let group = self.groups.get_mut(&partition).expect("it is led here");
+            if let Some(sent_at) = self.heartbeats.granted_at(place, group) {
+                group.replica.on_grant(now.boot, peer.node, group.replica.promised(), sent_at);
                 self.perform(partition, now, out);
             }
         }
@@ -334,8 +425,8 @@ mod tests {
     use crate::partition::state::State;
     use crate::paxos::log::GroupLog;
     use crate::paxos::{Message, Output, Seed};
-    use evenkeel_wire::ids::{Epoch, Incarnation, Slot, TableId};
-    use evenkeel_wire::message::peer::{HeartbeatGroup, LogPoint, Suspect, SuspectAnswer};
+    use evenkeel_wire::ids::{Epoch, Slot, TableId};
+    use evenkeel_wire::message::peer::{LogPoint, Suspect, SuspectAnswer};
     use evenkeel_wire::prng::Prng;
     use evenkeel_wire::table::{GroupConfig, Member};
 

@@ -12,17 +12,23 @@
 //!
 //! Which groups must be looked at, and when, is not known here: [`heartbeats`](super::heartbeats).
 
-use crate::limits::{HEARTBEAT_CHANGES_MAX, PEER_SILENT_AFTER, ROLL_GROUPS_MAX};
+use crate::limits::{HEARTBEAT_CHANGES_MAX, LEASE_TERM, PEER_SILENT_AFTER, ROLL_GROUPS_MAX};
+use crate::planted::{self, Planted};
 use evenkeel_wire::ids::{Ballot, Incarnation, PartitionId, Slot};
 use evenkeel_wire::message::peer::{Heartbeat, HeartbeatAnswer, HeartbeatException, HeartbeatGroup};
 use evenkeel_wire::turn::Boot;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::time::Duration;
 
 /// Heartbeats to one peer that may be unanswered; older ones are forgotten, and their answers mean nothing.
 const UNANSWERED_MAX: usize = 16;
 
+/// A leader gives up one term after its lease has run out: nothing older than this matters.
+const GRANT_MATTERS_FOR: Duration = LEASE_TERM.saturating_mul(2);
+
 /// The roll of a peer, as its leader core keeps it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Roll {
     id: u64,
     lines: BTreeMap<PartitionId, Line>,
@@ -40,7 +46,7 @@ pub(super) struct Roll {
     silent: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Line {
     said: HeartbeatGroup,
     changed: u64,
@@ -48,7 +54,7 @@ struct Line {
     ballot_since: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Sent {
     at: Boot,
     version: u64,
@@ -206,6 +212,24 @@ impl Roll {
         !std::mem::replace(&mut self.silent, silent) && silent
     }
 
+    /// Feeds `hasher` with what decides what it does from now on. To what was sent before `answered_since` no
+    /// answer comes any more.
+    pub(super) fn digest(&self, now: Boot, answered_since: Boot, hasher: &mut impl Hasher) {
+        let Self { id, lines, order: _, left, version, held, sent, grant, refused, silent } = self;
+        (id, left, version, held, refused, silent).hash(hasher);
+        for Line { said, changed, ballot_since } in lines.values() {
+            digest_said(said, hasher);
+            (changed, ballot_since).hash(hasher);
+        }
+        for Sent { at, version } in sent.iter().filter(|sent| sent.at >= answered_since) {
+            (now.since(*at), version).hash(hasher);
+        }
+        if let Some(Grant { sent_at, answered_at, version }) = grant {
+            let age = |at| now.since(at).min(GRANT_MATTERS_FOR);
+            (age(*sent_at), age(*answered_at), version).hash(hasher);
+        }
+    }
+
     /// Whether the peer has not answered for so long that its grants must be looked at one by one.
     pub(super) fn is_silent(&self, now: Boot) -> bool {
         self.grant.is_none_or(|grant| now.since(grant.sent_at) >= PEER_SILENT_AFTER)
@@ -213,7 +237,7 @@ impl Roll {
 }
 
 /// A peer's roll, as the one who grants keeps it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Copied {
     id: u64,
     incarnation: Incarnation,
@@ -292,6 +316,7 @@ impl Copied {
     /// Whether a lease is granted to a group of the roll from now on, or what is promised instead.
     pub(super) fn settle(&mut self, partition: PartitionId, granted: Result<(), Ballot>) {
         match granted {
+            Err(_) if planted::active(Planted::RollIgnoresBallot) => {}
             Err(promised) if self.lines.contains_key(&partition) => {
                 self.refused.insert(partition, promised);
             }
@@ -316,6 +341,14 @@ impl Copied {
         HeartbeatAnswer { sent_at: heartbeat.sent_at, version: self.version, exceptions }
     }
 
+    /// Feeds `hasher` with what decides what it does from now on.
+    pub(super) fn digest(&self, now: Boot, hasher: &mut impl Hasher) {
+        let Self { id, incarnation, version, lines, refused, heard_at, silent } = self;
+        (id, incarnation, version, refused, silent).hash(hasher);
+        lines.values().for_each(|said| digest_said(said, hasher));
+        now.since(*heard_at).hash(hasher);
+    }
+
     /// Whether the peer has just fallen silent.
     pub(super) fn falls_silent(&mut self, now: Boot) -> bool {
         let silent = self.is_silent(now);
@@ -326,6 +359,11 @@ impl Copied {
     pub(super) fn is_silent(&self, now: Boot) -> bool {
         now.since(self.heard_at) >= PEER_SILENT_AFTER
     }
+}
+
+fn digest_said(said: &HeartbeatGroup, hasher: &mut impl Hasher) {
+    let HeartbeatGroup { partition, epoch, ballot, commit, holds_lease } = said;
+    (partition, epoch, ballot, commit, holds_lease).hash(hasher);
 }
 
 #[cfg(test)]

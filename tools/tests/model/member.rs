@@ -1,8 +1,10 @@
 //! One member of the group: the group that ships, its disk, and what is on its way to the disk.
 
-use super::clients;
+use super::bounds::Bound;
+use super::clients::{self, Read, Requests};
 use super::digest::Collected;
 use evenkeel_dataplane::btree::version::Version;
+use evenkeel_dataplane::core::heartbeats::Heartbeats;
 use evenkeel_dataplane::group::Group;
 use evenkeel_dataplane::partition::state::State;
 use evenkeel_dataplane::paxos::Seed;
@@ -19,10 +21,13 @@ use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-/// How many members the group has.
+/// How many members the group begins with.
 pub(crate) const MEMBERS: usize = 3;
+/// How many nodes there are: one more, which may come to hold a replica when memberships change.
+pub(crate) const PLACES: usize = 4;
 
-const PARTITION: PartitionId = PartitionId(1);
+/// The group's partition.
+pub(crate) const PARTITION: PartitionId = PartitionId(1);
 
 /// What identifies an entry: its slot is its place in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,11 +52,32 @@ pub(crate) struct Durable {
     pub(crate) entries: Vec<EntryId>,
 }
 
+/// What a member's core knows of leases.
+#[derive(Clone, Debug)]
+pub(crate) struct Core {
+    /// Its rolls, and whether the group is at rest.
+    pub(crate) heartbeats: Heartbeats,
+    /// How often the process was started: each life has rolls of its own.
+    lives: u64,
+    /// No message is on its way for longer than an instant.
+    prompt: bool,
+}
+
+impl Core {
+    fn new(lives: u64, prompt: bool, now: Boot) -> Self {
+        Self { heartbeats: Heartbeats::new(now, lives, [PARTITION].into_iter()), lives, prompt }
+    }
+}
+
 /// A member.
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
+    /// Where it stands.
+    pub(crate) place: usize,
     /// Its replica and its partition.
     pub(crate) group: Group,
+    /// The rolls of its core, if leases are renewed by rolls.
+    pub(crate) core: Option<Core>,
     /// Records that a crash leaves.
     disk: Arc<Vec<Record>>,
     /// What they come to.
@@ -62,6 +88,10 @@ pub(crate) struct Member {
     pub(crate) entries: Vec<EntryId>,
     /// The last heartbeat: saying the same in the same instant changes nothing.
     pub(crate) said: Option<(Boot, HeartbeatGroup)>,
+    /// Whether it serves now.
+    pub(crate) serves: bool,
+    /// What it says to a strong read now.
+    pub(crate) read: Read,
     /// Hash of all that matters from now on.
     pub(crate) digest: u64,
 }
@@ -76,18 +106,20 @@ pub(crate) fn place(node: NodeId) -> usize {
     node.0 as usize - 1
 }
 
+/// The data folder of the node at `place`.
+pub(crate) fn incarnation(place: usize) -> Incarnation {
+    Incarnation([place as u8 + 1; 16])
+}
+
 fn config() -> GroupConfig {
-    let member = |place: usize| GroupMember {
-        node: node(place),
-        core: CoreId(0),
-        incarnation: Incarnation([place as u8 + 1; 16]),
-    };
+    let member =
+        |place: usize| GroupMember { node: node(place), core: CoreId(0), incarnation: incarnation(place) };
     GroupConfig::whole(PARTITION, TableId(1), (0..MEMBERS).map(member).collect())
 }
 
 impl Member {
     /// A member of a group that was just created.
-    pub(crate) fn new(place: usize, now: Boot) -> Self {
+    pub(crate) fn new(place: usize, now: Boot, bound: &Bound, requests: &Requests) -> Self {
         let seed = Seed {
             config: config(),
             promised: Ballot::ZERO,
@@ -101,16 +133,25 @@ impl Member {
         let group = Group::new(seed, state, node(place), now, Prng::lowest());
         let created = group.snapshot().0;
         let mut member = Self {
+            place,
             group,
+            core: bound.rolls.then(|| Core::new(1, bound.late == 0, now)),
             disk: Arc::new(vec![created]),
             durable: Arc::default(),
             appended: VecDeque::new(),
             entries: Vec::new(),
             said: None,
+            serves: false,
+            read: Read::Refused,
             digest: 0,
         };
-        member.refresh(now);
+        member.refresh(now, requests);
         member
+    }
+
+    /// Whether its core does nothing for the group.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.core.as_ref().is_some_and(|core| core.heartbeats.awake().next().is_none())
     }
 
     /// The oldest record on its way to the disk is durable.
@@ -143,14 +184,14 @@ impl Member {
         assert_eq!(found, *entries, "replay and the model agree on the log");
         let last = Slot(entries.len() as u64);
         assert_eq!((seed.promised, seed.commit), (*promised, (*commit).min(last)), "and on the rest");
-        let node = node_of(&self.group);
-        self.group = Group::new(seed, state, node, now, Prng::lowest());
+        self.group = Group::new(seed, state, node(self.place), now, Prng::lowest());
+        self.core = self.core.as_ref().map(|core| Core::new(core.lives + 1, core.prompt, now));
         self.appended.clear();
         self.said = None;
     }
 
     /// Brings up to date what is derived from the rest.
-    pub(crate) fn refresh(&mut self, now: Boot) {
+    pub(crate) fn refresh(&mut self, now: Boot, requests: &Requests) {
         let log = self.group.replica.log();
         assert_eq!(log.base().slot, Slot::ZERO, "so little is never trimmed");
         let last = log.last();
@@ -161,6 +202,24 @@ impl Member {
         }
         self.said = self.said.filter(|(at, _)| *at == now);
         let mut hasher = Collected::new();
+        self.place.hash(&mut hasher);
+        match &self.core {
+            None => {
+                self.serves = self.group.replica.is_ready(now);
+                self.read = requests.read(&self.group, now);
+            }
+            Some(Core { heartbeats, lives, prompt }) => {
+                // As for a request: the group is woken, and asked.
+                let (mut heartbeats, mut group) = (heartbeats.clone(), self.group.clone());
+                heartbeats.digest(now, if *prompt { now } else { Boot(0) }, &mut hasher);
+                lives.hash(&mut hasher);
+                let may_serve = heartbeats.may_serve(&group, now);
+                heartbeats.wake(&mut group);
+                assert_eq!(may_serve, group.is_ready(now), "who asks without waking is told the same");
+                self.serves = group.replica.is_ready(now);
+                self.read = requests.read(&group, now);
+            }
+        }
         self.group.digest(now, &mut hasher);
         self.durable.hash(&mut hasher);
         for Record { partition: _, promised, commit, body } in &self.appended {
@@ -180,11 +239,6 @@ impl Member {
         }
         self.digest = hasher.finish();
     }
-}
-
-fn node_of(group: &Group) -> NodeId {
-    let others: Vec<NodeId> = group.replica.others().map(|member| member.node).collect();
-    (0..MEMBERS).map(node).find(|node| !others.contains(node)).expect("one member is not another one")
 }
 
 /// What identifies `entry`.

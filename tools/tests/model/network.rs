@@ -5,7 +5,7 @@ use super::member::place;
 use evenkeel_dataplane::core::messages;
 use evenkeel_dataplane::paxos::{Message, Replica};
 use evenkeel_wire::ids::{Ballot, Epoch, NodeId, PartitionId};
-use evenkeel_wire::message::peer::HeartbeatGroup;
+use evenkeel_wire::message::peer::{Heartbeat, HeartbeatAnswer, HeartbeatException, HeartbeatGroup};
 use evenkeel_wire::turn::{Boot, ConnectionId, Effects, Endpoint};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -31,6 +31,10 @@ pub(crate) enum Said {
         /// Whether a lease is granted.
         granted: Result<(), Ballot>,
     },
+    /// By a core, of all groups that it leads.
+    Roll(Heartbeat),
+    /// To that.
+    RollAnswer(HeartbeatAnswer),
 }
 
 /// A message on its way.
@@ -65,6 +69,18 @@ impl Letter {
             Said::HeartbeatAnswer { ballot, sent_at, granted } => {
                 (2u8, ballot, sent_at.0, granted).hash(&mut hasher);
             }
+            Said::Roll(Heartbeat { sent_at, roll, since, version, changes }) => {
+                (3u8, sent_at, roll, since, version).hash(&mut hasher);
+                for HeartbeatGroup { partition, epoch, ballot, commit, holds_lease } in changes {
+                    (partition, epoch, ballot, commit, holds_lease).hash(&mut hasher);
+                }
+            }
+            Said::RollAnswer(HeartbeatAnswer { sent_at, version, exceptions }) => {
+                (4u8, sent_at, version).hash(&mut hasher);
+                for HeartbeatException { partition, promised } in exceptions {
+                    (partition, promised).hash(&mut hasher);
+                }
+            }
         }
         Self { from, to, said, digest: hasher.finish() }
     }
@@ -79,6 +95,8 @@ impl Letter {
             Said::Message(Message::Accepted(accepted)) => accepted.ballot != replica.promised() || !leads,
             Said::HeartbeatAnswer { ballot, granted: Ok(()), .. } => *ballot != replica.promised() || !leads,
             Said::Message(_) | Said::Heartbeat { .. } | Said::HeartbeatAnswer { .. } => false,
+            // The rolls of a core outlive a leadership.
+            Said::Roll(_) | Said::RollAnswer(_) => false,
         }
     }
 }
@@ -97,10 +115,10 @@ impl Network {
     }
 
     /// Adds a letter.
-    pub(crate) fn send(&mut self, letter: Letter) {
+    pub(crate) fn send(&mut self, letter: &Arc<Letter>) {
         let found = self.letters.binary_search_by_key(&letter.digest, |letter| letter.digest);
         if let Err(index) = found {
-            self.letters.insert(index, Arc::new(letter));
+            self.letters.insert(index, Arc::clone(letter));
         }
     }
 
@@ -109,8 +127,8 @@ impl Network {
         self.letters.remove(index)
     }
 
-    /// Forgets letters without effect.
-    pub(crate) fn forget_void<'a>(&mut self, replica: impl Fn(usize) -> &'a Replica) {
-        self.letters.retain(|letter| !letter.is_void(replica(place(letter.to))));
+    /// Forgets letters without effect, and those to who holds no replica.
+    pub(crate) fn forget_void<'a>(&mut self, replica: impl Fn(usize) -> Option<&'a Replica>) {
+        self.letters.retain(|letter| replica(place(letter.to)).is_some_and(|to| !letter.is_void(to)));
     }
 }

@@ -6,6 +6,7 @@ use super::world::{Action, World};
 use bytes::Bytes;
 use evenkeel_dataplane::paxos::Message;
 use evenkeel_wire::entry::Entry;
+use evenkeel_wire::message::peer::{Heartbeat, HeartbeatAnswer, HeartbeatGroup};
 use std::fmt::Write as _;
 
 /// Tells a path: each action, and how those whom it changed stand afterwards.
@@ -47,7 +48,7 @@ fn show_action(world: &World, action: Action) -> String {
         Action::Persist(place) => format!("{}: what it appended is durable", node(place)),
         Action::Tick(place) => format!("{} looks at the time", node(place)),
         Action::Heartbeat(place) => format!("{} renews its lease", node(place)),
-        Action::Time => format!("half a lease term passes; it is step {}", world.steps + 1),
+        Action::Time => format!("time passes; it is step {}", world.steps + 1),
         Action::Submit(place, write) => format!("a client sends write {write} to {}", node(place)),
         Action::Crash(place, survive) => format!(
             "{} crashes with {survive} of {} records that were under way, and starts again",
@@ -61,7 +62,7 @@ fn show_action(world: &World, action: Action) -> String {
 fn show_member(world: &World, place: usize) -> String {
     let (now, member): (_, &Member) = (world.now(place), &world.members[place]);
     let replica = &member.group.replica;
-    let role = if member.group.is_ready(now) {
+    let role = if member.serves {
         "serves"
     } else if replica.is_leader() {
         "leads"
@@ -71,8 +72,9 @@ fn show_member(world: &World, place: usize) -> String {
         "follows"
     };
     let lease = if replica.holds_lease(now) { ", has a lease" } else { "" };
+    let rest = if member.is_at_rest() { ", at rest" } else { "" };
     format!(
-        "{} {role}{lease}: promised {} (durable {}), log {}, durable {}, committed {}, under way {}",
+        "{} {role}{lease}{rest}: promised {} (durable {}), log {}, durable {}, committed {}, under way {}",
         node(place),
         replica.promised(),
         member.durable.promised,
@@ -102,8 +104,29 @@ fn show_letter(letter: &Letter) -> String {
         ),
         Said::HeartbeatAnswer { ballot, granted: Ok(()), .. } => format!("a lease for {ballot}"),
         Said::HeartbeatAnswer { granted: Err(promised), .. } => format!("no lease, promised {promised}"),
+        Said::Roll(heartbeat) => show_roll(heartbeat),
+        Said::RollAnswer(answer) => show_roll_answer(answer),
     };
     format!("{} -> {} {said}", letter.from, letter.to)
+}
+
+fn show_roll(heartbeat: &Heartbeat) -> String {
+    let Heartbeat { roll, since, version, changes, .. } = heartbeat;
+    let mut text = format!("roll {roll}, version {version}, changes since {since}:");
+    for HeartbeatGroup { ballot, commit, holds_lease, .. } in changes {
+        let lease = if *holds_lease { "with a lease" } else { "without a lease" };
+        let _ = write!(text, " {ballot}, committed {commit}, {lease}");
+    }
+    if changes.is_empty() { text + " none" } else { text }
+}
+
+fn show_roll_answer(answer: &HeartbeatAnswer) -> String {
+    let HeartbeatAnswer { version, exceptions, .. } = answer;
+    let mut text = format!("has version {version}");
+    for exception in exceptions {
+        let _ = write!(text, ", but has promised {}", exception.promised);
+    }
+    text
 }
 
 fn show_message(message: &Message) -> String {

@@ -1,14 +1,14 @@
 //! The whole: three members, messages between them, true time, and what clients have seen.
 
 use super::bounds::{Bound, Start};
-use super::clients::{Read, Requests, acknowledged};
-use super::clock;
-use super::member::{EntryId, MEMBERS, Member, node, place};
-use super::network::{Letter, Network, Said};
-use evenkeel_dataplane::group::Group;
-use evenkeel_dataplane::paxos::{Message, Output};
-use evenkeel_wire::ids::{NodeId, Slot};
-use evenkeel_wire::turn::{Boot, Effects};
+use super::clients::Read;
+use super::clock::Clocks;
+use super::member::{EntryId, Member, place};
+use super::memory::Memory;
+use super::network::Network;
+use super::turn::Input;
+use evenkeel_wire::ids::Slot;
+use evenkeel_wire::turn::Boot;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -75,18 +75,21 @@ pub(crate) struct Used {
     pub(crate) crashes: u8,
     pub(crate) duplicates: u8,
     pub(crate) hand_overs: u8,
+    /// Renewals that are left, if they are counted.
+    pub(crate) renewals_left: Option<u8>,
 }
 
 /// A state.
 #[derive(Clone, Debug)]
 pub(crate) struct World {
-    pub(crate) members: [Arc<Member>; MEMBERS],
+    /// Who holds a replica, by place.
+    pub(crate) members: Vec<Arc<Member>>,
     pub(crate) network: Network,
     pub(crate) history: Arc<History>,
     /// True time, in steps.
     pub(crate) steps: u8,
-    /// By how much each clock is wrong.
-    pub(crate) clocks: [i8; MEMBERS],
+    /// The members' clocks.
+    pub(crate) clocks: Clocks,
     pub(crate) used: Used,
     /// What must not be, and is.
     pub(crate) broken: Option<Broken>,
@@ -109,7 +112,7 @@ impl Hash for World {
 
 impl PartialEq for World {
     fn eq(&self, other: &Self) -> bool {
-        let digests = |world: &Self| world.members.each_ref().map(|member| member.digest);
+        let digests = |world: &Self| world.members.iter().map(|member| member.digest).collect::<Vec<_>>();
         digests(self) == digests(other)
             && self.network == other.network
             && (&self.history, self.steps, self.clocks) == (&other.history, other.steps, other.clocks)
@@ -118,146 +121,9 @@ impl PartialEq for World {
 }
 
 impl World {
-    /// The states in which an exploration begins.
-    pub(crate) fn beginnings(bound: &Bound, requests: &Requests) -> Vec<Self> {
-        let begin = |clocks: &[i8; MEMBERS]| {
-            let now = clock::shown(0, 0);
-            let world = Self {
-                members: std::array::from_fn(|place| Arc::new(Member::new(place, now))),
-                network: Network::default(),
-                history: Arc::default(),
-                steps: 0,
-                clocks: *clocks,
-                used: Used::default(),
-                broken: None,
-                reads: false,
-            };
-            match bound.start {
-                Start::New => world,
-                Start::Led => world.led(requests),
-                Start::Suspected => world.led(requests).suspected(requests),
-                Start::Contested => world.led(requests).contested(requests),
-                Start::Overtaken => world.led(requests).overtaken(requests),
-            }
-        };
-        bound.clocks.iter().map(begin).collect()
-    }
-
-    /// Lets the first member become the leader, with nothing going wrong.
-    fn led(mut self, requests: &Requests) -> Self {
-        self.step(Action::Tick(0), requests, false);
-        self.settle(requests);
-        for _ in 0..2 {
-            self.step(Action::Heartbeat(0), requests, false);
-            self.settle(requests);
-        }
-        let group = &self.members[0].group;
-        assert!(group.is_ready(self.now(0)), "it serves");
-        assert!(self.members.iter().all(|member| member.durable.entries.len() == 1), "all have its entry");
-        self
-    }
-
-    /// Lets the second member miss its leader for two steps of time, ask the third one about it, and stand.
-    fn suspected(mut self, requests: &Requests) -> Self {
-        self.step(Action::Time, requests, false);
-        self.step(Action::Time, requests, false);
-        self.step(Action::Tick(1), requests, false);
-        self.deliver_between(1, 2, requests);
-        self.deliver_between(2, 1, requests);
-        self.lose_all(requests);
-        assert!(self.members[1].group.replica.is_candidate(), "it stands");
-        self
-    }
-
-    /// Lets the first leader propose two writes that reach nobody, and die; then the second member is elected
-    /// by the third, with an entry that reaches nobody.
-    fn parted(mut self, requests: &Requests) -> Self {
-        let mut act = |action| assert!(self.step(action, requests, false), "{action:?} does something");
-        act(Action::Submit(0, 1));
-        act(Action::Submit(0, 2));
-        act(Action::Persist(0));
-        act(Action::Crash(0, 0));
-        act(Action::Time);
-        act(Action::Time);
-        self.lose_all(requests);
-        self.step(Action::Tick(1), requests, false);
-        self.deliver_between(1, 2, requests);
-        self.deliver_between(2, 1, requests);
-        self.step(Action::Persist(1), requests, false);
-        self.lose_all_but_prepare(requests);
-        for voter in [0, 2] {
-            self.deliver_between(1, voter, requests);
-            self.step(Action::Persist(voter), requests, false);
-        }
-        self.deliver_between(2, 1, requests);
-        self.step(Action::Persist(1), requests, false);
-        self.used = Used { crashes: 0, ..self.used };
-        self
-    }
-
-    /// The second leader dies, too.
-    fn contested(self, requests: &Requests) -> Self {
-        let mut world = self.parted(requests);
-        world.lose_all(requests);
-        world.step(Action::Crash(1, 0), requests, false);
-        world.used = Used { crashes: 0, ..world.used };
-        world.assert_stand([3, 2, 1]);
-        world
-    }
-
-    /// The second leader's entry is committed, with the third member.
-    fn overtaken(self, requests: &Requests) -> Self {
-        let mut world = self.parted(requests);
-        world.deliver_between(1, 2, requests);
-        world.step(Action::Persist(2), requests, false);
-        world.deliver_between(2, 1, requests);
-        world.lose_all(requests);
-        assert_eq!(world.history.committed.len(), 2, "it is committed");
-        world.assert_stand([3, 2, 2]);
-        world
-    }
-
-    fn assert_stand(&self, logs: [usize; MEMBERS]) {
-        assert_eq!(self.members.each_ref().map(|member| member.durable.entries.len()), logs, "logs part");
-        let rounds = self.members.each_ref().map(|member| member.durable.promised.round);
-        assert_eq!(rounds, [2, 2, 2], "all have promised the second ballot");
-    }
-
-    fn lose_all_but_prepare(&mut self, requests: &Requests) {
-        let is_other = |letter: &Arc<Letter>| !matches!(letter.said, Said::Message(Message::Prepare(_)));
-        while let Some(index) = self.network.letters().iter().position(is_other) {
-            self.step(Action::Lose(index), requests, false);
-        }
-    }
-
-    fn lose_all(&mut self, requests: &Requests) {
-        while !self.network.letters().is_empty() {
-            self.step(Action::Lose(0), requests, false);
-        }
-    }
-
-    fn deliver_between(&mut self, from: usize, to: usize, requests: &Requests) {
-        let is_it = |letter: &Arc<Letter>| (letter.from, letter.to) == (node(from), node(to));
-        let index = self.network.letters().iter().position(is_it).expect("such a message is on its way");
-        self.step(Action::Deliver(index), requests, false);
-    }
-
-    fn settle(&mut self, requests: &Requests) {
-        loop {
-            let busy = self.members.iter().position(|member| !member.appended.is_empty());
-            if let Some(busy) = busy {
-                self.step(Action::Persist(busy), requests, false);
-            } else if !self.network.letters().is_empty() {
-                self.step(Action::Deliver(0), requests, false);
-            } else {
-                return;
-            }
-        }
-    }
-
     /// What a member's clock shows.
     pub(crate) fn now(&self, place: usize) -> Boot {
-        clock::shown(self.steps, self.clocks[place])
+        self.clocks.shown(place, self.steps)
     }
 
     /// Everything that may happen next.
@@ -280,8 +146,11 @@ impl World {
             if bound.watchful.contains(&place) || bound.start == Start::New && place == 0 {
                 actions.push(Action::Tick(place));
             }
-            if member.group.replica.is_leader() {
+            let renews = member.group.replica.is_leader() || member.core.is_some();
+            if renews && self.used.renewals_left != Some(0) {
                 actions.push(Action::Heartbeat(place));
+            }
+            if member.group.replica.is_leader() {
                 if self.used.hand_overs < bound.hand_overs {
                     actions.push(Action::HandOver(place));
                 }
@@ -301,43 +170,40 @@ impl World {
     }
 
     /// Does what `action` says, and looks at what comes of it. Returns whether anything changed.
-    pub(crate) fn step(&mut self, action: Action, requests: &Requests, torn: bool) -> bool {
+    pub(crate) fn step(&mut self, action: Action, memory: &Memory, torn: bool) -> bool {
         match action {
             Action::Deliver(index) => {
                 let letter = self.network.take(index);
-                self.deliver(&letter);
+                self.turn(place(letter.to), Input::Receive(&letter), memory);
             }
             Action::Duplicate(index) => {
                 self.used.duplicates += 1;
                 let letter = Arc::clone(&self.network.letters()[index]);
-                self.deliver(&letter);
+                self.turn(place(letter.to), Input::Receive(&letter), memory);
             }
             Action::Lose(index) => {
                 self.network.take(index);
                 return true;
             }
-            Action::Persist(place) => self.persist(place, torn),
+            Action::Persist(place) => {
+                let count = if torn { 1 } else { self.members[place].appended.len() };
+                self.turn(place, Input::Persist(count), memory);
+            }
             Action::Tick(place) => {
-                let before = self.members[place].digest;
-                self.turn(place, |group, now, _, outputs| group.replica.tick(now, outputs));
-                if self.members[place].digest == before {
+                if !self.turn(place, Input::Tick, memory) {
                     return false;
                 }
             }
-            Action::Heartbeat(place) => return self.heartbeat(place),
+            Action::Heartbeat(place) => {
+                self.used.renewals_left = self.used.renewals_left.map(|left| left.saturating_sub(1));
+                return self.turn(place, Input::Renew, memory);
+            }
             Action::Time => {
                 self.steps += 1;
-                for place in 0..MEMBERS {
-                    let now = self.now(place);
-                    Arc::make_mut(&mut self.members[place]).refresh(now);
-                }
+                (0..self.members.len()).for_each(|place| _ = self.turn(place, Input::Time, memory));
             }
             Action::Submit(place, write) => {
-                let mut taken = false;
-                self.turn(place, |group, now, out, outputs| {
-                    taken = requests.submit(write, group, now, out, outputs);
-                });
-                if !taken {
+                if !self.turn(place, Input::Submit(write), memory) {
                     return false;
                 }
                 self.used.submissions += 1;
@@ -345,99 +211,35 @@ impl World {
             }
             Action::Crash(place, survive) => {
                 self.used.crashes += 1;
-                let now = self.now(place);
-                let member = Arc::make_mut(&mut self.members[place]);
-                member.crash(survive, now);
-                member.refresh(now);
+                self.turn(place, Input::Crash(survive), memory);
             }
             Action::HandOver(place) => {
-                let mut found = false;
-                self.turn(place, |group, now, _, outputs| {
-                    found = group.is_quiet() && group.replica.hand_over(now, outputs);
-                });
-                if !found {
+                if !self.turn(place, Input::HandOver, memory) {
                     return false;
                 }
                 self.used.hand_overs += 1;
             }
         }
         let members = &self.members;
-        self.network.forget_void(|place| &members[place].group.replica);
-        self.look(requests);
+        self.network.forget_void(|place| Some(&members.get(place)?.group.replica));
+        self.look();
         true
     }
 
-    fn deliver(&mut self, letter: &Letter) {
-        let to = place(letter.to);
-        match &letter.said {
-            Said::Message(message) => {
-                let message = message.clone();
-                self.turn(to, |group, now, _, outputs| {
-                    group.replica.receive(now, letter.from, message, outputs);
-                });
-            }
-            Said::Heartbeat { group: said, sent_at } => {
-                let mut granted = Ok(());
-                self.turn(to, |group, now, _, outputs| {
-                    granted = group.replica.on_heartbeat(now, letter.from, said, outputs);
-                });
-                let answer = Said::HeartbeatAnswer { ballot: said.ballot, sent_at: *sent_at, granted };
-                self.network.send(Letter::new(letter.to, letter.from, answer));
-            }
-            Said::HeartbeatAnswer { ballot, sent_at, granted } => {
-                self.turn(to, |group, now, _, outputs| match granted {
-                    Ok(()) => group.replica.on_grant(now, letter.from, *ballot, *sent_at),
-                    Err(promised) => group.replica.on_lease_refused(now, letter.from, *promised, outputs),
-                });
-            }
+    /// Lets something happen to a member. Returns whether anything did.
+    fn turn(&mut self, place: usize, input: Input<'_>, memory: &Memory) -> bool {
+        let turned = memory.turn(&self.members[place], self.now(place), input);
+        self.members[place] = Arc::clone(&turned.member);
+        turned.sent.iter().for_each(|letter| self.network.send(letter));
+        if turned.acknowledged & !self.history.acknowledged != 0 {
+            Arc::make_mut(&mut self.history).acknowledged |= turned.acknowledged;
         }
-    }
-
-    fn persist(&mut self, place: usize, torn: bool) {
-        let count = if torn { 1 } else { self.members[place].appended.len() };
-        let member = Arc::make_mut(&mut self.members[place]);
-        (0..count).for_each(|_| member.becomes_durable());
-        self.turn(place, |group, now, _, outputs| {
-            (0..count).for_each(|_| group.replica.persisted(now, outputs));
-        });
-    }
-
-    fn heartbeat(&mut self, place: usize) -> bool {
-        let now = self.now(place);
-        let member = &self.members[place];
-        let said = member.group.replica.heartbeat(now).map(|group| (now, group));
-        let Some((sent_at, group)) = said.filter(|_| member.said.is_none()) else {
-            return false;
-        };
-        let others: Vec<NodeId> = member.group.replica.others().map(|other| other.node).collect();
-        let member = Arc::make_mut(&mut self.members[place]);
-        member.said = said;
-        member.refresh(now);
-        for to in others {
-            self.network.send(Letter::new(node(place), to, Said::Heartbeat { group, sent_at }));
-        }
-        true
-    }
-
-    /// A turn of a member's core: one input, then what the end of a turn does, then the effects.
-    fn turn(&mut self, place: usize, input: impl FnOnce(&mut Group, Boot, &mut Effects, &mut Vec<Output>)) {
-        let now = self.now(place);
-        let (mut out, mut outputs) = (Effects::new(), Vec::new());
-        let member = Arc::make_mut(&mut self.members[place]);
-        input(&mut member.group, now, &mut out, &mut outputs);
-        perform(member, place, &mut self.network, &mut outputs, &mut out);
-        member.group.apply_committed(&mut out);
-        member.group.replica.end_turn(now, &mut outputs);
-        perform(member, place, &mut self.network, &mut outputs, &mut out);
-        member.refresh(now);
-        for write in acknowledged(&mut out) {
-            Arc::make_mut(&mut self.history).acknowledged |= 1 << write;
-        }
+        turned.done
     }
 
     /// Looks at everything that must hold.
-    fn look(&mut self, requests: &Requests) {
-        self.broken = self.broken.or_else(|| self.look_at_logs()).or_else(|| self.look_at_service(requests));
+    fn look(&mut self) {
+        self.broken = self.broken.or_else(|| self.look_at_logs()).or_else(|| self.look_at_service());
     }
 
     fn look_at_logs(&mut self) -> Option<Broken> {
@@ -459,46 +261,46 @@ impl World {
                 }
             }
         }
-        let writes: Vec<u8> = self.history.committed.iter().filter_map(|entry| entry.write).collect();
-        if writes.iter().enumerate().any(|(index, write)| writes[..index].contains(write)) {
-            return Some(Broken::ExecutedTwice);
-        }
-        let acknowledged = self.slots_of_acknowledged()?;
-        for slot in acknowledged {
-            let Some(slot) = slot else {
-                return Some(Broken::AcknowledgedLost);
+        let mut lost = self.history.acknowledged;
+        let mut executed = 0u8;
+        let mut seen = self.history.seen;
+        for (slot, entry) in self.history.committed.iter().enumerate() {
+            let Some(write) = entry.write else {
+                continue;
             };
-            let entry = self.history.committed[slot];
-            let holders =
-                self.members.iter().filter(|member| member.durable.entries.get(slot) == Some(&entry));
-            if holders.count() <= MEMBERS / 2 {
-                return Some(Broken::AcknowledgedLost);
+            if executed & 1 << write != 0 {
+                return Some(Broken::ExecutedTwice);
             }
-            let seen = Slot(slot as u64 + 1);
-            if seen > self.history.seen {
-                Arc::make_mut(&mut self.history).seen = seen;
+            executed |= 1 << write;
+            if lost & 1 << write != 0 {
+                let holds = |member: &&Arc<Member>| member.durable.entries.get(slot) == Some(entry);
+                if self.members.iter().filter(holds).count() < self.quorum() {
+                    return Some(Broken::AcknowledgedLost);
+                }
+                seen = seen.max(Slot(slot as u64 + 1));
             }
         }
-        None
+        lost &= !executed;
+        if seen > self.history.seen {
+            Arc::make_mut(&mut self.history).seen = seen;
+        }
+        (lost != 0).then_some(Broken::AcknowledgedLost)
     }
 
-    /// Where the acknowledged writes stand in the committed log; none: nowhere.
-    fn slots_of_acknowledged(&self) -> Option<Vec<Option<usize>>> {
-        let bits = self.history.acknowledged;
-        let slot = |write| self.history.committed.iter().position(|entry| entry.write == Some(write));
-        (bits != 0).then(|| (0..8).filter(|write| bits & (1 << write) != 0).map(slot).collect())
+    /// How many members make a quorum, in the latest epoch that anybody knows.
+    fn quorum(&self) -> usize {
+        let replicas = self.members.iter().map(|member| &member.group.replica);
+        let latest = replicas.max_by_key(|replica| replica.epoch());
+        latest.expect("there are members").quorum()
     }
 
     /// A strong read is asked of every member in every state; what it says counts as seen.
-    fn look_at_service(&mut self, requests: &Requests) -> Option<Broken> {
+    fn look_at_service(&mut self) -> Option<Broken> {
         self.reads = false;
         let mut serving = 0;
-        for place in 0..MEMBERS {
-            let (now, member) = (self.now(place), &self.members[place]);
-            if member.group.replica.is_ready(now) {
-                serving += 1;
-            }
-            let Read::Item(write) = requests.read(&member.group, now) else {
+        for member in &self.members {
+            serving += usize::from(member.serves);
+            let Read::Item(write) = member.read else {
                 continue;
             };
             let committed = &self.history.committed;
@@ -521,25 +323,5 @@ impl World {
     pub(crate) fn is_within(&self, bound: &Bound) -> bool {
         let rounds = self.members.iter().map(|member| member.group.replica.promised().round);
         self.network.letters().len() <= bound.in_flight && rounds.max() <= Some(bound.rounds)
-    }
-}
-
-fn perform(
-    member: &mut Member,
-    place: usize,
-    network: &mut Network,
-    outputs: &mut Vec<Output>,
-    out: &mut Effects,
-) {
-    for output in outputs.drain(..) {
-        match output {
-            Output::Persist(record) => member.appended.push_back(record),
-            Output::Send { to, message } => {
-                network.send(Letter::new(node(place), to, Said::Message(message)));
-            }
-            Output::NeedsSnapshot { .. } => panic!("nothing is trimmed, so nobody needs a snapshot"),
-            Output::MembersChanged => {}
-            Output::LostLeadership => member.group.abandon(out),
-        }
     }
 }
