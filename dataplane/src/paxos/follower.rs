@@ -181,7 +181,8 @@ impl Replica {
     }
 
     /// One "healthy" cancels, also behind another's doubt: whoever stands deposes the leader. So those who
-    /// have not answered are waited for a little, but for a leader whose link is broken.
+    /// have not answered are waited for a little, but for a leader whose link is broken. Nobody is waited for
+    /// when this replica's last grant has run out as well: there is hardly a lease left.
     pub(super) fn on_suspect_answer(
         &mut self,
         now: Boot,
@@ -206,7 +207,8 @@ impl Replica {
             follower.doubts.push(from);
         }
         let (doubts, lost) = (&follower.doubts, follower.leader.filter(|_| follower.link_lost));
-        if others.iter().all(|other| doubts.contains(other) || lost == Some(*other)) {
+        let run_out = follower.lease_stated_at.is_some_and(|at| now.since(at) >= LEASE_TERM);
+        if run_out || others.iter().all(|other| doubts.contains(other) || lost == Some(*other)) {
             return self.stand(now, None, out);
         }
         follower.deadline = follower.deadline.min(now.after(DOUBT_GRACE));
