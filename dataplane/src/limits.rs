@@ -46,10 +46,6 @@ pub const BROKEN_JITTER: Duration = Duration::from_millis(30);
 /// How long a follower waits for its peers' opinion before it asks again.
 pub const SUSPECT_ANSWER_WITHIN: Duration = Duration::from_millis(300);
 
-/// How long a follower whose peer does not call the leader healthy waits for what the others say: several
-/// times what an answer takes.
-pub const DOUBT_GRACE: Duration = Duration::from_millis(30);
-
 /// How long a candidate waits for promises before it tries a higher ballot, plus up to as much at random.
 pub const CANDIDATE_PATIENCE: Duration = Duration::from_millis(400);
 

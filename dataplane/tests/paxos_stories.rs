@@ -9,7 +9,6 @@
 //! > propose n1 2         let n1 propose two entries
 //! > heartbeat n1         let n1 renew its leases with everybody who can hear it
 //! > cut n1 / mend        nobody hears n1 / everybody hears everybody
-//! > late n1              what n1 says is heard a tick later than what others say
 //! > unlink n1            everybody else's links to n1 break
 //! > unlink n1 n2         that of n2 does
 //! > hold n2 / release n2 records of n2 do not become durable / they do
@@ -60,9 +59,6 @@ struct Stage {
     actors: BTreeMap<NodeId, Actor>,
     messages: VecDeque<(NodeId, NodeId, Message)>,
     cut: BTreeSet<NodeId>,
-    late: BTreeSet<NodeId>,
-    /// What is heard at the next tick.
-    kept: Vec<(NodeId, NodeId, Message)>,
     said: String,
 }
 
@@ -75,8 +71,6 @@ impl Stage {
             actors: BTreeMap::new(),
             messages: VecDeque::new(),
             cut: BTreeSet::new(),
-            late: BTreeSet::new(),
-            kept: Vec::new(),
             said: String::new(),
         };
         for node in (1..=members).map(NodeId) {
@@ -225,10 +219,6 @@ impl Stage {
             }
         }
         for (from, to, message) in messages {
-            if self.late.contains(&from) {
-                self.kept.push((from, to, message));
-                continue;
-            }
             if self.cut.contains(&from) || self.cut.contains(&to) {
                 continue;
             }
@@ -255,9 +245,6 @@ impl Stage {
             let nodes: Vec<NodeId> = self.actors.keys().copied().collect();
             for node in nodes {
                 self.act(node, Replica::tick);
-            }
-            for (from, to, message) in std::mem::take(&mut self.kept) {
-                self.act(to, |replica, now, out| replica.receive(now, from, message, out));
             }
             self.run();
         }
@@ -355,9 +342,6 @@ impl Stage {
                 self.cut.insert(node());
             }
             "mend" => self.cut.clear(),
-            "late" => {
-                self.late.insert(node());
-            }
             "unlink" => {
                 let (lost, now) = (node(), self.now);
                 let of = words.get(2).map(|word| named(word));

@@ -85,23 +85,10 @@ fn left(now: Boot, at: Boot) -> Duration {
 
 fn digest_follower(follower: &Follower, now: Boot) -> impl Hash + use<> {
     // When the leader was heard is asked by who tends replicas, not by the protocol.
-    let Follower {
-        leader,
-        told,
-        lease_stated_at,
-        behind_at,
-        heard_at: _,
-        deadline,
-        asking,
-        doubts,
-        link_lost,
-        stands_at_once,
-    } = follower;
-    // What was said to an earlier question counts no more.
-    let doubts = if *asking { doubts.as_slice() } else { &[] };
-    let asked = (*asking, doubts.to_vec(), *link_lost);
+    let Follower { leader, told, lease_stated_at, behind_at, heard_at: _, deadline, asking, stands_at_once } =
+        follower;
     let stated = lease_stated_at.map(|at| age(now, at, LEASE_TERM)).filter(|age| *age < LEASE_TERM);
-    (*leader, *told, stated, *behind_at, left(now, *deadline), asked, *stands_at_once)
+    (*leader, *told, stated, *behind_at, left(now, *deadline), *asking, *stands_at_once)
 }
 
 fn digest_candidate(candidate: &Candidate, now: Boot, hasher: &mut impl Hasher) {

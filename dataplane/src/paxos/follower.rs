@@ -1,12 +1,11 @@
 //! The follower's side: hearing the leader, suspecting it, and asking the peers before doing anything about
 //! it.
 
-use super::{MEMBERS_MAX, Message, Output, Replica, Role};
+use super::{Message, Output, Replica, Role};
 use crate::limits::{
-    BROKEN_JITTER, BROKEN_STAGGER, DOUBT_GRACE, LEASE_TERM, SUSPECT_AFTER, SUSPECT_ANSWER_WITHIN,
-    SUSPECT_JITTER, SUSPECT_STAGGER,
+    BROKEN_JITTER, BROKEN_STAGGER, LEASE_TERM, SUSPECT_AFTER, SUSPECT_ANSWER_WITHIN, SUSPECT_JITTER,
+    SUSPECT_STAGGER,
 };
-use arrayvec::ArrayVec;
 use evenkeel_wire::ids::{Ballot, NodeId, Slot};
 use evenkeel_wire::message::peer::{
     HeartbeatGroup, Rejected, Rejection, Relinquished, Suspect, SuspectAnswer,
@@ -32,10 +31,6 @@ pub(super) struct Follower {
     pub(super) deadline: Boot,
     /// Whether the peers have been asked about the leader.
     pub(super) asking: bool,
-    /// Who of them does not call it healthy.
-    pub(super) doubts: ArrayVec<NodeId, MEMBERS_MAX>,
-    /// The link to the leader broke, and it was not heard since: it is not waited for.
-    pub(super) link_lost: bool,
     /// Nobody was ever promised anything here, and this member is to lead: stand without asking.
     pub(super) stands_at_once: bool,
 }
@@ -51,8 +46,6 @@ impl Follower {
             heard_at: now,
             deadline: now.after(patience),
             asking: false,
-            doubts: ArrayVec::new(),
-            link_lost: false,
             stands_at_once,
         }
     }
@@ -87,7 +80,6 @@ impl Replica {
             follower.heard_at = now;
             follower.deadline = now.after(patience);
             follower.asking = false;
-            follower.link_lost = false;
             follower.stands_at_once = false;
         }
     }
@@ -101,7 +93,6 @@ impl Replica {
             && follower.leader == Some(to)
         {
             follower.lease_stated_at = None;
-            follower.link_lost = true;
             follower.deadline = follower.deadline.min(now.after(BROKEN_STAGGER * rank + jitter));
         }
     }
@@ -164,12 +155,10 @@ impl Replica {
         if now < follower.deadline || !may_lead {
             return;
         }
-        let doubted = follower.asking && !follower.doubts.is_empty();
-        if follower.stands_at_once || alone || doubted {
+        if follower.stands_at_once || alone {
             return self.stand(now, None, out);
         }
         follower.asking = true;
-        follower.doubts.clear();
         follower.deadline = now.after(SUSPECT_ANSWER_WITHIN);
         let suspect = Message::Suspect(Suspect { promised: self.promised });
         self.send_others(&suspect, out);
@@ -184,16 +173,7 @@ impl Replica {
         self.send(from, Message::SuspectAnswer(SuspectAnswer { healthy }), out);
     }
 
-    /// One "healthy" cancels, also behind another's doubt: whoever stands deposes the leader. So those who
-    /// have not answered are waited for a little, but for a leader whose link is broken.
-    pub(super) fn on_suspect_answer(
-        &mut self,
-        now: Boot,
-        from: NodeId,
-        healthy: bool,
-        out: &mut Vec<Output>,
-    ) {
-        let others: ArrayVec<NodeId, MEMBERS_MAX> = self.others().map(|member| member.node).collect();
+    pub(super) fn on_suspect_answer(&mut self, now: Boot, healthy: bool, out: &mut Vec<Output>) {
         let may_lead = self.may_lead();
         let Role::Follower(follower) = &mut self.role else {
             return;
@@ -201,20 +181,13 @@ impl Replica {
         if !follower.asking {
             return;
         }
+        follower.asking = false;
         if healthy || !may_lead {
             // It may have died since it said so: ask again soon.
-            follower.asking = false;
             follower.deadline = now.after(SUSPECT_ANSWER_WITHIN);
-            return;
+        } else {
+            self.stand(now, None, out);
         }
-        if !follower.doubts.contains(&from) {
-            follower.doubts.push(from);
-        }
-        let (doubts, lost) = (&follower.doubts, follower.leader.filter(|_| follower.link_lost));
-        if others.iter().all(|other| doubts.contains(other) || lost == Some(*other)) {
-            return self.stand(now, None, out);
-        }
-        follower.deadline = follower.deadline.min(now.after(DOUBT_GRACE));
     }
 
     pub(super) fn on_hand_over(

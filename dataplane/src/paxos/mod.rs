@@ -481,7 +481,7 @@ impl Replica {
             Message::Accepted(accepted) => self.on_accepted(now, from, &accepted),
             Message::Rejected(rejected) => self.on_rejected(now, from, &rejected, out),
             Message::Suspect(_) => self.on_suspect(now, from, out),
-            Message::SuspectAnswer(answer) => self.on_suspect_answer(now, from, answer.healthy, out),
+            Message::SuspectAnswer(answer) => self.on_suspect_answer(now, answer.healthy, out),
             Message::HandOver(hand_over) => self.on_hand_over(now, from, hand_over.relinquished, out),
             Message::Invite(invite) => self.on_invite(now, from, &invite, out),
             Message::Rejoin(rejoin) => self.on_rejoin(now, from, &rejoin, out),

@@ -11,6 +11,7 @@ use evenkeel_wire::ids::{Ballot, Epoch, PartitionId};
 use evenkeel_wire::message::status::{GroupStatus, Role};
 use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub struct Stand {
     /// Processes that were ended, and are to be started again.
     down: BTreeSet<String>,
     slow_disks: BTreeSet<String>,
+    /// How long the log of each process was when it was started last.
+    logs: BTreeMap<String, usize>,
 }
 
 impl Stand {
@@ -69,7 +72,8 @@ impl Stand {
         let cluster = Cluster::create_as(folder, &shape, config, &mut |_, _| ())?;
         let (children, paused) = (BTreeMap::new(), BTreeSet::new());
         let (down, slow_disks) = (cluster.names().into_iter().collect(), BTreeSet::new());
-        let mut stand = Self { cluster, zones, children, paused, down, slow_disks };
+        let logs = BTreeMap::new();
+        let mut stand = Self { cluster, zones, children, paused, down, slow_disks, logs };
         stand.put_right()?;
         stand.wait_until_healthy()?;
         Ok(stand)
@@ -123,6 +127,7 @@ impl Stand {
     /// When it cannot be started.
     pub fn start(&mut self, name: &str) -> Result<(), TortureError> {
         if self.down.remove(name) {
+            self.logs.insert(name.to_owned(), self.log(name).len());
             let child = self.cluster.launch(name, &self.zones.entering(name))?;
             self.children.insert(name.to_owned(), child);
         }
@@ -173,6 +178,10 @@ impl Stand {
         loop {
             match child.try_wait().map_err(TortureError::Process)? {
                 Some(status) if status.success() => return Ok(()),
+                // It was asked before it had begun to listen to that.
+                Some(status) if status.signal() == Some(Signal::TERM.as_raw()) && !self.serves(name) => {
+                    return Ok(());
+                }
                 Some(status) => return Err(self.wrong(name, &format!("was to end and did so with {status}"))),
                 None if left.is_zero() => {
                     child.kill().map_err(TortureError::Process)?;
@@ -271,8 +280,18 @@ impl Stand {
         Ok(())
     }
 
+    fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.cluster.log_path(name)).unwrap_or_default()
+    }
+
+    /// Whether a process has said since its last start that it serves.
+    fn serves(&self, name: &str) -> bool {
+        let began = self.logs.get(name).copied().unwrap_or_default();
+        self.log(name).get(began..).is_some_and(|said| said.contains("serving"))
+    }
+
     fn wrong(&self, name: &str, what: &str) -> TortureError {
-        let log = std::fs::read_to_string(self.cluster.log_path(name)).unwrap_or_default();
+        let log = self.log(name);
         let last: Vec<&str> = log.lines().rev().take(5).collect();
         let last: Vec<&str> = last.into_iter().rev().collect();
         TortureError::Wrong(format!("{name} {what}; its last words: {}", last.join(" / ")))

@@ -173,7 +173,7 @@ impl Turn {
                 }
                 Output::NeedsSnapshot { .. } => panic!("nothing is trimmed, so nobody needs a snapshot"),
                 Output::MembersChanged => {}
-            Output::LostLeadership => self.member.group.abandon(out),
+                Output::LostLeadership => self.member.group.abandon(out),
             }
         }
     }
