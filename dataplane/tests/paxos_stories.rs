@@ -17,7 +17,8 @@
 //! > forget n1            n1 keeps no entries in memory that are committed
 //! > drain n1             let n1 hand its leadership over
 //! > court n1 n4          n1 invites n4, which has nothing of the group yet or has left it
-//! > add n1 n4 / remove n1 n3  n1 proposes that n4 is a member (with the log only, unless it has the items) / n3 is not
+//! > add n1 n4            n1 proposes that n4 is a member, with the log only unless it has the items
+//! > remove n1 n3         n1 proposes that n3 is none
 //! > status               how everybody stands
 //! > group 1              instead of a group of three: begin with one of so many
 //! ```

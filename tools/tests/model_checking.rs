@@ -134,9 +134,9 @@ fn a_new_leader_waits_for_the_old_lease() {
     is_found(Planted::ServeWithoutWaiting, "lease", "lease exclusivity");
 }
 
-const BIRTH_STATES: usize = 31_827;
-const WRITES_STATES: usize = 112_370;
-const TWICE_STATES: usize = 179_426;
+const BIRTH_STATES: usize = 46_323;
+const WRITES_STATES: usize = 134_358;
+const TWICE_STATES: usize = 250_470;
 const LEASE_STATES: usize = 4_025_773;
 const RESTART_STATES: usize = 6_964_782;
 const HAND_OVER_STATES: usize = 2_321_458;

@@ -18,7 +18,7 @@ use crate::limits::{
 use crate::partition::state::State;
 use crate::paxos::learner::Health;
 use crate::paxos::log::GroupLog;
-use crate::paxos::{REPLICAS, Seed};
+use crate::paxos::{REPLICAS, Replica, Seed};
 use evenkeel_wire::handshake::{Peer, PeerRole};
 use evenkeel_wire::ids::{Ballot, CoreId, Epoch, NodeId, PartitionId};
 use evenkeel_wire::membership::Membership;
@@ -320,7 +320,7 @@ impl Serving {
             }
             Step::Dismiss => {
                 healing.tried.extend(prospects.first().map(|health| health.member.node));
-                self.with_replica(partition, |replica| replica.dismiss());
+                self.with_replica(partition, Replica::dismiss);
                 return;
             }
             Step::Add { log_only } => {
@@ -337,7 +337,8 @@ impl Serving {
             }
         };
         if let Some(next) = next {
-            tracing::warn!(node = %own, core = %self.config.core, "{partition}: {step:?}, epoch {}", next.epoch);
+            let (core, epoch) = (self.config.core, next.epoch);
+            tracing::warn!(node = %own, %core, "{partition}: {step:?}, epoch {epoch}");
             self.propose_members(partition, &next, now, out);
         }
     }
@@ -352,8 +353,8 @@ impl Serving {
         self.perform(partition, now, out);
     }
 
-    /// Somebody holds a stray replica that knows `epoch`: the same members go on in the next one, if this core
-    /// leads the group and the present one is no later.
+    /// Somebody holds a stray replica that knows an epoch: the same members go on in the next one, if this
+    /// core leads the group and the present one is no later.
     pub(super) fn begin_next_epoch(&mut self, now: Now, fence: KnownEpoch, out: &mut Effects) {
         let KnownEpoch { partition, epoch } = fence;
         self.wake(partition);
@@ -374,7 +375,7 @@ impl Serving {
         (info.incarnation == former.incarnation).then_some(former)
     }
 
-    fn with_replica(&mut self, partition: PartitionId, change: impl FnOnce(&mut crate::paxos::Replica)) {
+    fn with_replica(&mut self, partition: PartitionId, change: impl FnOnce(&mut Replica)) {
         if let Some(group) = self.groups.get_mut(&partition) {
             change(&mut group.replica);
         }

@@ -234,7 +234,8 @@ impl Replica {
             }
         }
         (self.commit, self.matched, self.settled) = (at.slot, at.slot, at.slot);
-        // What this log held is given up only when the new beginning is durable; until then it is not acknowledged.
+        // What this log held is given up only when the new beginning is durable; it is not acknowledged
+        // before.
         self.durable = Slot::ZERO;
         let state = GroupState {
             config: config.clone(),

@@ -16,8 +16,8 @@
 //! * **No vote with a damaged memory.** A replica whose log lost acknowledged data acknowledges nothing until
 //!   it was refilled past an entry that was committed without it. ([`refill`])
 //!
-//! * **One change of members at a time.** A membership counts from its entry on, committed or not; the next one
-//!   is proposed when it is committed, and quorums are of the latest one in the log. ([`memberships`],
+//! * **One change of members at a time.** A membership counts from its entry on, committed or not; the next
+//!   one is proposed when it is committed, and quorums are of the latest one in the log. ([`memberships`],
 //!   [`learner`])
 //!
 //! Time is passed in; messages and records are returned. Members are taken in the order of the configuration.

@@ -4,7 +4,8 @@
 //! * [`zones`]: the network. [`stand`]: the processes, and what can be done to them.
 //! * [`load`]: the clients. [`asker`]: one that asks a storage core directly. [`figures`]: latencies and
 //!   unavailability from what they noted.
-//! * [`fill`]: data that must be there. [`faults`]: the random mix. [`scenarios`]: single faults, each with what it must show.
+//! * [`fill`]: data that must be there. [`faults`]: the random mix. [`scenarios`]: single faults, each with
+//!   what it must show.
 //!
 //! A run happens in network, process and mount namespaces of its own, of which this process is the first:
 //! when it ends, in whatever way, the kernel ends all that it started.

@@ -432,7 +432,8 @@ impl Run<'_> {
         self.stand.kill(&lost.to_string())?;
         self.count("KillNode");
         let concerned = &concerned;
-        // Three members that are not the lost one have, durably, what was committed when their leader was asked.
+        // Three members that are not the lost one have, durably, what was committed when their leader was
+        // asked.
         let on_three = |group: &GroupStatus| {
             let has = |follower: &FollowerStatus| follower.matched >= group.commit;
             let followers = group.followers.iter().filter(|follower| group.members.contains(&follower.node));
