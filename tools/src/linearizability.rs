@@ -12,7 +12,7 @@ pub trait Model {
     /// The state of one key.
     type State: Clone + Eq + Hash;
     /// An operation, with what was observed of its result.
-    type Operation;
+    type Operation: PartialEq;
 
     /// The state before the first operation.
     fn initial(&self) -> Self::State;
@@ -55,80 +55,132 @@ struct Search<'a, M: Model> {
     history: &'a [Call<M::Operation>],
     /// Those that returned by time of call, then the others: what may never have happened is tried last.
     order: Vec<usize>,
+    /// How many of them returned.
+    returned: usize,
+    /// What the path holds, by place in the order; those that never returned apart.
     done: Vec<u64>,
-    seen: HashSet<(Vec<u64>, M::State)>,
+    done_open: Vec<u64>,
+    /// No place before this one is left.
+    all_done_below: usize,
+    seen: HashSet<(Done, M::State)>,
+    /// Places in the order, each with the state before it.
     path: Vec<(usize, M::State)>,
     returns_left: usize,
+    /// The longest path so far, and how much of it the present one shares.
     longest: Vec<usize>,
+    shared: usize,
+}
+
+/// Which operations are done: whole words of finished ones at the beginning are counted, those at the end
+/// that nobody has touched are left out.
+#[derive(PartialEq, Eq, Hash)]
+struct Done {
+    full: usize,
+    words: Box<[u64]>,
+    open: Box<[u64]>,
 }
 
 impl<'a, M: Model> Search<'a, M> {
     fn new(model: &'a M, history: &'a [Call<M::Operation>]) -> Self {
         let mut order: Vec<usize> = (0..history.len()).collect();
         order.sort_by_key(|index| (history[*index].returned.is_none(), history[*index].called));
+        let returned = history.iter().filter(|call| call.returned.is_some()).count();
         Self {
             model,
             history,
             order,
-            done: vec![0; history.len().div_ceil(64)],
+            returned,
+            done: vec![0; returned.div_ceil(64)],
+            done_open: vec![0; (history.len() - returned).div_ceil(64)],
+            all_done_below: 0,
             seen: HashSet::new(),
             path: Vec::new(),
-            returns_left: history.iter().filter(|call| call.returned.is_some()).count(),
+            returns_left: returned,
             longest: Vec::new(),
+            shared: 0,
         }
     }
 
-    fn is_done(&self, index: usize) -> bool {
-        self.done[index / 64] >> (index % 64) & 1 == 1
+    fn is_done(&self, place: usize) -> bool {
+        let is_set = |words: &[u64], bit: usize| words[bit / 64] >> (bit % 64) & 1 == 1;
+        match place.checked_sub(self.returned) {
+            Some(open) => is_set(&self.done_open, open),
+            None => is_set(&self.done, place),
+        }
     }
 
-    fn flip(&mut self, index: usize) {
-        self.done[index / 64] ^= 1 << (index % 64);
+    fn flip(&mut self, place: usize) {
+        if let Some(open) = place.checked_sub(self.returned) {
+            self.done_open[open / 64] ^= 1 << (open % 64);
+            return;
+        }
+        self.done[place / 64] ^= 1 << (place % 64);
+        self.all_done_below = self.all_done_below.min(place);
+        while self.all_done_below < self.returned && self.is_done(self.all_done_below) {
+            self.all_done_below += 1;
+        }
+    }
+
+    /// What is done, in as few words as tell it.
+    fn what_is_done(&self) -> Done {
+        let full = self.all_done_below / 64;
+        let end = |words: &[u64]| words.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
+        let last = end(&self.done).max(full);
+        let open = self.done_open[..end(&self.done_open)].into();
+        Done { full, words: self.done[full.min(last)..last].into(), open }
+    }
+
+    fn call(&self, place: usize) -> &'a Call<M::Operation> {
+        &self.history[self.order[place]]
     }
 
     /// The next candidate at or after `from` in the order of calls: called before every return that is left.
     fn candidate(&self, from: usize) -> Option<usize> {
-        let left = self.order.iter().filter(|index| !self.is_done(**index));
-        let first_return = left.filter_map(|index| self.history[*index].returned).min().unwrap_or(u64::MAX);
-        (from..self.order.len()).find(|place| {
-            let index = self.order[*place];
-            !self.is_done(index) && self.history[index].called <= first_return
-        })
+        let mut first_return = u64::MAX;
+        for place in self.all_done_below..self.returned {
+            let call = self.call(place);
+            // Nor does anything that was called later return earlier.
+            if call.called > first_return {
+                break;
+            }
+            if !self.is_done(place) {
+                first_return = first_return.min(call.returned.unwrap_or(u64::MAX));
+            }
+        }
+        let is_next = |place: &usize| !self.is_done(*place) && self.call(*place).called <= first_return;
+        let in_time = |place: &usize| self.call(*place).called <= first_return;
+        let returned = (from.max(self.all_done_below)..self.returned).take_while(in_time).find(is_next);
+        returned.or_else(|| (from.max(self.returned)..self.order.len()).take_while(in_time).find(is_next))
     }
 
     fn run(&mut self) -> Result<(), NotLinearizable> {
         let mut state = self.model.initial();
         let mut from = 0;
-        // Places in the order of calls at which the search goes on after going back.
-        let mut places = Vec::new();
         while self.returns_left > 0 {
             match self.candidate(from) {
                 Some(place) => {
-                    let index = self.order[place];
-                    let next = self.model.apply(&state, &self.history[index].operation);
+                    let next = self.model.apply(&state, &self.call(place).operation);
                     from = place + 1;
-                    if let Some(next) = next {
-                        self.flip(index);
-                        if self.seen.insert((self.done.clone(), next.clone())) {
-                            self.returns_left -= usize::from(self.history[index].returned.is_some());
-                            self.path.push((index, std::mem::replace(&mut state, next)));
-                            places.push(place);
+                    if let Some(next) = next.filter(|next| !self.is_pointless(place, &state, next)) {
+                        self.flip(place);
+                        if self.seen.insert((self.what_is_done(), next.clone())) {
+                            self.returns_left -= usize::from(place < self.returned);
+                            self.path.push((place, std::mem::replace(&mut state, next)));
                             from = 0;
-                            if self.path.len() > self.longest.len() {
-                                self.longest = self.path.iter().map(|(index, _)| *index).collect();
-                            }
                         } else {
-                            self.flip(index);
+                            self.flip(place);
                         }
                     }
                 }
                 None => {
-                    let (Some((index, before)), Some(place)) = (self.path.pop(), places.pop()) else {
+                    self.keep_longest();
+                    let Some((place, before)) = self.path.pop() else {
                         return Err(self.failure());
                     };
+                    self.shared = self.shared.min(self.path.len());
                     state = before;
-                    self.flip(index);
-                    self.returns_left += usize::from(self.history[index].returned.is_some());
+                    self.flip(place);
+                    self.returns_left += usize::from(place < self.returned);
                     from = place + 1;
                 }
             }
@@ -136,9 +188,36 @@ impl<'a, M: Model> Search<'a, M> {
         Ok(())
     }
 
+    /// Whether nothing is gained by letting an operation that never returned take effect here: it changes
+    /// nothing, an earlier one of its kind could do it as well, or it hides all that another one of them has
+    /// just done. Without this, every set of them would be tried wherever the search goes astray.
+    fn is_pointless(&self, place: usize, state: &M::State, next: &M::State) -> bool {
+        let Some(open) = place.checked_sub(self.returned) else {
+            return false;
+        };
+        let operation = &self.call(place).operation;
+        let as_good = |earlier: usize| !self.is_done(earlier) && self.call(earlier).operation == *operation;
+        if next == state || (self.returned..self.returned + open).any(as_good) {
+            return true;
+        }
+        self.path.last().is_some_and(|(last, before)| {
+            *last >= self.returned && self.model.apply(before, operation).as_ref() == Some(next)
+        })
+    }
+
+    /// Before a step back: only what differs from the longest path is copied.
+    fn keep_longest(&mut self) {
+        if self.path.len() > self.longest.len() {
+            self.longest.truncate(self.shared);
+            self.longest.extend(self.path[self.shared..].iter().map(|(place, _)| self.order[*place]));
+            self.shared = self.path.len();
+        }
+    }
+
     fn failure(&self) -> NotLinearizable {
+        let done: HashSet<usize> = self.longest.iter().copied().collect();
         let stuck = (0..self.history.len())
-            .filter(|index| self.history[*index].returned.is_some() && !self.longest.contains(index))
+            .filter(|index| self.history[*index].returned.is_some() && !done.contains(index))
             .collect();
         NotLinearizable { longest: self.longest.clone(), stuck }
     }
@@ -151,7 +230,7 @@ mod tests {
     /// A register that is read and written.
     struct Register;
 
-    #[derive(Clone, Copy, Debug)]
+    #[derive(Clone, Copy, Debug, PartialEq)]
     enum Op {
         Write(u32),
         Read(u32),
@@ -223,6 +302,23 @@ mod tests {
         calls.extend((0..200).map(|n| (1000 + n, Some(1000 + n + 5), Op::Read(199))));
         check_register(&calls, true);
         calls.push((5000, Some(5001), Op::Read(3)));
+        check_register(&calls, false);
+    }
+
+    #[test]
+    fn a_long_history_is_decided_in_time_that_grows_with_its_length() {
+        let mut calls: Vec<(u64, Option<u64>, Op)> = Vec::new();
+        for n in 0..20_000_u32 {
+            let at = u64::from(n) * 10;
+            let open = n % 1000 == 7;
+            calls.push((at, (!open).then_some(at + 12), if open { Op::Write(0) } else { Op::Write(n) }));
+            if !open {
+                calls.push((at + 13, Some(at + 14), Op::Read(n)));
+            }
+        }
+        check_register(&calls, true);
+        calls.retain(|(_, returned, _)| returned.is_some());
+        calls.push((2_000_000, Some(2_000_001), Op::Read(1)));
         check_register(&calls, false);
     }
 }
