@@ -5,6 +5,7 @@
 
 use super::sessions::{Outcome, Returned, Sessions};
 use crate::btree::version::Version;
+use crate::planted::{self, Planted};
 use crate::tree::{Cell, Tree};
 use bytes::Bytes;
 use evenkeel_wire::entry::{Effect, Entry, EntryKind, Split, Write};
@@ -125,9 +126,10 @@ impl State {
     /// to, a repetition of it is recognised.
     fn apply_split(&mut self, entry: &Entry, split: Split) -> Applied {
         let at = LogPoint { slot: entry.header.slot, hash: entry.hash };
+        let forgets = planted::active(Planted::SplitForgetsTokens);
         let child = Self {
             tree: self.tree.split(&split.border, &split.end),
-            sessions: self.sessions.clone(),
+            sessions: if forgets { Sessions::default() } else { self.sessions.clone() },
             applied: at,
             // Below every ballot in which the child's own entries can be proposed.
             applied_ballot: Ballot::ZERO,
