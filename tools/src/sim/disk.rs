@@ -5,7 +5,8 @@
 //! is each block of a write that was under way: that is a torn write. When only the process dies, live blocks
 //! stay, and writes under way either happened or did not.
 //!
-//! A disk can be told to fail, and to lie: to flip a bit, to lose, tear or misplace a write that it reports as
+//! A disk can be told to fail, and to lie: to flip a bit, to lose, tear or misplace a write that it reports
+//! as
 //! done, or not to flush. A lie about the very last write of a log would be taken for a torn tail
 //! (docs/decisions/0004-log.md), so what is done to a log is done to writes that later ones stand behind.
 

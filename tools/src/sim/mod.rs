@@ -5,11 +5,13 @@
 //! key, and checking that all of it can be explained. The same seed gives the same run: [`Report::trace`] is
 //! the proof.
 //!
-//! * [`script`]: which faults, and when. [`faults`]: the kinds. [`striker`]: what each does. [`orders`]: what is
+//! * [`script`]: which faults, and when. [`faults`]: the kinds. [`striker`]: what each does. [`orders`]: what
+//!   is
 //!   said to cores. [`coverage`]: whom they struck. [`shrink`]: the fewest that fail. [`total`]: sums.
 //! * [`world`]: hosts, clocks, events. [`network`] and [`disk`]: what the doors would be. [`cluster`]: who is
 //!   there.
-//! * [`client`]: the workload. [`history`]: what it saw. [`checks`]: what must hold beside it. [`trace`]: what
+//! * [`client`]: the workload. [`history`]: what it saw. [`checks`]: what must hold beside it. [`trace`]:
+//!   what
 //!   happened.
 //! * [`matrix`]: one core and its disk alone, for the storage engine. [`flips`]: one bit at a time, where it
 //!   matters.

@@ -1,4 +1,5 @@
-//! What a run says to storage cores beside its clients: an order of the catalogue, and what nobody should say.
+//! What a run says to storage cores beside its clients: an order of the catalogue, and what nobody should
+//! say.
 
 use super::client::SimClient;
 use super::cluster::Cluster;
