@@ -75,8 +75,8 @@ impl Campaign {
 
     fn words(&self) -> String {
         format!(
-            "{:.1} of {} cluster-hours in {} seeds: {} operations ({:.1} per simulated second), {} faults, {} \
-             seeds failed",
+            "{:.1} of {} cluster-hours in {} seeds: {} operations ({:.1} per simulated second), {} faults, \
+             {} seeds failed",
             self.total.hours(),
             self.hours,
             count(self.total.seeds),
@@ -164,8 +164,8 @@ pub(super) fn check_rate(total: &Total) -> Result<(), Failed> {
 /// What a sum says beside its counts.
 pub(super) fn print_total(total: &Total) -> Result<(), Failed> {
     line(&format!(
-        "{:.2} cluster-hours, {} operations ({} of unknown outcome; {:.1} per simulated second), {} faults, {} \
-         cores halted, {} pages repaired, {} partitions came of splits, {} foreign folders refused",
+        "{:.2} cluster-hours, {} operations ({} of unknown outcome; {:.1} per simulated second), {} faults, \
+         {} cores halted, {} pages repaired, {} partitions came of splits, {} foreign folders refused",
         total.hours(),
         count(total.operations),
         count(total.unknown),

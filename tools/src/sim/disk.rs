@@ -6,8 +6,7 @@
 //! stay, and writes under way either happened or did not.
 //!
 //! A disk can be told to fail, and to lie: to flip a bit, to lose, tear or misplace a write that it reports
-//! as
-//! done, or not to flush. A lie about the very last write of a log would be taken for a torn tail
+//! as done, or not to flush. A lie about the very last write of a log would be taken for a torn tail
 //! (docs/decisions/0004-log.md), so what is done to a log is done to writes that later ones stand behind.
 
 use evenkeel_wire::aligned::AlignedBuffer;

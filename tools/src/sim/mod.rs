@@ -6,13 +6,11 @@
 //! the proof.
 //!
 //! * [`script`]: which faults, and when. [`faults`]: the kinds. [`striker`]: what each does. [`orders`]: what
-//!   is
-//!   said to cores. [`coverage`]: whom they struck. [`shrink`]: the fewest that fail. [`total`]: sums.
+//!   is said to cores. [`coverage`]: whom they struck. [`shrink`]: the fewest that fail. [`total`]: sums.
 //! * [`world`]: hosts, clocks, events. [`network`] and [`disk`]: what the doors would be. [`cluster`]: who is
 //!   there.
 //! * [`client`]: the workload. [`history`]: what it saw. [`checks`]: what must hold beside it. [`trace`]:
-//!   what
-//!   happened.
+//!   what happened.
 //! * [`matrix`]: one core and its disk alone, for the storage engine. [`flips`]: one bit at a time, where it
 //!   matters.
 

@@ -11,8 +11,7 @@
 //!
 //! The seed decides the rest: the cluster's shape, the weather of its network (`calm`: nothing is lost or
 //! damaged by it), what clients do. The number behind a fault's name decides what the fault chooses: whom,
-//! for
-//! how long. What stands behind a `#` is for people.
+//! for how long. What stands behind a `#` is for people.
 
 use super::Options;
 use super::cluster::Shape;
