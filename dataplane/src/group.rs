@@ -16,6 +16,7 @@ use crate::partition::sessions::{Outcome, Returned};
 use crate::partition::state::{Applied, State};
 use crate::partition::writes::{Decision, WriteRequest};
 use crate::paxos::{Message, Output, Replica, Seed};
+use crate::planted::{self, Planted};
 use crate::wal::record::{Record, RecordBody};
 use bytes::Bytes;
 use evenkeel_wire::entry::{Entry, EntryKind, Refusal, Split, Write};
@@ -230,7 +231,7 @@ impl Group {
     }
 
     fn check_key(&self, key: &[u8]) -> Result<(), Problem> {
-        if self.replica.config().contains(key) {
+        if self.replica.config().contains(key) || planted::active(Planted::ServeMovedKeys) {
             return Ok(());
         }
         let message = format!("the key is not in {}; look its route up again", self.replica.partition());
@@ -486,7 +487,8 @@ impl Group {
     /// log. A log that covers it is never given up: the leader may count on what lies behind.
     fn needs(&self, state: &State) -> bool {
         let covered = self.replica.log().point(state.slot()) == Some(state.applied);
-        if covered { self.state.log_only } else { state.slot() > self.replica.commit() }
+        let newer = if covered { self.state.log_only } else { state.slot() > self.replica.commit() };
+        newer || planted::active(Planted::SnapshotOverNewer)
     }
 
     /// Takes a received snapshot, to be installed once a checkpoint holds it. If it is not needed, the leader

@@ -45,11 +45,47 @@ pub enum Planted {
     ForgetDrift,
     /// A core grants to all groups of a peer's roll, whatever ballots have been promised since.
     RollIgnoresBallot,
+    /// Damage to what a log was known to hold is taken for a torn tail.
+    IgnoreWatermark,
+    /// A completed log write counts as durable although an earlier one is under way.
+    CountAnyCompletion,
+    /// A core serves from what it read at its start without flushing it.
+    ServeUnflushed,
+    /// Promises that only the log holds are forgotten by a restart.
+    ForgetPromise,
+    /// Entries that were superseded are found again by a restart.
+    KeepSuperseded,
+    /// A replica whose log is damaged votes as if it were whole.
+    VoteWithDamage,
+    /// A replica that is being refilled counts for the quorum.
+    CountRefilling,
+    /// A follower takes a commit position for entries that are not known to be the leader's.
+    CommitBeyondMatch,
+    /// A lease is renewed under another ballot than the promised one.
+    RenewAnyBallot,
+    /// A leader is called healthy for what it said long ago.
+    StaleHealth,
+    /// A write is evaluated without those that are pending before it.
+    IgnorePending,
+    /// The partition that a split makes begins without the tokens.
+    SplitForgetsTokens,
+    /// Checkpoints and snapshots hold no outcomes of tokens.
+    CheckpointForgetsTokens,
+    /// A snapshot takes the place of a state that is as new.
+    SnapshotOverNewer,
+    /// A partition serves keys that a split has given away.
+    ServeMovedKeys,
+    /// Reads do not see what a checkpoint that runs has taken over.
+    IgnoreFrozen,
+    /// A deletion is not kept above the item on disk.
+    ForgetDeletion,
+    /// The older of two superblocks counts.
+    OlderSuperblock,
 }
 
 impl Planted {
     /// Every bug, by the name that the command line and the environment use.
-    pub const ALL: [(&'static str, Self); 19] = [
+    pub const ALL: [(&'static str, Self); 37] = [
         ("acknowledge-before-durable", Self::AcknowledgeBeforeDurable),
         ("skip-flush", Self::SkipFlush),
         ("acknowledge-before-quorum", Self::AcknowledgeBeforeQuorum),
@@ -69,6 +105,24 @@ impl Planted {
         ("lease-from-receipt", Self::LeaseFromReceipt),
         ("forget-drift", Self::ForgetDrift),
         ("roll-ignores-ballot", Self::RollIgnoresBallot),
+        ("ignore-watermark", Self::IgnoreWatermark),
+        ("count-any-completion", Self::CountAnyCompletion),
+        ("serve-unflushed", Self::ServeUnflushed),
+        ("forget-promise", Self::ForgetPromise),
+        ("keep-superseded", Self::KeepSuperseded),
+        ("vote-with-damage", Self::VoteWithDamage),
+        ("count-refilling", Self::CountRefilling),
+        ("commit-beyond-match", Self::CommitBeyondMatch),
+        ("renew-any-ballot", Self::RenewAnyBallot),
+        ("stale-health", Self::StaleHealth),
+        ("ignore-pending", Self::IgnorePending),
+        ("split-forgets-tokens", Self::SplitForgetsTokens),
+        ("checkpoint-forgets-tokens", Self::CheckpointForgetsTokens),
+        ("snapshot-over-newer", Self::SnapshotOverNewer),
+        ("serve-moved-keys", Self::ServeMovedKeys),
+        ("ignore-frozen", Self::IgnoreFrozen),
+        ("forget-deletion", Self::ForgetDeletion),
+        ("older-superblock", Self::OlderSuperblock),
     ];
 
     /// The bug of that name.

@@ -22,6 +22,7 @@ use crate::btree::leaf::CellMeta;
 use crate::btree::lookup::{self, Cursor, Found, Miss, Pages};
 use crate::btree::merge::Clip;
 use crate::btree::version::Version;
+use crate::planted::{self, Planted};
 use bytes::Bytes;
 use std::cmp::Ordering;
 use std::ops::Bound;
@@ -116,7 +117,7 @@ impl Tree {
 
     /// Deletes an item, whether there is one or not.
     pub fn delete(&mut self, key: Bytes) {
-        if self.resident {
+        if self.resident || planted::active(Planted::ForgetDeletion) {
             self.active.forget(&key);
         } else {
             self.active.set(key, None);
@@ -178,7 +179,8 @@ impl Tree {
         if self.keep().is_some_and(|keep| !keep.holds(key)) {
             return Ok(None);
         }
-        for delta in std::iter::once(&self.active).chain(&self.frozen) {
+        let frozen = self.frozen.iter().filter(|_| !planted::active(Planted::IgnoreFrozen));
+        for delta in std::iter::once(&self.active).chain(frozen) {
             if let Some(change) = delta.get(key) {
                 return Ok(change.cell.as_ref().map(found));
             }

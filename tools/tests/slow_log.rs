@@ -1,5 +1,6 @@
 //! A leader whose log becomes slow hands its leaderships to faster members; where all are slow, they stay.
 
+use evenkeel::sim::client::Workload;
 use evenkeel::sim::cluster::{Cluster, Shape, build};
 use evenkeel::sim::network::Weather;
 use evenkeel::sim::world::{MS, SECOND, World};
@@ -13,9 +14,13 @@ const SHAPE: Shape = Shape {
     cores: 1,
     routers: 1,
     clients: 6,
-    keys: 12,
-    partitions: 3,
-    think: Duration::from_millis(5),
+    workload: Workload {
+        keys: 12,
+        think: Duration::from_millis(5),
+        weights: [6, 2, 1, 4, 5, 1, 1],
+        hot: false,
+        partitions: 3,
+    },
     cache: CacheMode::On,
     segments: 6,
     disk_latency: (60_000, 200_000),

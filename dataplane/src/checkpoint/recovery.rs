@@ -10,6 +10,7 @@ use super::superblock::{SUPERBLOCK_FILE_BYTES, Superblock, SuperblockError};
 use crate::btree::space::Space;
 use crate::partition::state::State;
 use crate::paxos::Seed;
+use crate::planted::{self, Planted};
 use crate::wal::block::{LogIdentity, Place};
 use crate::wal::record::RecordError;
 use crate::wal::recovery::{LogError, LogRecovery, Next, RecoveredLog};
@@ -153,7 +154,7 @@ impl Recovery {
     ) -> Result<RecoveryStep, RecoveryError> {
         let (file, offset) = self.asked.expect("an operation was asked for");
         let bytes = outcome.map_err(|fault| RecoveryError::Disk { file, fault })?;
-        let bytes = bytes.map(|buffer| Bytes::copy_from_slice(&buffer)).unwrap_or_default();
+        let bytes = bytes.map(Bytes::from_owner).unwrap_or_default();
         match &mut self.phase {
             Phase::Superblock => {
                 let superblock = Superblock::choose(&bytes, &self.identity)?;
@@ -246,7 +247,7 @@ impl Recovery {
         let Phase::Flush { left, log } = &mut self.phase else {
             unreachable!("called while flushing");
         };
-        if let Some(file) = left.pop_front() {
+        if let Some(file) = left.pop_front().filter(|_| !planted::active(Planted::ServeUnflushed)) {
             self.asked = Some((file, 0));
             return Ok(RecoveryStep::Operation(file, DiskAction::Flush));
         }

@@ -23,6 +23,7 @@
 //!     128      4  checksum         CRC-32C of bytes 0..128
 //! ```
 
+use crate::planted::{self, Planted};
 use crate::wal::block::{LogIdentity, Place, SegmentLife};
 use crate::wal::recovery::LogStart;
 use bytes::{Buf, BufMut};
@@ -134,9 +135,12 @@ impl Superblock {
     pub fn choose(file: &[u8], identity: &LogIdentity) -> Result<Self, SuperblockError> {
         let blocks = file.chunks(BLOCK_BYTES).map(|block| Self::decode(block, identity));
         let (mut best, mut newer): (Option<Self>, _) = (None, None);
+        let is_newer = |block: &Self, best: &Self| {
+            (block.sequence > best.sequence) != planted::active(Planted::OlderSuperblock)
+        };
         for block in blocks {
             match block {
-                Ok(block) if best.is_none_or(|best| block.sequence > best.sequence) => best = Some(block),
+                Ok(block) if best.is_none_or(|best| is_newer(&block, &best)) => best = Some(block),
                 Ok(_) | Err(SuperblockError::Invalid) => {}
                 Err(error @ SuperblockError::NewerFormat { .. }) => newer = Some(error),
             }

@@ -132,6 +132,12 @@ impl Arrivals {
 }
 
 impl Serving {
+    /// Whether a state of the partition is coming from its leader, for those who look inside.
+    #[must_use]
+    pub fn is_receiving(&self, partition: PartitionId) -> bool {
+        self.arrivals.incoming.contains_key(&partition)
+    }
+
     pub(super) fn on_snapshot_chunk(
         &mut self,
         now: Now,

@@ -232,6 +232,12 @@ impl Serving {
         self.peers.insert(endpoint, peer);
     }
 
+    /// The node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.config.node
+    }
+
     /// The group, for those who look inside.
     #[must_use]
     pub fn group(&self, partition: PartitionId) -> Option<&Group> {

@@ -5,6 +5,7 @@
 
 use super::sessions::{Outcome, Returned, Sessions};
 use crate::btree::version::Version;
+use crate::planted::{self, Planted};
 use crate::tree::{Cell, Tree};
 use bytes::Bytes;
 use evenkeel_wire::entry::{Effect, Entry, EntryKind, Split, Write};
@@ -144,9 +145,10 @@ impl State {
     }
 
     fn child(&mut self, split: &Split, at: LogPoint, timestamp: u64) -> Self {
+        let forgets = planted::active(Planted::SplitForgetsTokens);
         Self {
             tree: self.tree.split(&split.border, &split.end),
-            sessions: self.sessions.clone(),
+            sessions: if forgets { Sessions::default() } else { self.sessions.clone() },
             applied: at,
             // Below every ballot in which the child's own entries can be proposed.
             applied_ballot: Ballot::ZERO,

@@ -124,7 +124,8 @@ impl<'a> WriteRequest<'a> {
             }
         }
         pending.admit()?;
-        let found = match pending.item(self.key) {
+        let overlay = pending.item(self.key).filter(|_| !planted::active(Planted::IgnorePending));
+        let found = match overlay {
             Some(pending) => pending.item.as_ref().map(|item| (item.checksum, &item.archive[..])),
             None if self.depends_on_item() => {
                 state.tree.get(pages, self.key)?.map(|found| (found.meta.checksum, found.archive))

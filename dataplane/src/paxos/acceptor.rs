@@ -181,7 +181,9 @@ impl Replica {
 
     /// Raises the commit position as far as the log is known to equal the leader's.
     pub(super) fn learn_commit(&mut self, leaders: Slot) {
-        self.commit = self.commit.max(leaders.min(self.matched));
+        let beyond = planted::active(Planted::CommitBeyondMatch);
+        let known = if beyond { self.log.last().slot } else { self.matched };
+        self.commit = self.commit.max(leaders.min(known));
     }
 
     fn reject(&self, to: NodeId, ballot: Ballot, reason: Rejection, out: &mut Vec<Output>) {
@@ -210,7 +212,7 @@ impl Replica {
         }
         self.owed.accepted = false;
         follower.told = matched;
-        let votes = self.refill.is_none();
+        let votes = self.refill.is_none() || planted::active(Planted::CountRefilling);
         let accepted = Accepted { ballot: self.promised, matched, votes, stores: self.stores };
         self.send(leader, Message::Accepted(accepted), out);
     }

@@ -6,6 +6,7 @@ use crate::limits::{
     BROKEN_JITTER, BROKEN_STAGGER, LEASE_TERM, SUSPECT_AFTER, SUSPECT_ANSWER_WITHIN, SUSPECT_JITTER,
     SUSPECT_STAGGER,
 };
+use crate::planted::{self, Planted};
 use evenkeel_wire::ids::{Ballot, NodeId, Slot};
 use evenkeel_wire::message::peer::{
     HeartbeatGroup, Rejected, Rejection, Relinquished, Suspect, SuspectAnswer,
@@ -58,7 +59,8 @@ impl Follower {
 
     /// Whether the leader's latest frame said, within one term, that it holds a quorum lease.
     fn knows_healthy_leader(&self, now: Boot) -> bool {
-        self.lease_stated_at.is_some_and(|at| now.since(at) < LEASE_TERM)
+        let stale = planted::active(Planted::StaleHealth);
+        self.lease_stated_at.is_some_and(|at| now.since(at) < LEASE_TERM || stale)
     }
 }
 
@@ -116,7 +118,8 @@ impl Replica {
         group: &HeartbeatGroup,
         out: &mut Vec<Output>,
     ) -> Result<(), Ballot> {
-        if group.ballot != self.promised || group.ballot.node != from {
+        let other = group.ballot != self.promised && !planted::active(Planted::RenewAnyBallot);
+        if other || group.ballot.node != from {
             self.highest_seen = self.highest_seen.max(group.ballot);
             return Err(self.promised);
         }

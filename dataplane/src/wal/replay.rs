@@ -9,6 +9,7 @@ use crate::btree::version::Version;
 use crate::partition::state::{Applied, State};
 use crate::paxos::Seed;
 use crate::paxos::log::{Fit, GroupLog};
+use crate::planted::{self, Planted};
 use evenkeel_wire::entry::Entry;
 use evenkeel_wire::ids::{Ballot, PartitionId, Slot};
 use evenkeel_wire::message::peer::LogPoint;
@@ -116,7 +117,9 @@ impl Replay {
                 | RecordBody::Removed => Err(ReplayError::Orphan { partition }),
             };
         };
-        group.promised = group.promised.max(record.promised);
+        if !planted::active(Planted::ForgetPromise) {
+            group.promised = group.promised.max(record.promised);
+        }
         // Behind damage this log may hold an entry that was superseded by one that was lost: what is
         // committed there, the peers say.
         if !excused {
@@ -143,7 +146,7 @@ impl Replay {
                 Ok(())
             }
             RecordBody::Supersede(slot) => {
-                if slot > group.log.base().slot {
+                if slot > group.log.base().slot && !planted::active(Planted::KeepSuperseded) {
                     group.log.truncate_from(slot);
                 }
                 Ok(())
@@ -183,7 +186,7 @@ impl Replay {
     /// What the groups start from. `damaged`: part of the log is missing, so none of them may vote.
     #[must_use]
     pub fn finish(self, damaged: bool) -> Vec<(Seed, State)> {
-        let may_not_vote = damaged || self.lost;
+        let may_not_vote = (damaged || self.lost) && !planted::active(Planted::VoteWithDamage);
         self.groups.into_values().map(|group| group.finish(may_not_vote)).collect()
     }
 }

@@ -14,6 +14,8 @@ mod load;
 mod output;
 mod query;
 mod sim;
+mod sim_hours;
+mod sim_script;
 mod start;
 mod table;
 mod torture;

@@ -1,11 +1,16 @@
 //! Simulations.
 
 use super::output::{bar, json, line, say};
-use super::{Ended, Failed, Global, Outcome, failed};
+use super::sim_hours::{self, check_rate, print_total, sum};
+use super::{Ended, Failed, Global, Outcome, failed, sim_script};
 use crate::sim::faults::Fault;
+use crate::sim::script::Script;
+use crate::sim::total::Total;
+use crate::sim::world::SECOND;
 use crate::sim::{Options, Report, flips, matrix, run};
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,6 +40,25 @@ pub(super) struct Sim {
     /// detected, never served, and repaired from a peer.
     #[arg(long, value_name = "BITS", conflicts_with_all = ["hours", "seconds", "faults", "matrix"])]
     flips: Option<u64>,
+    /// Go on with seed after seed until so many hours of clusters are simulated; --seconds is how long each
+    /// takes.
+    #[arg(long, value_name = "HOURS", conflicts_with_all = ["seeds", "hours", "matrix", "flips", "story"])]
+    cluster_hours: Option<f64>,
+    /// Keep what --cluster-hours has done in this file, and go on where it ends.
+    #[arg(long, value_name = "FILE", requires = "cluster_hours")]
+    log: Option<PathBuf>,
+    /// Clocks also run faster and slower than leases assume; then only what needs no clock must hold.
+    #[arg(long, conflicts_with_all = ["matrix", "flips"])]
+    beyond: bool,
+    /// Run the faults of this script, instead of a seed's.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "seeds", "hours", "seconds", "faults",
+        "beyond", "matrix", "flips", "cluster_hours"])]
+    script: Option<PathBuf>,
+    /// Make the failure of --seed or --script as small as it is found: print it as a script, and write it to
+    /// a file if one is named.
+    #[arg(long, value_name = "FILE", num_args = 0..=1,
+        conflicts_with_all = ["seeds", "matrix", "flips", "cluster_hours", "story"])]
+    shrink: Option<Option<PathBuf>>,
     /// Threads that run seeds side by side; 0: as many as there are CPUs.
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -65,6 +89,12 @@ impl Sim {
             return Err(failed(format!("there is no fault {unknown:?}; there are {}", names.join(", "))));
         }
         let threads = if self.threads == 0 { evenkeel_link::cpus::count() } else { self.threads };
+        if self.script.is_some() || self.shrink.is_some() {
+            return self.run_script(global);
+        }
+        if let Some(hours) = self.cluster_hours {
+            return sim_hours::go(&self, hours, threads, self.log.as_deref(), global);
+        }
         let shared = Shared {
             sim: &self,
             next: AtomicU64::new(self.seed),
@@ -85,7 +115,7 @@ impl Sim {
         reports.sort_by_key(|report| report.seed);
         failures.sort();
         match (self.matrix, self.flips) {
-            (None, None) => Self::print(global, &reports, &failures)?,
+            (None, None) => self.print(global, &reports, &failures)?,
             (None, Some(_)) => {
                 let flips = shared.flips.into_inner().expect("no thread panicked");
                 Self::print_flips(global, &flips, &failures)?;
@@ -101,13 +131,41 @@ impl Sim {
         Err(failed(format!("{} of {} seeds failed", failures.len(), self.seeds)))
     }
 
-    fn options(&self, seed: u64, verbose: bool) -> Options {
-        let seconds = self.hours.map_or(self.seconds, |hours| (hours * 3600.0) as u64);
-        let faults: Vec<Fault> = self.faults.iter().filter_map(|name| Fault::named(name)).collect();
-        Options { seed, seconds, faults: (!faults.is_empty()).then_some(faults), verbose }
+    /// Runs one script, or makes it small.
+    fn run_script(&self, global: &Global) -> Outcome {
+        let script = match &self.script {
+            Some(path) => Script::parse(&std::fs::read_to_string(path)?)
+                .map_err(|error| failed(format!("{}: {error}", path.display())))?,
+            None => Script::of(&self.options(self.seed, false)),
+        };
+        match &self.shrink {
+            Some(out) => sim_script::make_small(self, &script, out.as_deref()),
+            None => sim_script::go(self, &script, self.story, global),
+        }
     }
 
-    fn print(global: &Global, reports: &[Report], failures: &[(u64, String)]) -> Result<(), Failed> {
+    pub(super) fn first_seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// What decides the runs, beside their seeds.
+    pub(super) fn what(&self) -> Value {
+        let Options { seconds, faults, beyond, .. } = self.options(self.seed, false);
+        let faults = faults.map(|faults| faults.iter().map(|fault| format!("{fault:?}")).collect::<Vec<_>>());
+        let (first, plant) = (self.seed, &self.plant);
+        json!({"first": first, "seconds": seconds, "faults": faults, "beyond": beyond, "plant": plant})
+    }
+
+    pub(super) fn options(&self, seed: u64, verbose: bool) -> Options {
+        let seconds = self.hours.map_or(self.seconds, |hours| (hours * 3600.0) as u64);
+        let faults: Vec<Fault> = self.faults.iter().filter_map(|name| Fault::named(name)).collect();
+        let faults = (!faults.is_empty()).then_some(faults);
+        Options { seed, seconds, faults, beyond: self.beyond, verbose }
+    }
+
+    fn print(&self, global: &Global, reports: &[Report], failures: &[(u64, String)]) -> Result<(), Failed> {
+        let mut total = Total::default();
+        reports.iter().for_each(|report| total.add(&Total::of(report)));
         if global.json {
             let report = |report: &Report| {
                 json!({
@@ -118,7 +176,8 @@ impl Sim {
             let reports: Vec<_> = reports.iter().map(report).collect();
             let failures: Vec<_> =
                 failures.iter().map(|(seed, what)| json!({"seed": seed, "what": what})).collect();
-            return json(&json!({"passed": reports, "failed": failures}));
+            json(&json!({"passed": reports, "failed": failures, "sum": sum(&total)}))?;
+            return self.check_rate(&total);
         }
         for report in reports {
             line(&format!(
@@ -133,8 +192,14 @@ impl Sim {
                 report.repaired,
             ))?;
         }
+        print_total(&total)?;
         failures.iter().for_each(|(_, what)| say(what));
-        Ok(())
+        self.check_rate(&total)
+    }
+
+    /// A few seeds, or chosen faults, may be idle.
+    fn check_rate(&self, total: &Total) -> Result<(), Failed> {
+        if total.time < 3600 * SECOND || !self.faults.is_empty() { Ok(()) } else { check_rate(total) }
     }
 
     /// The sum over all seeds that went well.
@@ -201,13 +266,22 @@ impl Sim {
     }
 
     #[cfg(feature = "planted")]
-    fn plant(&self) {
+    pub(super) fn plant(&self) {
         let planted = self.plant.as_deref().and_then(evenkeel_dataplane::planted::Planted::named);
         evenkeel_dataplane::planted::choose(planted);
     }
 
     #[cfg(not(feature = "planted"))]
-    fn plant(&self) {}
+    pub(super) fn plant(&self) {}
+}
+
+/// The command that runs a seed again.
+pub(super) fn again(sim: &Sim, seed: u64) -> String {
+    let Options { seconds, faults, beyond, .. } = sim.options(seed, false);
+    let names = faults.map(|faults| faults.iter().map(|fault| format!("{fault:?}")).collect::<Vec<_>>());
+    let faults = names.map_or(String::new(), |names| format!(" --faults {}", names.join(",")));
+    let beyond = if beyond { " --beyond" } else { "" };
+    format!("evenkeel sim --seed {seed} --seconds {seconds}{faults}{beyond} --story")
 }
 
 impl Shared<'_> {
@@ -254,10 +328,7 @@ impl Shared<'_> {
             match run(&self.sim.options(seed, false)) {
                 Ok(report) => self.reports.lock().expect("no thread panicked").push(report),
                 Err(failure) => {
-                    let mut what = format!(
-                        "{failure}\n  again: evenkeel sim --seed {seed} --seconds {} --story",
-                        self.sim.options(seed, false).seconds
-                    );
+                    let mut what = format!("{failure}\n  again: {}", again(self.sim, seed));
                     if self.sim.story
                         && let Err(failure) = run(&self.sim.options(seed, true))
                     {

@@ -21,6 +21,7 @@ use evenkeel_wire::table::{Billing, TableDescriptor, TableStatus};
 use evenkeel_wire::turn::{Boot, Effects, Endpoint, Input, Machine, Now};
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -41,18 +42,71 @@ pub struct Shared {
     pub everything_read: bool,
     /// Something that must never happen.
     pub violation: Option<String>,
-    /// Clients with an operation under way.
-    pub busy: usize,
+    /// Clients with an operation under way. One that died has none when it lives again.
+    pub busy: BTreeSet<usize>,
+}
+
+/// What clients do: part of what a run's seed decides.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload {
+    /// Keys that they share.
+    pub keys: usize,
+    /// How long a client thinks between operations, at most.
+    pub think: Duration,
+    /// How often it does what, one against the other: put, put on a condition, delete, count, read strongly,
+    /// read eventually, scan.
+    pub weights: [u64; 7],
+    /// Half of all that is done is done to the first key.
+    pub hot: bool,
+    /// Partitions of the table, when it is created.
+    pub partitions: u32,
+}
+
+impl Workload {
+    /// The workload that a seed gives. Some things are not done at all by it.
+    #[must_use]
+    pub fn of(prng: &mut Prng) -> Self {
+        let mut weights = [6, 2, 1, 4, 5, 1, 1];
+        if prng.chance(1, 2) {
+            weights.iter_mut().for_each(|weight| *weight *= u64::from(prng.chance(3, 4)));
+        }
+        let [puts, .., reads, _, _] = &mut weights;
+        (*puts, *reads) = ((*puts).max(1), (*reads).max(2));
+        Self {
+            keys: 2 + prng.below(6) as usize,
+            think: Duration::from_millis(*prng.pick(&[10, 40, 120])),
+            weights,
+            hot: prng.chance(1, 4),
+            partitions: 1 + prng.below(3) as u32,
+        }
+    }
+
+    fn key(&self, prng: &mut Prng) -> usize {
+        if self.hot && prng.chance(1, 2) { 0 } else { prng.below(self.keys as u64) as usize }
+    }
+
+    /// Which of the things that clients do is next, by its place among the weights.
+    fn next(&self, prng: &mut Prng) -> usize {
+        let mut point = prng.below(self.weights.iter().sum());
+        let is_it = |weight: &u64| match point.checked_sub(*weight) {
+            Some(left) => {
+                point = left;
+                false
+            }
+            None => true,
+        };
+        self.weights.iter().position(is_it).expect("the point is below their sum")
+    }
 }
 
 /// One client.
 #[derive(Debug)]
 pub struct SimClient {
     number: usize,
+    /// How often it was started: what it names must not be named again by the next life.
+    life: u32,
     routers: Vec<SocketAddr>,
-    keys: usize,
-    partitions: u32,
-    think: Duration,
+    workload: Workload,
     shared: Rc<RefCell<Shared>>,
     prng: Prng,
     table: Option<TableDescriptor>,
@@ -99,26 +153,25 @@ impl SimClient {
     #[must_use]
     pub fn new(
         number: usize,
+        life: u32,
         routers: Vec<SocketAddr>,
-        keys: usize,
-        partitions: u32,
-        think: Duration,
+        workload: Workload,
         shared: Rc<RefCell<Shared>>,
         prng: Prng,
     ) -> Self {
+        shared.borrow_mut().busy.remove(&number);
         Self {
             number,
+            life,
             routers,
-            keys,
-            partitions,
-            think,
+            workload,
             shared,
             prng,
             table: None,
             sequence: 0,
             request: 0,
             values: 0,
-            seen: vec![None; keys],
+            seen: vec![None; workload.keys],
             current: None,
             last_read: 0,
             wake: Boot(0),
@@ -152,15 +205,15 @@ impl SimClient {
         if stop {
             return;
         }
-        let key = self.prng.below(self.keys as u64) as usize;
+        let key = self.workload.key(&mut self.prng);
         let eventual = Get { table, key: Cow::Owned(self.storage_key(key)), strong: false };
-        match self.prng.below(20) {
-            0..=5 => self.put(now, key, out),
-            6..=7 => self.put_if(now, key, out),
-            8 => self.delete(now, key, out),
-            9..=12 => self.count(now, key, out),
-            13..=17 => self.read(now, key, out),
-            18 => self.send(now, What::Eventual { key }, &eventual, out),
+        match self.workload.next(&mut self.prng) {
+            0 => self.put(now, key, out),
+            1 => self.put_if(now, key, out),
+            2 => self.delete(now, key, out),
+            3 => self.count(now, key, out),
+            4 => self.read(now, key, out),
+            5 => self.send(now, What::Eventual { key }, &eventual, out),
             _ => self.scan(now, out),
         }
     }
@@ -171,7 +224,7 @@ impl SimClient {
             name: TABLE.to_owned(),
             schema,
             billing: Billing::OnDemand,
-            partitions: self.partitions,
+            partitions: self.workload.partitions,
         };
         self.send(now, What::Create, &create, out);
     }
@@ -185,18 +238,19 @@ impl SimClient {
         let sequence = self.sequence;
         let mut client = [0; 16];
         client[0] = self.number as u8 + 1;
+        client[1..5].copy_from_slice(&self.life.to_le_bytes());
         Token { client, sequence, issued_ms: now.wall_ms, acknowledged_below: sequence }
     }
 
     fn new_value(&mut self) -> u64 {
         self.values += 1;
-        (self.number as u64 + 1) << 32 | self.values
+        (self.number as u64 + 1) << 48 | u64::from(self.life) << 28 | self.values
     }
 
     fn record(&self, now: Now, key: usize, operation: Operation) -> What {
         let mut shared = self.shared.borrow_mut();
         let call = shared.history.call(key, now.boot.0, operation.clone());
-        shared.busy += 1;
+        shared.busy.insert(self.number);
         What::On { key, call, operation }
     }
 
@@ -279,7 +333,7 @@ impl SimClient {
     }
 
     fn read_next(&mut self, now: Now, out: &mut Effects) {
-        if self.last_read == self.keys {
+        if self.last_read == self.workload.keys {
             self.shared.borrow_mut().everything_read = true;
             return;
         }
@@ -340,7 +394,7 @@ impl SimClient {
             return self.on_problem(now, &Problem::from(error));
         }
         let attempt = self.current.take().expect("it was just seen");
-        self.pause(now, self.think);
+        self.pause(now, self.workload.think);
         match attempt.what {
             What::Create | What::Describe => {
                 if let Ok(answer) = access::<TableAnswer>(body) {
@@ -363,7 +417,7 @@ impl SimClient {
 
     fn finish(&mut self, call: CallId, returned: Option<(Now, Operation)>) {
         let mut shared = self.shared.borrow_mut();
-        shared.busy -= 1;
+        shared.busy.remove(&self.number);
         if let Some((now, observed)) = returned {
             shared.history.returned(call, now.boot.0, observed);
         }
@@ -422,7 +476,7 @@ impl SimClient {
             return self.pause(now, Duration::from_millis(200));
         }
         let attempt = self.current.take().expect("a problem answers something");
-        self.pause(now, self.think);
+        self.pause(now, self.workload.think);
         match (attempt.what, problem.code) {
             (
                 What::On { key, call, operation: Operation::PutIf { expected, value, .. } },

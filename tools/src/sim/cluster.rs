@@ -1,6 +1,6 @@
 //! A simulated cluster: storage nodes in three zones, two MemDS servers, routers and clients.
 
-use super::client::{Shared, SimClient};
+use super::client::{Shared, SimClient, Workload};
 use super::disk::Disk;
 use super::history::History;
 use super::network::{HostId, Weather};
@@ -19,7 +19,7 @@ use evenkeel_wire::message::status::TopologyAnswer;
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::table::Member;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -35,12 +35,8 @@ pub struct Shape {
     pub routers: usize,
     /// Clients.
     pub clients: usize,
-    /// Keys that they share.
-    pub keys: usize,
-    /// Partitions of the table.
-    pub partitions: u32,
-    /// How long a client thinks between operations, at most.
-    pub think: Duration,
+    /// What they do.
+    pub workload: Workload,
     /// What routers' caches do.
     pub cache: CacheMode,
     /// Segments of a core's log: few make checkpoints frequent.
@@ -61,17 +57,15 @@ impl Shape {
             _ => CacheMode::On,
         };
         Self {
-            nodes: if prng.chance(1, 4) { 4 + prng.below(3) as u32 } else { 3 },
+            nodes: if prng.chance(1, 2) { 4 + prng.below(3) as u32 } else { 3 },
             cores: 1 + prng.below(2) as u16,
             routers: 1 + prng.below(2) as usize,
             clients: 3 + prng.below(4) as usize,
-            keys: 2 + prng.below(6) as usize,
-            partitions: 1 + prng.below(3) as u32,
-            think: Duration::from_millis(*prng.pick(&[5, 20, 60])),
+            workload: Workload::of(prng),
             cache,
             segments: 6 + prng.below(3) as u32,
             disk_latency: *prng.pick(&[(60_000, 200_000), (500_000, 4 * MS), (4 * MS, 30 * MS)]),
-            cache_bytes: *prng.pick(&[256 << 10, 1 << 20, 16 << 20]),
+            cache_bytes: *prng.pick(&[256 << 10, 512 << 10, 2 << 20]),
         }
     }
 }
@@ -117,7 +111,7 @@ pub fn build(
     verbose: bool,
 ) -> (World, Cluster, Rc<RefCell<Shared>>) {
     let mut world = World::new(seed, weather, verbose);
-    let mut cluster = Cluster { keys: shape.keys, ..Cluster::default() };
+    let mut cluster = Cluster { keys: shape.workload.keys, ..Cluster::default() };
     let nodes: BTreeMap<NodeId, NodeInfo> =
         (1..=shape.nodes).map(|number| node_info(shape, number)).collect();
     let memds: Vec<SocketAddr> = (0..2).map(|number| address(2, number, 0)).collect();
@@ -154,12 +148,12 @@ pub fn build(
         cluster.routers.push(world.add(host, 0));
     }
     let shared = Rc::new(RefCell::new(Shared {
-        history: History::new(shape.keys),
+        history: History::new(shape.workload.keys),
         stop: false,
         read_everything: false,
         everything_read: false,
         violation: None,
-        busy: 0,
+        busy: BTreeSet::new(),
     }));
     for number in 0..shape.clients {
         let host = client_host(&mut world, shape, number, &shared);
@@ -177,7 +171,7 @@ fn node_info(shape: &Shape, number: u32) -> (NodeId, NodeInfo) {
 fn clock(prng: &mut Prng) -> Clock {
     // Within the drift bound that leases assume.
     let rate_ppm = prng.below(4001) as i64 - 2000;
-    Clock { offset: prng.below(1 << 40), rate_ppm, wall_offset_ms: prng.below(500) }
+    Clock::new(prng.below(1 << 40), rate_ppm, prng.below(500))
 }
 
 fn storage_host(world: &mut World, shape: &Shape, config: CoreConfig) -> HostId {
@@ -215,14 +209,14 @@ fn router_host(world: &mut World, shape: &Shape, number: usize, memds: Vec<Socke
 
 fn client_host(world: &mut World, shape: &Shape, number: usize, shared: &Rc<RefCell<Shared>>) -> Host {
     let routers: Vec<SocketAddr> = (0..shape.routers).map(|router| address(3, router as u32, 0)).collect();
-    let (keys, partitions, think, shared) = (shape.keys, shape.partitions, shape.think, shared.clone());
+    let (workload, shared) = (shape.workload, shared.clone());
     let mut prng = world.prng.fork();
-    let build = Box::new(move |_| {
+    let build = Box::new(move |life| {
         let (routers, prng) = (routers.clone(), prng.fork());
-        Node::Client(Box::new(SimClient::new(number, routers, keys, partitions, think, shared.clone(), prng)))
+        Node::Client(Box::new(SimClient::new(number, life, routers, workload, shared.clone(), prng)))
     });
     // Clients share the world's clock: their histories are compared.
-    let clock = Clock { offset: 0, rate_ppm: 0, wall_offset_ms: 0 };
+    let clock = Clock::new(0, 0, 0);
     let peer = Peer::of_role(PeerRole::Client);
     Host::new(format!("client-{number}"), address(4, number as u32, 0), OUTSIDE, peer, None, clock, build)
 }

@@ -5,14 +5,16 @@
 //! is each block of a write that was under way: that is a torn write. When only the process dies, live blocks
 //! stay, and writes under way either happened or did not.
 //!
-//! A disk can be told to fail, and to lie: to flip a bit, to lose a write that it reports as done, or to put
-//! one in the wrong place.
+//! A disk can be told to fail, and to lie: to flip a bit, to lose, tear or misplace a write that it reports
+//! as done, or not to flush. A lie about the very last write of a log would be taken for a torn tail
+//! (docs/decisions/0004-log.md), so what is done to a log is done to writes that later ones stand behind.
 
 use evenkeel_wire::aligned::AlignedBuffer;
+use evenkeel_wire::checksum::crc32c;
 use evenkeel_wire::limits::BLOCK_BYTES;
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::turn::{DiskAction, DiskCompletion, DiskFault, DiskOperation, File, OperationId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 type Block = Rc<[u8]>;
@@ -73,6 +75,34 @@ impl Access {
     }
 }
 
+/// What a disk does instead of what it reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// The write changes nothing.
+    Lost,
+    /// The first half of the write is done; of a single block, the half of it.
+    Torn,
+    /// The write lands on another block of the same file, which the number chooses.
+    Misplaced(u64),
+    /// Nothing is flushed.
+    NotFlushed,
+}
+
+/// Later writes of the log that must stand behind one before it is lied about: more than are in flight, so
+/// that one of them names it durable.
+const WRITES_BEHIND: usize = 6;
+
+/// A write of the log that is not what was written, once enough later ones stand behind it.
+#[derive(Debug)]
+struct Pending {
+    file: File,
+    first: u64,
+    /// What was written, and what stood there before.
+    blocks: Vec<(Block, Option<Block>)>,
+    lie: Lie,
+    writes_left: usize,
+}
+
 #[derive(Debug, Default)]
 struct SimFile {
     durable: BTreeMap<u64, Block>,
@@ -91,6 +121,13 @@ impl SimFile {
     }
 }
 
+/// Bytes of a superblock that its checksum, which follows them, covers (docs/formats.md).
+const SUPERBLOCK_CHECKED: usize = 128;
+
+/// What superblocks were before another version's took their place.
+#[derive(Debug)]
+pub struct OwnVersion(Vec<(u64, Block)>);
+
 /// A disk with the operations that are under way on it.
 #[derive(Debug, Default)]
 pub struct Disk {
@@ -106,6 +143,11 @@ pub struct Disk {
     pub lose_next_write_to_tree: bool,
     /// The next write to the tree file is reported as done, and lands at this offset (a block's) instead.
     pub misdirect_next_write_to_tree: Option<u64>,
+    /// The next operation on a file of this kind, a write or for [`Lie::NotFlushed`] a flush, is lied about.
+    pub lie_next: Option<(FileKind, Lie)>,
+    pending: Option<Pending>,
+    /// The newest writes of the log: file, first block, blocks.
+    recent: VecDeque<(File, u64, u64)>,
 }
 
 impl Disk {
@@ -140,12 +182,11 @@ impl Disk {
                 if self.is_over_capacity(operation.file, offset, buffer.len()) {
                     Err(DiskFault::Full)
                 } else {
-                    if let Some(offset) = self.landing(operation.file, offset) {
-                        self.write(operation.file, offset, &buffer, durable);
-                    }
+                    self.write_or_lie(operation.file, offset, &buffer, durable);
                     Ok(Some(buffer))
                 }
             }
+            DiskAction::Flush if self.lies(operation.file, true).is_some() => Ok(None),
             DiskAction::Flush => {
                 let file = self.files.entry(operation.file).or_default();
                 let live = std::mem::take(&mut file.live);
@@ -171,6 +212,133 @@ impl Disk {
         }
         let is_lost = std::mem::take(&mut self.lose_next_write_to_tree);
         (!is_lost).then(|| self.misdirect_next_write_to_tree.take().unwrap_or(offset))
+    }
+
+    /// The lie that is due for an operation on a file.
+    fn lies(&mut self, file: File, flush: bool) -> Option<Lie> {
+        let due = |(kind, lie): &mut (FileKind, Lie)| {
+            *kind == FileKind::of(file) && (*lie == Lie::NotFlushed) == flush
+        };
+        self.lie_next.take_if(due).map(|(_, lie)| lie)
+    }
+
+    fn write_or_lie(&mut self, file: File, offset: u64, bytes: &[u8], durable: bool) {
+        let Some(offset) = self.landing(file, offset) else {
+            return;
+        };
+        let lie = self.lies(file, false);
+        if FileKind::of(file) == FileKind::Segment {
+            let first = offset / BLOCK_BYTES as u64;
+            if let Some(lie) = lie.filter(|_| self.pending.is_none()) {
+                let present = self.files.get(&file);
+                let old = |index| present.and_then(|file| file.block(index)).cloned();
+                let blocks = bytes.chunks(BLOCK_BYTES).zip(first..);
+                let blocks = blocks.map(|(block, index)| (Rc::from(block), old(index))).collect();
+                self.pending = Some(Pending { file, first, blocks, lie, writes_left: WRITES_BEHIND });
+            }
+            self.write(file, offset, bytes, durable);
+            self.log_written(file, first, (bytes.len() / BLOCK_BYTES) as u64);
+            return;
+        }
+        match lie {
+            None | Some(Lie::NotFlushed) => self.write(file, offset, bytes, durable),
+            Some(Lie::Lost) => {}
+            Some(Lie::Torn) => {
+                let mut torn = self.read_raw(file, offset, bytes.len());
+                torn[..bytes.len() / 2].copy_from_slice(&bytes[..bytes.len() / 2]);
+                self.write(file, offset, &torn, durable);
+            }
+            Some(Lie::Misplaced(choice)) => {
+                let others = self.files.get(&file).map_or(0, SimFile::blocks).max(1);
+                self.write(file, choice % others * BLOCK_BYTES as u64, bytes, durable);
+            }
+        }
+    }
+
+    /// What stands there, with zeros where nothing was written.
+    fn read_raw(&self, file: File, offset: u64, bytes: usize) -> Vec<u8> {
+        let first = offset / BLOCK_BYTES as u64;
+        let file = self.files.get(&file);
+        let blocks =
+            (first..first + (bytes / BLOCK_BYTES) as u64).map(|index| file.and_then(|f| f.block(index)));
+        blocks.flat_map(|block| block.map_or(vec![0; BLOCK_BYTES], |block| block.to_vec())).collect()
+    }
+
+    /// Counts a write of the log, and makes the lie true that waited for it.
+    fn log_written(&mut self, file: File, first: u64, blocks: u64) {
+        self.recent.push_back((file, first, blocks));
+        if self.recent.len() > WRITES_BEHIND {
+            self.recent.pop_front();
+        }
+        let due = |pending: &mut Pending| {
+            pending.writes_left -= 1;
+            pending.writes_left == 0
+        };
+        let Some(pending) = self.pending.take_if(due) else {
+            return;
+        };
+        let Pending { file, first, blocks, lie, .. } = pending;
+        if let Lie::Misplaced(choice) = lie {
+            let old: Vec<(File, u64)> = self.old_blocks(FileKind::Segment);
+            if !old.is_empty() {
+                let (file, index) = old[choice as usize % old.len()];
+                let victim = blocks[0].0.clone();
+                self.files.entry(file).or_default().durable.insert(index, victim);
+            }
+        }
+        let torn = if lie == Lie::Torn { blocks.len() / 2 } else { 0 };
+        let single = lie == Lie::Torn && blocks.len() == 1;
+        let present = self.files.entry(file).or_default();
+        for ((written, old), index) in blocks.into_iter().zip(first..).skip(torn) {
+            // The segment may have been used again: then there is nothing left to lie about.
+            if present.block(index).is_some_and(|block| **block == *written) {
+                present.live.remove(&index);
+                let mut bytes = old.map_or(vec![0; BLOCK_BYTES], |old| old.to_vec());
+                if single {
+                    bytes[..BLOCK_BYTES / 2].copy_from_slice(&written[..BLOCK_BYTES / 2]);
+                }
+                present.durable.insert(index, Rc::from(bytes));
+            }
+        }
+    }
+
+    /// The durable blocks of files of a kind, without those of the newest writes of a log.
+    fn old_blocks(&self, kind: FileKind) -> Vec<(File, u64)> {
+        let is_recent = |name: File, index: u64| {
+            let mut recent = self.recent.iter();
+            recent.any(|(file, first, blocks)| *file == name && (*first..first + blocks).contains(&index))
+        };
+        let files = self.files.iter().filter(|(name, _)| FileKind::of(**name) == kind);
+        let blocks = files.flat_map(|(name, file)| file.durable.keys().map(|index| (*name, *index)));
+        blocks.filter(|(name, index)| !is_recent(*name, *index)).collect()
+    }
+
+    /// Forgets what it was told to do wrong.
+    pub fn put_right(&mut self) {
+        (self.lie_next, self.pending, self.fail_next, self.capacity_blocks) = (None, None, None, None);
+    }
+
+    /// Writes the superblocks anew as another version would have, and says what they were.
+    pub fn as_another_version(&mut self, format: u16) -> OwnVersion {
+        let mut own = Vec::new();
+        if let Some(file) = self.files.get_mut(&File::Superblock) {
+            for (index, block) in file.durable.iter_mut().chain(file.live.iter_mut()) {
+                own.push((*index, block.clone()));
+                let mut bytes = block.to_vec();
+                bytes[8..10].copy_from_slice(&format.to_le_bytes());
+                let checksum = crc32c(&bytes[..SUPERBLOCK_CHECKED]).to_le_bytes();
+                bytes[SUPERBLOCK_CHECKED..SUPERBLOCK_CHECKED + 4].copy_from_slice(&checksum);
+                *block = Rc::from(bytes);
+            }
+        }
+        OwnVersion(own)
+    }
+
+    /// The superblocks are again what they were.
+    pub fn as_own_version(&mut self, own: OwnVersion) {
+        let file = self.files.entry(File::Superblock).or_default();
+        file.live.clear();
+        file.durable.extend(own.0);
     }
 
     fn is_over_capacity(&self, file: File, offset: u64, bytes: usize) -> bool {
@@ -226,10 +394,15 @@ impl Disk {
             let left = file.map_or(0, SimFile::blocks).saturating_sub(first);
             buffer.resize(buffer.len().min(left as usize * BLOCK_BYTES));
         }
-        for (index, part) in (first..).zip(buffer.chunks_mut(BLOCK_BYTES)) {
-            match file.and_then(|file| file.block(index)) {
-                Some(block) => part.copy_from_slice(block),
-                None => part.fill(0),
+        buffer.fill(0);
+        let Some(file) = file else {
+            return;
+        };
+        let end = first + (buffer.len() / BLOCK_BYTES) as u64;
+        for blocks in [&file.durable, &file.live] {
+            for (index, block) in blocks.range(first..end) {
+                let start = (index - first) as usize * BLOCK_BYTES;
+                buffer[start..start + BLOCK_BYTES].copy_from_slice(block);
             }
         }
     }
@@ -249,6 +422,7 @@ impl Disk {
 
     /// The process died: what it had under way happened, or did not.
     pub fn process_died(&mut self, prng: &mut Prng) {
+        self.pending = None;
         for (_, operation) in std::mem::take(&mut self.under_way) {
             if let DiskAction::Write { offset, buffer, durable } = operation.action
                 && prng.chance(1, 2)
@@ -260,6 +434,7 @@ impl Disk {
 
     /// The power failed: whatever is not durable is lost, kept, or torn.
     pub fn power_failed(&mut self, prng: &mut Prng) {
+        self.pending = None;
         // Some failures lose everything, some nothing, some tear.
         let kept_of_four = prng.below(5);
         for (_, operation) in std::mem::take(&mut self.under_way) {
@@ -280,15 +455,10 @@ impl Disk {
         }
     }
 
-    /// Flips a bit in a durable block of a file of that kind. Returns where: the file, and the block's
-    /// offset.
+    /// Flips a bit in a durable block of a file of that kind, but not in the newest writes of a log. Returns
+    /// where: the file, and the block's offset.
     pub fn flip_bit(&mut self, prng: &mut Prng, kind: FileKind) -> Option<(File, u64)> {
-        let blocks: Vec<(File, u64)> = self
-            .files
-            .iter()
-            .filter(|(name, _)| FileKind::of(**name) == kind)
-            .flat_map(|(name, file)| file.durable.keys().map(|index| (*name, *index)))
-            .collect();
+        let blocks = self.old_blocks(kind);
         if blocks.is_empty() {
             return None;
         }
@@ -456,5 +626,53 @@ mod tests {
             }
             assert_eq!(disk.read(file, offset, BLOCK_BYTES).iter().filter(|byte| **byte != 0).count(), 1);
         }
+    }
+
+    /// Writes block after block of a segment, durably; returns the first bytes of all.
+    fn log(disk: &mut Disk, lie: Lie, writes: u8) -> Vec<u8> {
+        for byte in 1..=writes {
+            disk.lie_next = disk.lie_next.or((byte == 2).then_some((FileKind::Segment, lie)));
+            let buffer = AlignedBuffer::copy_of(&[byte; BLOCK_BYTES]);
+            let offset = u64::from(byte - 1) * BLOCK_BYTES as u64;
+            perform(disk, File::Segment(0), DiskAction::Write { offset, buffer, durable: true }).unwrap();
+        }
+        let bytes = disk.read(File::Segment(0), 0, usize::from(writes) * BLOCK_BYTES);
+        bytes.chunks(BLOCK_BYTES).flat_map(|block| [block[0], block[BLOCK_BYTES - 1]]).collect()
+    }
+
+    #[test]
+    fn a_lie_about_a_log_is_told_once_later_writes_stand_behind_it() {
+        let told = |lie| log(&mut Disk::default(), lie, 7)[..4].to_vec();
+        assert_eq!(log(&mut Disk::default(), Lie::Lost, 6)[..4], [1, 1, 2, 2], "not yet");
+        assert_eq!(told(Lie::Lost), [1, 1, 0, 0]);
+        assert_eq!(told(Lie::Torn), [1, 1, 2, 0]);
+        assert_eq!(told(Lie::Misplaced(0)), [2, 2, 0, 0], "it lies where another one was");
+        let mut disk = Disk::default();
+        log(&mut disk, Lie::Lost, 5);
+        disk.process_died(&mut Prng::new(1));
+        assert_eq!(log(&mut disk, Lie::NotFlushed, 7)[..4], [1, 1, 2, 2], "nobody learned of it");
+    }
+
+    #[test]
+    fn a_lie_about_a_tree_is_told_at_once_and_a_flush_that_was_none_keeps_nothing() {
+        let lied = |kind, lie| {
+            let mut disk = Disk::default();
+            put(&mut disk, File::Tree, 0, 1).unwrap();
+            disk.lie_next = Some((kind, lie));
+            put(&mut disk, File::Tree, 1, 2).unwrap();
+            let read = disk.read(File::Tree, 0, 2 * PAGE);
+            read.chunks(BLOCK_BYTES).map(|block| block[0]).collect::<Vec<_>>()
+        };
+        assert_eq!(lied(FileKind::Tree, Lie::Lost), [1, 1]);
+        assert_eq!(lied(FileKind::Tree, Lie::Torn), [1, 1, 2, 0]);
+        assert_eq!(lied(FileKind::Tree, Lie::Misplaced(0)), [2, 2]);
+        assert_eq!(lied(FileKind::Checkpoint, Lie::Lost), [1, 1, 2, 2], "it is about another file");
+        let mut disk = Disk { lie_next: Some((FileKind::Tree, Lie::NotFlushed)), ..Disk::default() };
+        let buffer = AlignedBuffer::copy_of(&[1; PAGE]);
+        perform(&mut disk, File::Tree, DiskAction::Write { offset: 0, buffer, durable: false }).unwrap();
+        perform(&mut disk, File::Tree, DiskAction::Flush).unwrap();
+        assert!(disk.files[&File::Tree].durable.is_empty());
+        perform(&mut disk, File::Tree, DiskAction::Flush).unwrap();
+        assert_eq!(disk.files[&File::Tree].durable.len(), 2, "the next one is");
     }
 }

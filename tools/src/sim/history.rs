@@ -1,6 +1,7 @@
 //! What clients did and saw, and what a key does: the model that histories are checked against.
 
 use crate::linearizability::{Call, Model, NotLinearizable, check};
+use std::collections::BTreeSet;
 
 /// An item, as far as the workload looks at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,6 +80,8 @@ impl Model for ItemModel {
 #[derive(Debug, Default)]
 pub struct History {
     keys: Vec<Vec<Call<Operation>>>,
+    /// What anybody tried to write, with its key. Counting creates an item with the value zero.
+    written: BTreeSet<(usize, u64)>,
 }
 
 /// Names an operation of a history.
@@ -92,13 +95,17 @@ impl History {
     /// An empty history of `keys` keys.
     #[must_use]
     pub fn new(keys: usize) -> Self {
-        Self { keys: vec![Vec::new(); keys] }
+        Self { keys: vec![Vec::new(); keys], written: BTreeSet::new() }
     }
 
     /// What was written down elsewhere, by key.
     #[must_use]
     pub fn of(keys: Vec<Vec<Call<Operation>>>) -> Self {
-        Self { keys }
+        let mut history = Self { keys: Vec::new(), written: BTreeSet::new() };
+        for (key, calls) in keys.iter().enumerate() {
+            calls.iter().for_each(|call| history.note_written(key, &call.operation));
+        }
+        Self { keys, ..history }
     }
 
     /// Everything, by key.
@@ -107,8 +114,17 @@ impl History {
         self.keys
     }
 
+    fn note_written(&mut self, key: usize, operation: &Operation) {
+        match operation {
+            Operation::Put { value } | Operation::PutIf { value, .. } => self.written.insert((key, *value)),
+            Operation::Count { .. } => self.written.insert((key, 0)),
+            Operation::Delete | Operation::Get { .. } => false,
+        };
+    }
+
     /// An operation begins.
     pub fn call(&mut self, key: usize, now: u64, operation: Operation) -> CallId {
+        self.note_written(key, &operation);
         self.keys[key].push(Call { called: now, returned: None, operation });
         CallId { key, place: self.keys[key].len() - 1 }
     }
@@ -123,19 +139,28 @@ impl History {
     /// Whether anybody ever tried to write `value` to `key`.
     #[must_use]
     pub fn was_written(&self, key: usize, value: u64) -> bool {
-        self.keys[key].iter().any(|call| match call.operation {
-            Operation::Put { value: written } | Operation::PutIf { value: written, .. } => written == value,
-            Operation::Count { .. } => value == 0,
-            Operation::Delete | Operation::Get { .. } => false,
-        })
+        self.written.contains(&(key, value))
     }
 
     /// How many operations returned, and how many never did.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
-        let all = self.keys.iter().flatten();
-        let (returned, open): (Vec<_>, Vec<_>) = all.partition(|call| call.returned.is_some());
-        (returned.len(), open.len())
+        let returned = self.keys.iter().flatten().filter(|call| call.returned.is_some()).count();
+        (returned, self.keys.iter().map(Vec::len).sum::<usize>() - returned)
+    }
+
+    /// The same without strong reads that were called before `time`, and conditions that failed: what clocks
+    /// can make old.
+    #[must_use]
+    pub fn without_reads_before(&self, time: u64) -> Self {
+        let needs_no_clock = |call: &&Call<Operation>| match call.operation {
+            Operation::Get { .. } | Operation::PutIf { held: Some(false), .. } => call.called >= time,
+            Operation::Put { .. } | Operation::PutIf { .. } | Operation::Delete | Operation::Count { .. } => {
+                true
+            }
+        };
+        let keys = self.keys.iter().map(|calls| calls.iter().filter(needs_no_clock).cloned().collect());
+        Self::of(keys.collect())
     }
 
     /// Checks every key.

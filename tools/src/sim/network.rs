@@ -53,6 +53,28 @@ pub struct Weather {
     pub overtaking: bool,
 }
 
+impl Weather {
+    /// The weather that a seed gives.
+    #[must_use]
+    pub fn of(prng: &mut Prng) -> Self {
+        let rough = prng.chance(1, 2);
+        Self {
+            delay_min: 20_000 + prng.below(200_000),
+            delay_spread: *prng.pick(&[50_000, 500_000, 5_000_000]),
+            lost_of_10k: if rough { prng.below(300) } else { 0 },
+            damaged_of_10k: if rough { prng.below(20) } else { 0 },
+            stuck_of_10k: if rough { prng.below(100) } else { 0 },
+            overtaking: prng.chance(1, 3),
+        }
+    }
+
+    /// The same without frames that are lost, damaged or stuck.
+    #[must_use]
+    pub fn calmed(self) -> Self {
+        Self { lost_of_10k: 0, damaged_of_10k: 0, stuck_of_10k: 0, ..self }
+    }
+}
+
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -74,13 +96,37 @@ pub struct Network {
     next: u64,
     /// Zones that cannot hear each other: frames from the first to the second are swallowed.
     blocked: BTreeSet<(usize, usize)>,
+    /// The same of hosts.
+    cut: BTreeSet<(HostId, HostId)>,
+    /// Hosts from and to which nothing arrives before this time.
+    stalled: BTreeMap<HostId, u64>,
+    /// Hosts whose next frames are damaged, and how many.
+    corrupting: BTreeMap<HostId, u32>,
+}
+
+/// From whom to whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// The two hosts.
+    pub hosts: (HostId, HostId),
+    /// Their zones.
+    pub zones: (usize, usize),
 }
 
 impl Network {
     /// A network without links.
     #[must_use]
     pub fn new(weather: Weather) -> Self {
-        Self { weather, links: BTreeMap::new(), by_hosts: BTreeMap::new(), next: 0, blocked: BTreeSet::new() }
+        Self {
+            weather,
+            links: BTreeMap::new(),
+            by_hosts: BTreeMap::new(),
+            next: 0,
+            blocked: BTreeSet::new(),
+            cut: BTreeSet::new(),
+            stalled: BTreeMap::new(),
+            corrupting: BTreeMap::new(),
+        }
     }
 
     /// The link that `opener` has to `listener`, if there is one.
@@ -130,23 +176,19 @@ impl Network {
         self.weather.delay_min + prng.below(self.weather.delay_spread + 1)
     }
 
-    /// What becomes of a frame that is sent now, from one zone to another.
-    pub fn fate(
-        &mut self,
-        id: LinkId,
-        from_opener: bool,
-        zones: (usize, usize),
-        now: u64,
-        prng: &mut Prng,
-    ) -> Fate {
+    /// What becomes of a frame that is sent now.
+    pub fn fate(&mut self, id: LinkId, from_opener: bool, way: Way, now: u64, prng: &mut Prng) -> Fate {
         let mut arrival = now + self.delay(prng);
         let Weather { lost_of_10k, damaged_of_10k, stuck_of_10k, overtaking, .. } = self.weather;
         let (lost, damaged) = (prng.chance(lost_of_10k, 10_000), prng.chance(damaged_of_10k, 10_000));
         if prng.chance(stuck_of_10k, 10_000) {
             arrival += prng.below(1_000_000_000);
         }
-        if lost || self.blocked.contains(&zones) {
+        if lost || self.is_blocked(way) {
             return Fate::Lost;
+        }
+        for host in [way.hosts.0, way.hosts.1] {
+            arrival = arrival.max(self.stalled.get(&host).copied().unwrap_or(0));
         }
         if let Some(link) = self.links.get_mut(&id)
             && !overtaking
@@ -155,13 +197,26 @@ impl Network {
             arrival = arrival.max(*last);
             *last = arrival;
         }
+        let damaged = self.takes_corrupting(way.hosts.0) || damaged;
         if damaged { Fate::ArrivesDamaged(arrival) } else { Fate::Arrives(arrival) }
     }
 
-    /// Whether frames from one zone to another are swallowed.
+    /// Whether the next frame of a host is to be damaged: then it was counted.
+    fn takes_corrupting(&mut self, host: HostId) -> bool {
+        let Some(left) = self.corrupting.get_mut(&host) else {
+            return false;
+        };
+        *left -= 1;
+        if *left == 0 {
+            self.corrupting.remove(&host);
+        }
+        true
+    }
+
+    /// Whether frames that way are swallowed.
     #[must_use]
-    pub fn is_blocked(&self, from: usize, to: usize) -> bool {
-        self.blocked.contains(&(from, to))
+    pub fn is_blocked(&self, way: Way) -> bool {
+        self.blocked.contains(&way.zones) || self.cut.contains(&way.hosts)
     }
 
     /// Swallows frames from one zone to another.
@@ -169,8 +224,37 @@ impl Network {
         self.blocked.insert((from, to));
     }
 
-    /// Lets everything through again.
+    /// Lets everything through again between zones.
     pub fn heal(&mut self) {
         self.blocked.clear();
+    }
+
+    /// Swallows frames from one host to another.
+    pub fn cut(&mut self, from: HostId, to: HostId) {
+        self.cut.insert((from, to));
+    }
+
+    /// Lets them through again.
+    pub fn mend(&mut self, from: HostId, to: HostId) {
+        self.cut.remove(&(from, to));
+    }
+
+    /// Holds back what is sent from and to a host until `until`.
+    pub fn stall(&mut self, host: HostId, until: u64) {
+        self.stalled.insert(host, until);
+    }
+
+    /// Damages the next frames that a host sends.
+    pub fn corrupt(&mut self, host: HostId, frames: u32) {
+        self.corrupting.insert(host, frames);
+    }
+
+    /// Lets everything through from now on.
+    pub fn put_right(&mut self) {
+        self.blocked.clear();
+        self.cut.clear();
+        self.stalled.clear();
+        self.corrupting.clear();
+        self.weather = self.weather.calmed();
     }
 }

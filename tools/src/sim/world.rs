@@ -6,7 +6,7 @@
 use super::client::SimClient;
 use super::disk::Disk;
 use super::flips::probe::Probe;
-use super::network::{Fate, HostId, LinkId, LinkState, Network, Weather};
+use super::network::{Fate, HostId, LinkId, LinkState, Network, Way, Weather};
 use super::trace::Trace;
 use evenkeel_dataplane::core::StorageCore;
 use evenkeel_router::memds::Memds;
@@ -56,18 +56,33 @@ impl Node {
 /// A host's clock: CLOCK_BOOTTIME with an offset and a rate of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    /// Nanoseconds that it is ahead of the world at the beginning.
-    pub offset: u64,
+    /// The world's time when it got its present rate.
+    since: u64,
+    /// What it showed then, nanoseconds.
+    offset: u64,
     /// Parts per million that it is fast (or slow).
-    pub rate_ppm: i64,
+    rate_ppm: i64,
     /// Milliseconds that its wall clock is ahead.
-    pub wall_offset_ms: u64,
+    wall_offset_ms: u64,
 }
 
 impl Clock {
+    /// A clock that is `offset` ahead when the world begins.
+    #[must_use]
+    pub fn new(offset: u64, rate_ppm: i64, wall_offset_ms: u64) -> Self {
+        Self { since: 0, offset, rate_ppm, wall_offset_ms }
+    }
+
+    /// From `now` on it has another rate.
+    pub fn set_rate(&mut self, now: u64, rate_ppm: i64) {
+        let Boot(shown) = self.boot(now);
+        *self = Self { since: now, offset: shown, rate_ppm, ..*self };
+    }
+
     fn boot(&self, now: u64) -> Boot {
-        let drift = i128::from(now) * i128::from(self.rate_ppm) / 1_000_000;
-        Boot((i128::from(now) + drift) as u64 + self.offset)
+        let passed = now - self.since;
+        let drift = i128::from(passed) * i128::from(self.rate_ppm) / 1_000_000;
+        Boot((i128::from(passed) + drift) as u64 + self.offset)
     }
 
     /// When, in the world's time, this clock shows `at`.
@@ -75,7 +90,8 @@ impl Clock {
         let local = i128::from(at.0.saturating_sub(self.offset));
         let world = local * 1_000_000 / (1_000_000 + i128::from(self.rate_ppm));
         // Never too early: a wake-up before its time would be repeated without end.
-        u64::try_from(world).unwrap_or(u64::MAX).saturating_add(2)
+        let world = u64::try_from(world).unwrap_or(u64::MAX);
+        world.saturating_add(self.since).saturating_add(2)
     }
 
     fn now(&self, now: u64) -> Now {
@@ -377,6 +393,13 @@ impl World {
         }
     }
 
+    /// Changes the rate of a host's clock.
+    pub fn set_rate(&mut self, host: HostId, rate_ppm: i64) {
+        self.hosts[host].clock.set_rate(self.now, rate_ppm);
+        // It is to be woken by its new rate.
+        self.turn_at(host, self.now);
+    }
+
     /// Gives a host a turn at once.
     pub fn wake(&mut self, host: HostId) {
         self.turn_at(host, self.now);
@@ -515,9 +538,13 @@ impl World {
         }
     }
 
+    fn way(&self, from: HostId, to: HostId) -> Way {
+        Way { hosts: (from, to), zones: (self.hosts[from].zone, self.hosts[to].zone) }
+    }
+
     fn connect(&mut self, from: HostId, to: HostId) -> Option<LinkId> {
-        let zones = (self.hosts[from].zone, self.hosts[to].zone);
-        let blocked = self.network.is_blocked(zones.0, zones.1) || self.network.is_blocked(zones.1, zones.0);
+        let blocked =
+            self.network.is_blocked(self.way(from, to)) || self.network.is_blocked(self.way(to, from));
         if blocked || self.hosts[to].node.is_none() {
             let patience = if blocked { SECOND } else { MS };
             let (boots, address) = (self.hosts[from].boots, self.hosts[to].address);
@@ -555,9 +582,8 @@ impl World {
         };
         let (from, to) =
             if from_opener { (link.opener, link.listener) } else { (link.listener, link.opener) };
-        let zones = (self.hosts[from].zone, self.hosts[to].zone);
-        let now = self.now;
-        match self.network.fate(id, from_opener, zones, now, &mut self.prng) {
+        let (way, now) = (self.way(from, to), self.now);
+        match self.network.fate(id, from_opener, way, now, &mut self.prng) {
             Fate::Arrives(at) => {
                 self.schedule(at, Event::Arrival { link: id, from_opener, bytes, damaged: false });
             }

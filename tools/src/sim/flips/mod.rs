@@ -21,6 +21,7 @@ pub mod probe;
 pub mod volley;
 
 use super::checks::{Checks, items};
+use super::client::Workload;
 use super::cluster::{Cluster, Shape, build};
 use super::network::{HostId, Weather};
 use super::world::{Clock, Host, MS, Node, SECOND, World};
@@ -45,7 +46,6 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Keys of the table, unless told otherwise: enough for a tree with inner nodes below its root.
@@ -171,7 +171,7 @@ fn with_campaign(
         Ok(()) => Ok(Report { time: at, ..campaign.report }),
         Err(what) => {
             let (what, story) = (format!("{}{what}", campaign.doing), campaign.said.take());
-            Err(Failure { seed: options.seed, at, what, story })
+            Err(Failure { seed: options.seed, at, what, story, told: Vec::new() })
         }
     }
 }
@@ -233,9 +233,8 @@ impl Campaign {
             cores: 1,
             routers: 1,
             clients: 0,
-            keys: 0,
-            partitions: 1,
-            think: Duration::ZERO,
+            // What asks here is no client.
+            workload: Workload::of(&mut Prng::new(0)),
             cache: CacheMode::On,
             segments: SEGMENTS_MIN,
             disk_latency: (60_000, 200_000),
@@ -253,7 +252,7 @@ impl Campaign {
         let (mut world, cluster, _) = build(prng.next_u64(), &shape, weather, false);
         let mut asker = Asker::new(&mut prng, options.keys);
         let mailbox = asker.mailbox.clone();
-        let clock = Clock { offset: 0, rate_ppm: 0, wall_offset_ms: 0 };
+        let clock = Clock::new(0, 0, 0);
         let make = Box::new(move |_| Node::Probe(Box::new(Probe::new(mailbox.clone()))));
         let address = SocketAddr::from(([10, 9, 0, 1], 7000));
         let peer = Peer::of_role(PeerRole::Router);

@@ -111,7 +111,13 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
         Ok(run.report)
     }));
     let gone = gone.unwrap_or_else(|panic| Err(format!("a panic: {}", message(panic.as_ref()))));
-    gone.map_err(|what| Failure { seed: options.seed, at: engine.now, what, story: String::new() })
+    gone.map_err(|what| Failure {
+        seed: options.seed,
+        at: engine.now,
+        what,
+        story: String::new(),
+        told: Vec::new(),
+    })
 }
 
 /// Creates the table, through the catalogue.
