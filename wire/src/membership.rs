@@ -20,6 +20,9 @@ const HEADER_BYTES: usize = 12;
 const MEMBER_BYTES: usize = 24;
 const NODE_BYTES: usize = 4;
 
+/// Storage replicas of a group, in a cluster of several nodes.
+pub const REPLICAS: usize = 3;
+
 /// Most members of a group: three, and room for a change.
 pub const MEMBERS_MAX: usize = 5;
 
@@ -65,7 +68,7 @@ impl Membership {
         next.members.retain(|member| member.node != node);
         next.log_replicas.retain(|other| *other != node);
         next.former = removed.or(self.former);
-        next
+        next.forget_if_whole()
     }
 
     /// With a member more.
@@ -75,7 +78,7 @@ impl Membership {
         next.members.push(member);
         next.log_replicas.extend(log_only.then_some(member.node));
         next.former = self.former.filter(|former| log_only || former.node != member.node);
-        next
+        next.forget_if_whole()
     }
 
     /// The same members. Whoever does not know of it is no member, and cannot become one before it does.
@@ -89,10 +92,15 @@ impl Membership {
     pub fn completed(&self, node: NodeId) -> Self {
         let mut next = self.next();
         next.log_replicas.retain(|other| *other != node);
-        if next.log_replicas.is_empty() {
-            next.former = None;
+        next.forget_if_whole()
+    }
+
+    /// Nobody needs to be taken back where all have the items.
+    fn forget_if_whole(mut self) -> Self {
+        if self.log_replicas.is_empty() && self.members.len() >= REPLICAS {
+            self.former = None;
         }
-        next
+        self
     }
 
     fn next(&self) -> Self {
@@ -212,6 +220,8 @@ mod tests {
         let with_log = two.with(member(4), true);
         assert!(!with_log.stores(NodeId(4)) && with_log.member(NodeId(4)).is_some());
         assert_eq!(with_log.former, Some(member(3)), "it may still come back");
+        let four = three().with(member(4), false);
+        assert_eq!(four.without(NodeId(3)).former, None, "nobody is missing");
         let whole = with_log.completed(NodeId(4));
         assert!(whole.stores(NodeId(4)) && whole.former.is_none());
         let again = with_log.without(NodeId(4)).with(member(3), false);

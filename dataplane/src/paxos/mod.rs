@@ -58,8 +58,7 @@ use std::collections::VecDeque;
 /// Most that a leader sends the log to: members, and one that is to become a member.
 pub const MEMBERS_MAX: usize = evenkeel_wire::membership::MEMBERS_MAX;
 
-/// Storage replicas of a group, in a cluster of several nodes.
-pub const REPLICAS: usize = 3;
+pub use evenkeel_wire::membership::REPLICAS;
 
 /// What members say to each other.
 #[derive(Clone, Debug, PartialEq)]
