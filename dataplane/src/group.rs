@@ -22,7 +22,7 @@ use bytes::Bytes;
 use evenkeel_wire::entry::{Entry, EntryKind, Refusal, Split, Write};
 use evenkeel_wire::error::{ErrorAnswer, ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind};
-use evenkeel_wire::ids::{Ballot, NodeId, PartitionId, Slot};
+use evenkeel_wire::ids::{Ballot, CoreId, NodeId, PartitionId, Slot};
 use evenkeel_wire::message::peer::LogPoint;
 use evenkeel_wire::message::request::{ArchivedGet, ArchivedRange, Position, Row, WriteAnswer};
 use evenkeel_wire::message::status::{GroupStatus, Role};
@@ -105,6 +105,12 @@ impl Group {
             group.apply(&entry);
         }
         group
+    }
+
+    /// The group is on this core.
+    #[must_use]
+    pub fn on_core(self, core: CoreId) -> Self {
+        Self { replica: self.replica.on_core(core), ..self }
     }
 
     /// Applies the next entry. Returns what a write led to.

@@ -134,7 +134,7 @@ impl Serving {
             Segments::new(superblock.segments, superblock.segment_bytes, recovered.log.used.clone());
         let mut prng = Prng::new(config.seed);
         let groups = recovered.groups.into_iter().map(|(seed, state)| {
-            let group = Group::new(seed, state, config.node, now.boot, prng.fork());
+            let group = Group::new(seed, state, config.node, now.boot, prng.fork()).on_core(config.core);
             (group.replica.partition(), group)
         });
         let groups: BTreeMap<PartitionId, Group> = groups.collect();
@@ -215,6 +215,7 @@ impl Serving {
     pub(super) fn take_in(&mut self, seed: Seed, state: State, now: Boot) -> Lsn {
         let partition = seed.config.partition;
         let group = Group::new(seed, state, self.config.node, now, self.prng.fork());
+        let group = group.on_core(self.config.core);
         // The first record of the group: whatever it promises comes behind it in the log.
         let lsn = self.log.append(&group.snapshot().0);
         self.groups.insert(partition, group);
@@ -230,12 +231,6 @@ impl Serving {
             self.publisher.link_up(address);
         }
         self.peers.insert(endpoint, peer);
-    }
-
-    /// The node.
-    #[must_use]
-    pub fn node(&self) -> NodeId {
-        self.config.node
     }
 
     /// The group, for those who look inside.

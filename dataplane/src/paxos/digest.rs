@@ -32,6 +32,7 @@ impl Replica {
             memberships,
             settled,
             stores,
+            core: _,
             node: _,
             promised,
             promised_durable,

@@ -143,7 +143,7 @@ impl Replica {
     #[must_use]
     pub fn is_stray(&self, now: Boot, long: Duration) -> bool {
         match &self.role {
-            Role::Follower(follower) => !self.is_member(self.node) || now.since(follower.heard_at) >= long,
+            Role::Follower(follower) => !self.takes_part() || now.since(follower.heard_at) >= long,
             Role::Candidate(_) => true,
             Role::Leader(_) => false,
         }

@@ -40,7 +40,7 @@ use bytes::Bytes;
 use candidate::Candidate;
 use evenkeel_wire::entry::{Entry, Split};
 use evenkeel_wire::handshake::Peer;
-use evenkeel_wire::ids::{Ballot, Epoch, NodeId, PartitionId, Slot};
+use evenkeel_wire::ids::{Ballot, CoreId, Epoch, NodeId, PartitionId, Slot};
 use evenkeel_wire::message::peer::{
     Accepted, Fetch, HandOver, Invite, LogPoint, Prepare, Promise, Refuse, Rejected, Rejoin, RejoinAnswer,
     Suspect, SuspectAnswer,
@@ -160,6 +160,8 @@ pub struct Replica {
     settled: Slot,
     /// Whether this replica has the partition's items.
     stores: bool,
+    /// Its core, if that was said: a node that was a member before may become one on another core.
+    core: Option<CoreId>,
     node: NodeId,
     promised: Ballot,
     promised_durable: Ballot,
@@ -232,6 +234,7 @@ impl Replica {
             memberships,
             settled: Slot::ZERO,
             stores: seed.stores,
+            core: None,
             node,
             promised: seed.promised,
             promised_durable: seed.promised,
@@ -347,6 +350,24 @@ impl Replica {
         self.config.members.len() / 2 + 1
     }
 
+    /// The replica is on this core.
+    #[must_use]
+    pub fn on_core(mut self, core: CoreId) -> Self {
+        self.core = Some(core);
+        self
+    }
+
+    /// Whether a member is this replica.
+    fn is_here(&self, member: &Member) -> bool {
+        member.node == self.node && self.core.is_none_or(|core| member.core == core)
+    }
+
+    /// Whether this replica is a member, by the latest membership in its log.
+    #[must_use]
+    pub fn takes_part(&self) -> bool {
+        self.config.members.iter().any(|member| self.is_here(member))
+    }
+
     fn rank(&self) -> usize {
         rank_in(&self.config, self.node)
     }
@@ -357,7 +378,7 @@ impl Replica {
 
     /// Whether this replica may stand for election: it is a member with the partition's items, and whole.
     fn may_lead(&self) -> bool {
-        self.config.stores(self.node) && self.stores && !self.is_refilling()
+        self.takes_part() && self.config.stores(self.node) && self.stores && !self.is_refilling()
     }
 
     /// The log is applied up to `slot`.

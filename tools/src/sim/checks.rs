@@ -11,7 +11,7 @@ use evenkeel_dataplane::partition::state::State;
 use evenkeel_dataplane::paxos::Replica;
 use evenkeel_dataplane::wal::block::LogIdentity;
 use evenkeel_wire::checksum::Hash128;
-use evenkeel_wire::ids::{NodeId, PartitionId, Slot};
+use evenkeel_wire::ids::{CoreId, NodeId, PartitionId, Slot};
 use evenkeel_wire::message::peer::LogPoint;
 use evenkeel_wire::table::{GroupConfig, Member};
 use evenkeel_wire::turn::File;
@@ -101,7 +101,7 @@ impl Checks {
     #[must_use]
     pub fn is_healthy(world: &World, cluster: &Cluster, after_damage: bool) -> bool {
         let mut led: BTreeMap<PartitionId, (&GroupConfig, Slot)> = BTreeMap::new();
-        let mut applied: BTreeMap<(PartitionId, NodeId), Slot> = BTreeMap::new();
+        let mut applied: BTreeMap<(PartitionId, NodeId, CoreId), Slot> = BTreeMap::new();
         for host in cluster.storage() {
             let host = &world.hosts[host];
             let Some(core) = host.storage().and_then(|core| core.serving()) else {
@@ -117,17 +117,18 @@ impl Checks {
                     led.insert(replica.partition(), (replica.config(), replica.log().last().slot));
                 }
                 let slot = if replica.is_refilling() { Slot::ZERO } else { group.state().slot() };
-                applied.insert((replica.partition(), host.peer.node), slot);
+                applied.insert((replica.partition(), host.peer.node, host.peer.core), slot);
             }
         }
-        let is_member = |(partition, node): &(PartitionId, NodeId)| {
+        let is_member = |(partition, node, core): &(PartitionId, NodeId, CoreId)| {
             // The system partition's former members stay: they are configured.
             let is_system = *partition == PartitionId::SYSTEM;
-            is_system || led.get(partition).is_some_and(|(config, _)| config.stores(*node))
+            is_system || led.get(partition).is_some_and(|(config, _)| stores(config, *node, *core))
         };
         let is_whole = |(config, last): &(&GroupConfig, Slot)| {
             let mut members = config.members.iter();
-            let even = |member: &Member| applied.get(&(config.partition, member.node)) == Some(last);
+            let even =
+                |member: &Member| applied.get(&(config.partition, member.node, member.core)) == Some(last);
             members.len() == 3 && members.all(|member| config.stores(member.node) && even(member))
         };
         led.values().all(is_whole) && applied.keys().all(is_member)
@@ -172,7 +173,8 @@ impl Checks {
             let Some(core) = host.storage().and_then(|core| core.serving()) else {
                 continue;
             };
-            let is_member = |group: &&Group| newest[&group.replica.partition()].stores(host.peer.node);
+            let is_member =
+                |group: &&Group| stores(newest[&group.replica.partition()], host.peer.node, host.peer.core);
             for group in core.groups().filter(is_member) {
                 let (partition, state) = (group.replica.partition(), group.state());
                 let items = items(host, core, state)?;
@@ -189,6 +191,11 @@ impl Checks {
         }
         Ok(())
     }
+}
+
+/// Whether the replica on a core is a member with the partition's items.
+fn stores(config: &GroupConfig, node: NodeId, core: CoreId) -> bool {
+    config.stores(node) && config.members.iter().any(|member| (member.node, member.core) == (node, core))
 }
 
 /// An item: its key, its last write and its archive.

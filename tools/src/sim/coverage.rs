@@ -74,7 +74,7 @@ impl Role {
             Self::Leader
         } else if replica.is_candidate() {
             Self::Candidate
-        } else if !replica.config().members.iter().any(|member| member.node == core.node()) {
+        } else if !replica.takes_part() {
             Self::Learner
         } else if !replica.stores() {
             Self::LogReplica
