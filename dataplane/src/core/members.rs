@@ -113,8 +113,16 @@ impl Situation<'_> {
         health.silent_for >= REPLACE_AFTER
     }
 
+    /// Whether two members would have the items without this one: nobody but they can lead.
+    fn can_do_without(&self, health: &Health) -> bool {
+        let stores = |node: &NodeId| !self.members.log_replicas.contains(node);
+        let others = self.members.members.iter().map(|member| member.node).filter(stores);
+        others.filter(|node| *node != health.member.node).count() >= 2
+    }
+
     fn next_step(&self) -> Step {
-        let lost = self.others.iter().find(Self::is_lost);
+        let mut lost = self.others.iter().filter(Self::is_lost);
+        let lost = lost.find(|health| self.can_do_without(health));
         let log_replica = || {
             let mut others = self.others.iter().filter(|health| !Self::is_lost(health));
             others.find(|health| self.members.log_replicas.contains(&health.member.node))

@@ -104,14 +104,14 @@ impl Serving {
     /// The route of a group that this core leads.
     fn route(&self, group: &Group) -> Route {
         let replica = &group.replica;
-        let config = replica.config();
-        let members = self.config.route_members(config);
+        let config = replica.config().clone().with_membership(replica.committed_members().clone());
+        let members = self.config.route_members(&config);
         let leader = members.iter().position(|member| member.node == self.config.node);
         Route {
             table: config.table,
             partition: config.partition,
-            start: config.start.clone(),
-            end: config.end.clone(),
+            start: config.start,
+            end: config.end,
             generation: generation_of(replica),
             leader: leader.map(|place| place as u8),
             members,
@@ -122,7 +122,8 @@ impl Serving {
 /// How new what a replica says of its group is.
 pub(super) fn generation_of(replica: &Replica) -> RouteGeneration {
     RouteGeneration {
-        epoch: replica.epoch(),
+        // What is not committed may be superseded, and a later leader's routes would count as older.
+        epoch: replica.committed_members().epoch,
         division: replica.config().division,
         ballot: replica.promised(),
     }

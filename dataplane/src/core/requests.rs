@@ -55,8 +55,10 @@ pub(crate) fn routed<'a>(
         let message = format!("this core does not hold {partition}; look its route up again");
         return Err(Problem::new(ErrorCode::WrongPartition, message));
     };
-    let epoch = group.replica.epoch();
-    if header.epoch != epoch {
+    // Who asks may know of an older membership: that does no harm. A replica that knows of an older one than
+    // who asks may have been replaced.
+    let epoch = group.replica.committed_members().epoch;
+    if header.epoch > epoch || !group.replica.takes_part() {
         let message =
             format!("{partition} is in membership epoch {epoch}, the request names {}", header.epoch);
         return Err(Problem::new(ErrorCode::StaleEpoch, message));

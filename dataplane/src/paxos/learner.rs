@@ -55,6 +55,12 @@ impl Replica {
         &self.memberships
     }
 
+    /// The membership that is in effect for sure: what others are told.
+    #[must_use]
+    pub fn committed_members(&self) -> &Membership {
+        self.memberships.at(self.commit)
+    }
+
     /// A membership was appended, or taken back.
     pub(super) fn take_membership(&mut self, out: &mut Vec<Output>) {
         let latest = self.memberships.latest().clone();
