@@ -145,7 +145,10 @@ impl Serving {
         if let Message::Invite(invite) = &message {
             self.accept_invitation(now, peer, invite);
         }
-        if !self.speaks_for(peer, header) {
+        let tells_progress = matches!(message, Message::Accepted(_) | Message::Rejected(_));
+        let is_prospect = |group: &Group| group.replica.is_prospect(&peer);
+        let learns = tells_progress && self.groups.get(&partition).is_some_and(is_prospect);
+        if !learns && !self.speaks_for(peer, header) {
             return;
         }
         self.wake(partition);
@@ -267,6 +270,8 @@ impl Serving {
 
     fn remove_group(&mut self, partition: PartitionId, out: &mut Effects) -> Option<Lsn> {
         let mut group = self.groups.remove(&partition)?;
+        // It may be invited again: what is on its way to the disk is none of that replica's.
+        self.forget_awaited(partition);
         self.heartbeats.forget(partition);
         group.abandon(out);
         self.snapshots.abandon(partition, &mut self.store);

@@ -414,6 +414,11 @@ impl Serving {
         }
     }
 
+    /// A replica is gone: nobody waits for its records.
+    pub(super) fn forget_awaited(&mut self, partition: PartitionId) {
+        self.awaiting.retain(|(_, of)| *of != partition);
+    }
+
     /// Does what a group's replica wants done.
     pub(crate) fn perform(&mut self, partition: PartitionId, now: Now, out: &mut Effects) {
         self.touched.insert(partition);

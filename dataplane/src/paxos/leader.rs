@@ -396,12 +396,16 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         self.highest_seen = self.highest_seen.max(rejected.promised);
-        let end = self.log.last().slot;
+        let (end, is_member) = (self.log.last().slot, self.is_member(from));
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
         if rejected.ballot != self.promised {
             return;
+        }
+        if rejected.promised > self.promised && !is_member {
+            // It followed another one, and cannot be a learner of this leader.
+            return self.dismiss();
         }
         if rejected.promised > self.promised {
             return self.become_follower(now, None, out);

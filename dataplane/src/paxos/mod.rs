@@ -332,16 +332,16 @@ impl Replica {
         self.config.clone().with_membership(self.memberships.at(slot).clone())
     }
 
-    /// Whether what `peer` says under `epoch` is listened to: it is a member as far as this replica knows for
-    /// sure, or knows of a later membership, or is to become a member. Only what is committed shuts anybody
-    /// out: an entry that is not may be superseded by one whom it would shut out.
+    /// Whether what `peer` says under `epoch` is listened to: it is a member by what is committed or by the
+    /// latest entry, or knows of a later membership. Only what is committed shuts anybody out: an entry that is
+    /// not may be superseded by one whom it would shut out.
     #[must_use]
     pub fn admits(&self, peer: &Peer, epoch: Epoch) -> bool {
         let committed = self.memberships.at(self.commit);
         let is = |member: &Member| {
             (member.node, member.core, member.incarnation) == (peer.node, peer.core, peer.incarnation)
         };
-        epoch > committed.epoch || committed.members.iter().any(is) || self.prospect().is_some_and(is)
+        epoch > committed.epoch || committed.members.iter().chain(&self.config.members).any(is)
     }
 
     /// How many members make a quorum.
