@@ -33,6 +33,8 @@ impl Replica {
             settled,
             stores,
             core: _,
+            // Asked by who tends replicas, not by the protocol.
+            heard_at: _,
             node: _,
             promised,
             promised_durable,
@@ -85,9 +87,7 @@ fn left(now: Boot, at: Boot) -> Duration {
 }
 
 fn digest_follower(follower: &Follower, now: Boot) -> impl Hash + use<> {
-    // When the leader was heard is asked by who tends replicas, not by the protocol.
-    let Follower { leader, told, lease_stated_at, behind_at, heard_at: _, deadline, asking, stands_at_once } =
-        follower;
+    let Follower { leader, told, lease_stated_at, behind_at, deadline, asking, stands_at_once } = follower;
     let stated = lease_stated_at.map(|at| age(now, at, LEASE_TERM)).filter(|age| *age < LEASE_TERM);
     (*leader, *told, stated, *behind_at, left(now, *deadline), *asking, *stands_at_once)
 }

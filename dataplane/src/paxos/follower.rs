@@ -26,8 +26,6 @@ pub(super) struct Follower {
     pub(super) lease_stated_at: Option<Boot>,
     /// How far the log was known to match when the last heartbeat found it behind the commit position.
     pub(super) behind_at: Option<Slot>,
-    /// When the leader was last heard, or when this replica began to follow.
-    pub(super) heard_at: Boot,
     /// When to act on the leader's silence.
     pub(super) deadline: Boot,
     /// Whether the peers have been asked about the leader.
@@ -44,7 +42,6 @@ impl Follower {
             told: Slot::ZERO,
             lease_stated_at: None,
             behind_at: None,
-            heard_at: now,
             deadline: now.after(patience),
             asking: false,
             stands_at_once,
@@ -76,10 +73,10 @@ impl Replica {
             self.become_follower(now, Some(from), out);
         }
         self.owed.promise = None;
+        self.heard_at = now;
         let patience = patience(self.rank(), &mut self.prng);
         if let Role::Follower(follower) = &mut self.role {
             follower.leader = Some(from);
-            follower.heard_at = now;
             follower.deadline = now.after(patience);
             follower.asking = false;
             follower.stands_at_once = false;

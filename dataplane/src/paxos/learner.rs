@@ -157,11 +157,7 @@ impl Replica {
     /// Whether nobody may need this replica: it is no member, or has not heard of a leader for `long`.
     #[must_use]
     pub fn is_stray(&self, now: Boot, long: Duration) -> bool {
-        match &self.role {
-            Role::Follower(follower) => !self.takes_part() || now.since(follower.heard_at) >= long,
-            Role::Candidate(_) => true,
-            Role::Leader(_) => false,
-        }
+        !self.is_leader() && (!self.takes_part() || now.since(self.heard_at) >= long)
     }
 
     /// How the other members do, and the learner. `renewed_at`: grants that this replica was not told of.

@@ -162,6 +162,8 @@ pub struct Replica {
     stores: bool,
     /// Its core, if that was said: a node that was a member before may become one on another core.
     core: Option<CoreId>,
+    /// When a leader was last heard, or this replica was one, or was made.
+    heard_at: Boot,
     node: NodeId,
     promised: Ballot,
     promised_durable: Ballot,
@@ -235,6 +237,7 @@ impl Replica {
             settled: Slot::ZERO,
             stores: seed.stores,
             core: None,
+            heard_at: now,
             node,
             promised: seed.promised,
             promised_durable: seed.promised,
@@ -583,6 +586,7 @@ impl Replica {
     /// Follows `leader`, or nobody known.
     fn become_follower(&mut self, now: Boot, leader: Option<NodeId>, out: &mut Vec<Output>) {
         if matches!(self.role, Role::Leader(_)) {
+            self.heard_at = now;
             out.push(Output::LostLeadership);
         }
         let rank = self.rank();

@@ -61,7 +61,8 @@ pub fn ghost(world: &mut World, cluster: &Cluster, prng: &mut Prng) -> Option<Ho
     let committed = replica.memberships().at(replica.commit());
     let is_stranger = |host: &HostId| {
         let Peer { node, core, .. } = world.hosts[*host].peer;
-        !committed.members.iter().any(|member| (member.node, member.core) == (node, core))
+        let mut members = committed.members.iter().chain(&replica.config().members);
+        !members.any(|member| (member.node, member.core) == (node, core))
     };
     let strangers: Vec<HostId> = storage.into_iter().filter(is_stranger).collect();
     if strangers.is_empty() {
