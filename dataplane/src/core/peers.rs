@@ -22,7 +22,7 @@ use evenkeel_wire::message::peer::{
 };
 use evenkeel_wire::message::routing::PublishAnswer;
 use evenkeel_wire::message::{access, to_owned};
-use evenkeel_wire::table::GroupConfig;
+use evenkeel_wire::table::{GroupConfig, Member};
 use evenkeel_wire::turn::{Effects, Endpoint, Now};
 use std::collections::BTreeSet;
 
@@ -161,6 +161,8 @@ impl Serving {
         if let Some(rejected) = self.refuse_for_room(partition, &message) {
             self.outputs.push(crate::paxos::Output::Send { to: peer.node, message: rejected });
         } else if let Some(group) = self.groups.get_mut(&partition) {
+            let Peer { node, core, incarnation, .. } = peer;
+            group.replica.meet(Member { node, core, incarnation });
             group.receive(now.boot, peer.node, message, &mut self.outputs);
         }
         self.perform(partition, now, out);

@@ -35,6 +35,7 @@ impl Replica {
             core: _,
             // Asked by who tends replicas, not by the protocol.
             heard_at: _,
+            stranger,
             node: _,
             promised,
             promised_durable,
@@ -55,7 +56,7 @@ impl Replica {
         (promised, promised_durable, previous, highest_seen).hash(hasher);
         (log.base().slot, log.last().slot, log.last().hash).hash(hasher);
         (durable, commit, timestamp, matched).hash(hasher);
-        (memberships, settled, stores).hash(hasher);
+        (memberships, settled, stores, stranger).hash(hasher);
         marks.hash(hasher);
         owed.hash(hasher);
         not_before.since(now).hash(hasher);

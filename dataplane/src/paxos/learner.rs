@@ -109,11 +109,18 @@ impl Replica {
         })
     }
 
-    /// A member other than this one, or the learner.
+    /// `member` is about to say something. If this replica does not know of it, its answer must find it.
+    pub fn meet(&mut self, member: Member) {
+        if !self.config.members.contains(&member) {
+            self.stranger = Some(member);
+        }
+    }
+
+    /// A member other than this one, the learner, or who spoke last without being known.
     #[must_use]
     pub fn other(&self, node: NodeId) -> Option<&Member> {
-        let member = self.others().find(|member| member.node == node);
-        member.or_else(|| self.prospect().filter(|prospect| prospect.node == node))
+        let mut known = self.others().chain(self.prospect()).chain(&self.stranger);
+        known.find(|member| member.node == node)
     }
 
     /// Makes `member` a learner, in the place of the one that was. Nothing happens unless this replica leads

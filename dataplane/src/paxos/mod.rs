@@ -164,6 +164,8 @@ pub struct Replica {
     core: Option<CoreId>,
     /// When a leader was last heard, or this replica was one, or was made.
     heard_at: Boot,
+    /// Who spoke last that this replica does not know to be a member: a later entry may have made it one.
+    stranger: Option<Member>,
     node: NodeId,
     promised: Ballot,
     promised_durable: Ballot,
@@ -238,6 +240,7 @@ impl Replica {
             stores: seed.stores,
             core: None,
             heard_at: now,
+            stranger: None,
             node,
             promised: seed.promised,
             promised_durable: seed.promised,
