@@ -39,14 +39,19 @@ impl Leading {
     /// A core has replicas that may belong to nobody. Those go whose table is gone, and those that are no
     /// members in an epoch that they do not know, once their group is whole without them: until then they may
     /// be taken back. A replica that does not know the present epoch cannot be made a member before it does.
-    pub(super) fn take_strays(&mut self, node: NodeId, core: CoreId, strays: &[Stray]) {
+    pub(super) fn take_strays(
+        &mut self,
+        node: NodeId,
+        core: CoreId,
+        strays: &[Stray],
+        system: Option<&GroupConfig>,
+    ) {
         let mut removals = Vec::new();
         for Stray { partition, table, epoch } in strays {
-            if *partition == PartitionId::SYSTEM {
-                continue;
-            }
-            let is_there = self.tables.values().any(|record| record.table.id == *table);
-            let below = match self.group(*partition) {
+            let is_system = *partition == PartitionId::SYSTEM;
+            let is_there = is_system || self.tables.values().any(|record| record.table.id == *table);
+            let group = if is_system { system } else { self.group(*partition) };
+            let below = match group {
                 Some(group) => {
                     let is_member =
                         group.members.iter().any(|member| (member.node, member.core) == (node, core));

@@ -115,14 +115,21 @@ impl Catalog {
         }
     }
 
-    /// A core has said what it holds.
-    pub fn on_ensured(&mut self, node: NodeId, core: CoreId, answer: &EnsureReplicasAnswer) {
+    /// A core has said what it holds. `system`: the system partition's group, if the core need not keep a
+    /// replica of it for ever.
+    pub fn on_ensured(
+        &mut self,
+        node: NodeId,
+        core: CoreId,
+        answer: &EnsureReplicasAnswer,
+        system: Option<&GroupConfig>,
+    ) {
         if let Some(leading) = &mut self.leading {
             let known = leading.created.len() + leading.removed.len();
             leading.created.extend(answer.created.iter().map(|partition| (node, core, *partition)));
             let removed = answer.removed.iter().filter(|removal| removal.below.is_none());
             leading.removed.extend(removed.map(|removal| (node, core, removal.partition)));
-            leading.take_strays(node, core, &answer.strays);
+            leading.take_strays(node, core, &answer.strays, system);
             leading.take_changed(node, core, &answer.changed);
             self.changed |= leading.created.len() + leading.removed.len() > known;
             if let Some(number) = answer.ask_everything {
@@ -267,6 +274,7 @@ impl Serving {
             for (member, strays) in std::mem::take(&mut leading.strays) {
                 orders.entry(member).or_insert_with(no_order).remove.extend(strays);
             }
+            let system_fence = leading.fences.remove(&PartitionId::SYSTEM);
             for (member, fence) in leading.take_fences() {
                 orders.entry(member).or_insert_with(no_order).fence.push(fence);
             }
@@ -279,6 +287,9 @@ impl Serving {
                 }
             }
             self.order_splits(out);
+            if let Some(epoch) = system_fence {
+                self.begin_next_epoch(now, KnownEpoch { partition: PartitionId::SYSTEM, epoch }, out);
+            }
         }
         self.publish_tables(now.boot, out);
         self.advance_tables(now, out);

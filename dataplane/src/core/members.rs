@@ -363,7 +363,7 @@ impl Serving {
 
     /// Somebody holds a stray replica that knows an epoch: the same members go on in the next one, if this
     /// core leads the group and the present one is no later.
-    pub(super) fn begin_next_epoch(&mut self, now: Now, fence: KnownEpoch, out: &mut Effects) {
+    pub(crate) fn begin_next_epoch(&mut self, now: Now, fence: KnownEpoch, out: &mut Effects) {
         let KnownEpoch { partition, epoch } = fence;
         self.wake(partition);
         let Some(group) = self.groups.get(&partition) else {

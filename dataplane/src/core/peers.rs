@@ -81,7 +81,10 @@ impl Serving {
             }),
             Kind::EnsureReplicasAnswer => access::<EnsureReplicasAnswer>(body).map(|answer| {
                 let answer = to_owned::<EnsureReplicasAnswer>(answer);
-                self.catalog.on_ensured(peer.node, peer.core, &answer);
+                let system = self.groups.get(&PartitionId::SYSTEM).map(|group| group.replica.config());
+                // A configured member makes its replica anew at each start: it keeps it.
+                let keeps = self.config.system.iter().any(|member| member.node == peer.node);
+                self.catalog.on_ensured(peer.node, peer.core, &answer, system.filter(|_| !keeps));
             }),
             Kind::SplitPartition if peer.role != PeerRole::Storage => {
                 self.refuse_kind(from, header, out);

@@ -29,6 +29,7 @@ use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::handshake::Peer;
 use evenkeel_wire::ids::{Ballot, NodeId, PartitionId, Slot};
 use evenkeel_wire::message::peer::{ArchivedSnapshotChunk, SnapshotAck};
+use evenkeel_wire::table::Member;
 use evenkeel_wire::turn::{Boot, DiskCompletion, DiskFault, DiskOperation, Effects, File, Halt, Now};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -152,6 +153,8 @@ impl Serving {
             return;
         }
         let group = self.groups.get_mut(&partition).expect("it speaks for a group we hold");
+        let Peer { node, core, incarnation, .. } = peer;
+        group.replica.meet(Member { node, core, incarnation });
         let from_leader = group.replica.accept_leader(now.boot, peer.node, ballot, &mut self.outputs);
         self.perform(partition, now, out);
         if !from_leader {
