@@ -113,11 +113,14 @@ impl Situation<'_> {
         health.silent_for >= REPLACE_AFTER
     }
 
-    /// Whether two members would have the items without this one: nobody but they can lead.
+    /// Whether two members would have the items, and be close to the log's end, without this one: nobody but
+    /// they can lead, and what is damaged on one is repaired from the other. The leader is one of them.
     fn can_do_without(&self, health: &Health) -> bool {
-        let stores = |node: &NodeId| !self.members.log_replicas.contains(node);
-        let others = self.members.members.iter().map(|member| member.node).filter(stores);
-        others.filter(|node| *node != health.member.node).count() >= 2
+        let mut others = self.others.iter().filter(|other| other.member != health.member);
+        others.any(|other| {
+            let stores = other.stores && !self.members.log_replicas.contains(&other.member.node);
+            stores && other.is_close && !Self::is_lost(&other)
+        })
     }
 
     fn next_step(&self) -> Step {
