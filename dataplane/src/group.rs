@@ -577,7 +577,7 @@ impl Group {
         let merged = state.tree.adopt(version);
         if self.needs(&state) {
             let covered = self.replica.log().point(state.slot()) == Some(state.applied);
-            if covered {
+            if covered && !planted::active(Planted::SnapshotOverNewer) {
                 self.replica.confirm(state.applied);
                 self.replica.has_items();
             } else {

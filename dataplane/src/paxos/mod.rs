@@ -339,8 +339,8 @@ impl Replica {
     }
 
     /// Whether what `peer` says under `epoch` is listened to: it is a member by what is committed or by the
-    /// latest entry, or knows of a later membership. Only what is committed shuts anybody out: an entry that is
-    /// not may be superseded by one whom it would shut out.
+    /// latest entry, or knows of a later membership. Only what is committed shuts anybody out: an entry that
+    /// is not may be superseded by one whom it would shut out.
     #[must_use]
     pub fn admits(&self, peer: &Peer, epoch: Epoch) -> bool {
         let committed = self.memberships.at(self.commit);

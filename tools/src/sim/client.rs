@@ -74,7 +74,7 @@ impl Workload {
         (*puts, *reads) = ((*puts).max(1), (*reads).max(2));
         Self {
             keys: 2 + prng.below(6) as usize,
-            think: Duration::from_millis(*prng.pick(&[30, 120, 400])),
+            think: Duration::from_millis(*prng.pick(&[10, 40, 120])),
             weights,
             hot: prng.chance(1, 4),
             partitions: 1 + prng.below(3) as u32,

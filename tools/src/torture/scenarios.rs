@@ -472,7 +472,8 @@ impl Run<'_> {
         self.figure("three_logs_after_ms", json!(millis(on_disks - killed)));
         self.figure("three_storage_replicas_after_ms", json!(millis(whole - killed)));
         let figures = json!({
-            "before_ms": millis(before), "until_three_logs_ms": millis(after), "while_copied_ms": millis(during),
+            "before_ms": millis(before), "until_three_logs_ms": millis(after),
+            "while_copied_ms": millis(during),
             "ratio": (during * 100 / before.max(1)) as f64 / 100.0,
         });
         self.figure("p99", figures);

@@ -108,8 +108,8 @@ pub struct EnsureReplicas {
     pub remove: Vec<Removal>,
     /// Memberships that the catalogue has written down: they need not be reported again.
     pub known: Vec<KnownEpoch>,
-    /// Groups of which somebody holds a stray replica that knows this epoch: their leaders begin the next one,
-    /// so that it may be removed.
+    /// Groups of which somebody holds a stray replica that knows this epoch: their leaders begin the next
+    /// one, so that it may be removed.
     pub fence: Vec<KnownEpoch>,
     /// Set when `create` is everything that the core must hold: the number with which the core asked for
     /// that.
@@ -130,8 +130,8 @@ pub struct Removal {
     pub below: Option<Epoch>,
 }
 
-/// A replica that is no member, or that has not heard of a leader for long: perhaps it was replaced, or its table
-/// was deleted, while its node was away.
+/// A replica that is no member, or that has not heard of a leader for long: perhaps it was replaced, or its
+/// table was deleted, while its node was away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Stray {
     /// Its group.

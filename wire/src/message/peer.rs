@@ -286,8 +286,9 @@ pub struct RejoinAnswer {
     pub slot: Slot,
 }
 
-/// A leader makes the receiver a *learner*: a replica that takes the log and does not vote. It becomes a member
-/// by an entry of the log, when it has caught up. One that holds the group already goes on with what it has.
+/// A leader makes the receiver a *learner*: a replica that takes the log and does not vote. It becomes a
+/// member by an entry of the log, when it has caught up. One that holds the group already goes on with what
+/// it has.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct Invite {
     /// The leader's ballot.
