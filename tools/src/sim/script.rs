@@ -152,7 +152,7 @@ impl Script {
                 ["seed", seed] => script.seed = seed.parse().map_err(|_| wrong("no seed"))?,
                 ["seconds", time] => script.duration = nanoseconds(time).ok_or_else(|| wrong("no time"))?,
                 ["clients", count] => {
-                    script.clients = Some(positive(count).ok_or_else(|| wrong("no count"))?)
+                    script.clients = Some(positive(count).ok_or_else(|| wrong("no count"))?);
                 }
                 ["keys", count] => script.keys = Some(positive(count).ok_or_else(|| wrong("no count"))?),
                 ["calm"] => script.calm = true,
