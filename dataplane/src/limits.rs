@@ -168,6 +168,13 @@ pub const CHUNK_BYTES: usize = 256 * 1024;
 /// Chunks of a snapshot under way to one receiver.
 pub const SNAPSHOT_WINDOW_CHUNKS: u32 = 4;
 
+/// Bytes of snapshots that a core sends in a second: some two minutes for 4 GiB, so that requests beside it
+/// hardly notice.
+pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
+
+/// Bytes of them that it may send at once, after a pause.
+pub const SNAPSHOT_BURST_BYTES: i64 = 1024 * 1024;
+
 /// A receiver gathers as much of a snapshot as this part of the page cache holds before it merges it into
 /// pages.
 pub const SNAPSHOT_CACHE_PART: usize = 32;

@@ -11,7 +11,9 @@ use crate::btree::lookup::Miss;
 use crate::btree::space::PinId;
 use crate::btree::store::{FeedId, Store};
 use crate::checkpoint::image::ImageSource;
-use crate::limits::{SNAPSHOT_PATIENCE, SNAPSHOT_WINDOW_CHUNKS};
+use crate::limits::{
+    SNAPSHOT_BURST_BYTES, SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_PATIENCE, SNAPSHOT_WINDOW_CHUNKS,
+};
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::handshake::Peer;
 use evenkeel_wire::ids::{Ballot, NodeId, PartitionId};
@@ -34,6 +36,9 @@ pub(super) struct Snapshots {
     /// Wanted, and not yet begun.
     waiting: VecDeque<(PartitionId, NodeId)>,
     transfers: u64,
+    /// Bytes that may be sent now, or that were sent too early, and when that was reckoned.
+    budget: i64,
+    reckoned_at: Boot,
 }
 
 #[derive(Debug)]
@@ -61,6 +66,15 @@ struct Outgoing {
 }
 
 impl Snapshots {
+    /// Transfers are paced: beside them, requests go on.
+    fn reckon(&mut self, now: Boot) {
+        let earned = now.since(self.reckoned_at).as_micros() as u64 * SNAPSHOT_BYTES_PER_SECOND / 1_000_000;
+        if earned > 0 {
+            self.budget = (self.budget + earned as i64).min(SNAPSHOT_BURST_BYTES);
+            self.reckoned_at = now;
+        }
+    }
+
     /// Forgets what is under way for a partition.
     pub(super) fn abandon(&mut self, partition: PartitionId, store: &mut Store) {
         for (_, outgoing) in self.outgoing.extract_if(.., |(other, _), _| *other == partition) {
@@ -148,6 +162,8 @@ impl Serving {
     /// Sends chunks, repeats what was lost, and forgets what has stalled.
     pub(super) fn advance_snapshots(&mut self, now: Boot, out: &mut Effects) {
         let (mut ended, mut damaged) = (Vec::new(), Vec::new());
+        self.snapshots.reckon(now);
+        let mut budget = self.snapshots.budget;
         for ((partition, to), outgoing) in &mut self.snapshots.outgoing {
             let silent = now.since(outgoing.progress_at);
             let Some(group) = self.groups.get(partition) else {
@@ -168,7 +184,9 @@ impl Serving {
             let Some(address) = member.and_then(|member| self.config.address(*to, member.core)) else {
                 continue;
             };
-            while let Some((index, last)) = outgoing.next_chunk(&self.store) {
+            while budget > 0
+                && let Some((index, last)) = outgoing.next_chunk(&self.store)
+            {
                 let place = (index - outgoing.acknowledged) as usize;
                 let chunk = SnapshotChunk {
                     transfer: outgoing.transfer,
@@ -181,6 +199,7 @@ impl Serving {
                 };
                 let header =
                     Header { kind: Kind::SnapshotChunk, ..messages::header(*partition, config.epoch) };
+                budget -= chunk.records.len() as i64;
                 out.send(Endpoint::Outgoing(address), header, &chunk);
             }
             if let Some(miss) = outgoing.missing.take()
@@ -190,6 +209,7 @@ impl Serving {
             }
             self.store.serve_feed(FeedId::Snapshot(*partition, *to), &mut outgoing.feed);
         }
+        self.snapshots.budget = budget;
         for (partition, miss, fault) in damaged {
             self.found_damage(partition, miss.pages[0], *miss.place, fault);
         }
