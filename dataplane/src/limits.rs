@@ -170,7 +170,7 @@ pub const SNAPSHOT_WINDOW_CHUNKS: u32 = 4;
 
 /// Bytes of snapshots that a core sends in a second: some two minutes for 4 GiB, so that requests beside it
 /// hardly notice.
-pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
+pub const SNAPSHOT_BYTES_PER_SECOND: i64 = 32 * 1024 * 1024;
 
 /// Bytes of them that it may send at once, after a pause.
 pub const SNAPSHOT_BURST_BYTES: i64 = 1024 * 1024;
@@ -317,6 +317,7 @@ const _: () = assert!(LEASE_DRIFT.as_nanos() * 50 >= LEASE_TERM.as_nanos());
 const _: () = assert!(SEGMENT_BYTES_MIN as usize > ITEM_ARCHIVE_BYTES_MAX + LOG_BUFFER_BYTES);
 const _: () = assert!(SEGMENTS_MIN as usize / 2 > SEGMENTS_RESERVED);
 const _: () = assert!(FOLLOWER_WINDOW_BYTES > ITEM_ARCHIVE_BYTES_MAX);
+const _: () = assert!(SNAPSHOT_BYTES_PER_SECOND > SNAPSHOT_BURST_BYTES);
 const _: () = assert!(CHECKPOINT_ADVANCE > CHECKPOINT_LAG_MAX && CHECKPOINT_LAG_MAX > 1.0);
 const _: () = assert!(ON_DEMAND_PARTITIONS as u64 * PARTITION_WRITE_UNITS == 4000);
 const _: () = assert!(ON_DEMAND_PARTITIONS as u64 * PARTITION_READ_UNITS == 12000);

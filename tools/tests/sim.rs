@@ -130,7 +130,7 @@ fn histories_under_faults_are_linearizable() {
     let reports = search(1..61, None).unwrap_or_else(|failure| panic!("{failure}"));
     assert_eq!(reports.len(), 60);
     let operations: usize = reports.iter().map(|report| report.operations).sum();
-    assert!(operations > 12 * 1000, "{operations} operations in all runs");
+    assert!(operations > 24 * 1000, "{operations} operations in all runs");
     let mut total = Total::default();
     reports.iter().for_each(|report| total.add(&Total::of(report)));
     assert!(total.faults_in_all() > 500 && !total.is_idle(), "{total:?}");

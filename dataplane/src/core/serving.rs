@@ -198,6 +198,8 @@ impl Serving {
     /// Creates a replica of a new group, and returns the log write that makes it durable.
     pub(super) fn create_group(&mut self, config: GroupConfig, now: Boot) -> Lsn {
         let partition = config.partition;
+        // A split may have made it while this member was a log replica.
+        let stores = config.stores(self.config.node);
         let seed = Seed {
             config,
             promised: Ballot::ZERO,
@@ -205,9 +207,9 @@ impl Serving {
             commit: Slot::ZERO,
             timestamp: 0,
             refilling: self.lost_memory.is_some(),
-            stores: true,
+            stores,
         };
-        let state = State::of(partition, Version::default());
+        let state = State { log_only: !stores, ..State::of(partition, Version::default()) };
         self.take_in(seed, state, now)
     }
 

@@ -68,9 +68,11 @@ struct Outgoing {
 impl Snapshots {
     /// Transfers are paced: beside them, requests go on.
     fn reckon(&mut self, now: Boot) {
-        let earned = now.since(self.reckoned_at).as_micros() as u64 * SNAPSHOT_BYTES_PER_SECOND / 1_000_000;
+        // A second's worth is more than may be saved up.
+        let time = now.since(self.reckoned_at).min(Duration::from_secs(1));
+        let earned = time.as_micros() as i64 * SNAPSHOT_BYTES_PER_SECOND / 1_000_000;
         if earned > 0 {
-            self.budget = (self.budget + earned as i64).min(SNAPSHOT_BURST_BYTES);
+            self.budget = (self.budget + earned).min(SNAPSHOT_BURST_BYTES);
             self.reckoned_at = now;
         }
     }
@@ -269,5 +271,28 @@ impl Serving {
             self.store.space.unpin(outgoing.pin);
         }
         self.begin_waiting_snapshot(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transfers_have_as_many_bytes_as_were_earned_after_any_pause() {
+        let (mut snapshots, month) = (Snapshots::default(), Duration::from_secs(30 * 24 * 3600));
+        let mut now = Boot(0).after(month);
+        snapshots.reckon(now);
+        assert_eq!(snapshots.budget, SNAPSHOT_BURST_BYTES, "no more than may be sent at once");
+        // What was sent too early is owed.
+        snapshots.budget -= SNAPSHOT_BURST_BYTES + SNAPSHOT_BYTES_PER_SECOND / 4;
+        for _ in 0..250 {
+            assert!(snapshots.budget <= 0);
+            now = now.after(Duration::from_millis(1));
+            snapshots.reckon(now);
+        }
+        now = now.after(Duration::from_millis(1));
+        snapshots.reckon(now);
+        assert!(snapshots.budget > 0 && snapshots.budget < SNAPSHOT_BURST_BYTES);
     }
 }
