@@ -8,7 +8,7 @@ use crate::btree::lookup::{Miss, Pages};
 use crate::btree::space::LoosePages;
 use crate::btree::version::Version;
 use crate::checkpoint::writer::GroupImage;
-use crate::limits::{ARRIVING_LOG_BYTES_MAX, GROUP_LOG_BYTES_KEPT, HAND_OVER_PATIENCE};
+use crate::limits::{GROUP_LOG_BYTES_KEPT, HAND_OVER_PATIENCE};
 use crate::partition::Stop;
 use crate::partition::pending::{Asker, Pending};
 use crate::partition::reads;
@@ -72,7 +72,7 @@ pub struct Group {
     splitting: Option<(Slot, Bytes)>,
     /// See [`give_tree_up`](Self::give_tree_up).
     tree_given_up: bool,
-    /// See [`expects`](Self::expects).
+    /// See [`expect`](Self::expect).
     arriving: Option<Slot>,
     born: Vec<Born>,
     /// The ballot whose leader gives its leadership away, here or to this replica, and until when requests
@@ -420,7 +420,9 @@ impl Group {
             }
         }
         self.replica.applied(self.state.slot());
-        self.replica.trim(self.trimmed_to(), GROUP_LOG_BYTES_KEPT);
+        let applied = self.state.slot();
+        let unneeded = self.arriving.map_or(applied, |arriving| arriving.min(applied));
+        self.replica.trim(unneeded, GROUP_LOG_BYTES_KEPT);
         changed
     }
 
@@ -433,17 +435,23 @@ impl Group {
         }
     }
 
-    /// Up to where entries may be forgotten that are not worth their memory. While items come to a log
-    /// replica, those behind them are kept, unless they have become too much.
-    fn trimmed_to(&self) -> Slot {
-        let applied = self.state.slot();
-        let wanted = self.arriving.filter(|_| self.replica.log().bytes() < ARRIVING_LOG_BYTES_MAX);
-        wanted.map_or(applied, |arriving| arriving.min(applied))
+    /// Items come to a log replica, as of this slot: entries behind it are kept until they are here. None: no
+    /// more.
+    pub fn expect(&mut self, slot: Option<Slot>) {
+        self.arriving = slot.filter(|_| self.state.log_only);
     }
 
-    /// The items of this slot come to a log replica.
-    pub fn expects(&mut self, slot: Slot) {
-        self.arriving = self.state.log_only.then_some(slot);
+    /// Whether items are expected.
+    #[must_use]
+    pub fn expects_items(&self) -> bool {
+        self.arriving.is_some()
+    }
+
+    /// Bytes of the log that a log replica must keep, beyond what every replica keeps.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        let kept = self.replica.log().bytes().saturating_sub(GROUP_LOG_BYTES_KEPT);
+        if self.state.log_only { kept } else { 0 }
     }
 
     /// This replica lost its leadership: nobody will be answered from here.
@@ -490,7 +498,8 @@ impl Group {
     }
 
     /// Whether `state` is ahead of what this replica knows to be committed, and not already covered by its
-    /// log. A log that covers it is never given up: the leader may count on what lies behind.
+    /// log, or has the items that a log replica lacks. A log that covers it is never given up: the leader may
+    /// count on what lies behind.
     fn needs(&self, state: &State) -> bool {
         let covered = self.replica.log().point(state.slot()) == Some(state.applied);
         let newer = if covered { self.state.log_only } else { state.slot() > self.replica.commit() };

@@ -101,9 +101,9 @@ pub const FOLLOWER_WINDOW_ENTRIES: usize = 4096;
 /// older ones is sent a snapshot.
 pub const GROUP_LOG_BYTES_KEPT: usize = 16 * 1024 * 1024;
 
-/// Entries that a log replica keeps in memory while the partition's items come to it, bytes. When there are
-/// more, the items must come again.
-pub const ARRIVING_LOG_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Log replicas of a core keep at most this part of its log, in memory and through checkpoints. When they must
+/// keep more, they take no entries, and items that come to one must come again.
+pub const LOG_REPLICAS_PART: u64 = 4;
 
 /// How long a member may be silent before another one takes its place: longer than an election takes, so that
 /// it is not the member's fault that nobody was heard.

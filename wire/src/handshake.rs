@@ -9,6 +9,7 @@ use crate::error::{ErrorAnswer, ErrorCode, Problem};
 use crate::frame::{Header, Kind, VERSION, seal};
 use crate::ids::{CoreId, Incarnation, NodeId, RequestId};
 use crate::message::{Body, access, encode};
+use crate::table::Member;
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// What a process is on this connection.
@@ -50,6 +51,13 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// The peer as a member of groups.
+    #[must_use]
+    pub fn as_member(&self) -> Member {
+        let Self { node, core, incarnation, .. } = *self;
+        Member { node, core, incarnation }
+    }
+
     /// A peer that is no storage core.
     #[must_use]
     pub fn of_role(role: PeerRole) -> Self {

@@ -3,7 +3,7 @@
 use crate::entry::Split;
 use crate::ids::{Ballot, CoreId, Epoch, Incarnation, NodeId, PartitionId, Slot, TableId};
 use crate::key::{HashKey, KeySchema, KeyType};
-use crate::membership::Membership;
+use crate::membership::{Membership, REPLICAS};
 use crate::message::peer::LogPoint;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
@@ -245,6 +245,19 @@ impl GroupConfig {
     pub fn with_membership(self, membership: Membership) -> Self {
         let Membership { epoch, members, log_replicas, former } = membership;
         Self { epoch, members, log_replicas, former, ..self }
+    }
+
+    /// Whether the replica on a core is a member.
+    #[must_use]
+    pub fn has_member(&self, node: NodeId, core: CoreId) -> bool {
+        self.members.iter().any(|member| (member.node, member.core) == (node, core))
+    }
+
+    /// Whether nothing is to be done about its members: all have the items, there are not too many, and nobody
+    /// is to be taken back.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.members.len() <= REPLICAS && self.log_replicas.is_empty() && self.former.is_none()
     }
 
     /// Whether a node's replica holds the partition's items and may lead.

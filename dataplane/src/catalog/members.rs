@@ -4,10 +4,11 @@
 
 use super::record::TableRecord;
 use super::{Leading, Serving};
-use evenkeel_wire::ids::{CoreId, NodeId, PartitionId};
+use evenkeel_wire::ids::{CoreId, Epoch, NodeId, PartitionId};
 use evenkeel_wire::message::catalog::{KnownEpoch, Removal, Stray};
 use evenkeel_wire::table::{GroupConfig, TableStatus};
 use evenkeel_wire::turn::{Effects, Now};
+use std::collections::BTreeMap;
 
 impl Leading {
     fn group(&self, partition: PartitionId) -> Option<&GroupConfig> {
@@ -46,34 +47,20 @@ impl Leading {
         strays: &[Stray],
         system: Option<&GroupConfig>,
     ) {
-        let mut removals = Vec::new();
-        for Stray { partition, table, epoch } in strays {
-            let is_system = *partition == PartitionId::SYSTEM;
-            let is_there = is_system || self.tables.values().any(|record| record.table.id == *table);
-            let group = if is_system { system } else { self.group(*partition) };
-            let below = match group {
-                Some(group) => {
-                    let is_member =
-                        group.members.iter().any(|member| (member.node, member.core) == (node, core));
-                    let is_whole = group.log_replicas.is_empty() && group.former.is_none();
-                    let (present, is_over) = (group.epoch, group.epoch > *epoch);
-                    if is_member || !is_whole {
-                        continue;
-                    }
-                    if !is_over {
-                        self.fences.insert(*partition, *epoch);
-                        continue;
-                    }
-                    Some(present)
+        for Stray { partition, table, epoch } in strays.iter().copied() {
+            let is_system = partition == PartitionId::SYSTEM;
+            let below = match if is_system { system } else { self.group(partition) } {
+                Some(group) if !group.is_whole() || group.has_member(node, core) => continue,
+                Some(group) if group.epoch > epoch => Some(group.epoch),
+                Some(_) => {
+                    self.fences.insert(partition, epoch);
+                    continue;
                 }
                 // A split may have made it a moment ago.
-                None if is_there => continue,
+                None if is_system || self.tables.values().any(|record| record.table.id == table) => continue,
                 None => None,
             };
-            removals.push(Removal { partition: *partition, below });
-        }
-        if !removals.is_empty() {
-            self.strays.insert((node, core), removals);
+            self.strays.entry((node, core)).or_default().push(Removal { partition, below });
         }
     }
 
@@ -121,7 +108,7 @@ impl Serving {
             return;
         };
         let groups = leading.tables.values().flat_map(|record| &record.groups);
-        let known: std::collections::BTreeMap<_, _> =
+        let known: BTreeMap<PartitionId, Epoch> =
             groups.map(|group| (group.partition, group.epoch)).collect();
         leading
             .changed

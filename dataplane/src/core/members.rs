@@ -12,14 +12,14 @@ use super::serving::Serving;
 use crate::config::NodeInfo;
 use crate::group::Group;
 use crate::limits::{
-    CHANGES_REPORTED_MAX, COPY_ITEMS_AFTER, COURT_FORMER_EVERY, COURT_PATIENCE, HEAL_TICK, REPLACE_AFTER,
-    STRAY_AFTER,
+    CHANGES_REPORTED_MAX, COPY_ITEMS_AFTER, COURT_FORMER_EVERY, COURT_PATIENCE, HEAL_TICK, LOG_REPLICAS_PART,
+    REPLACE_AFTER, STRAY_AFTER,
 };
 use crate::partition::state::State;
 use crate::paxos::learner::Health;
 use crate::paxos::log::GroupLog;
 use crate::paxos::{REPLICAS, Replica, Seed};
-use evenkeel_wire::handshake::{Peer, PeerRole};
+use evenkeel_wire::handshake::Peer;
 use evenkeel_wire::ids::{Ballot, CoreId, Epoch, NodeId, PartitionId};
 use evenkeel_wire::membership::Membership;
 use evenkeel_wire::message::catalog::{KnownEpoch, Stray};
@@ -27,6 +27,7 @@ use evenkeel_wire::message::peer::Invite;
 use evenkeel_wire::table::{GroupConfig, Member};
 use evenkeel_wire::turn::{Boot, Effects, Now};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// What the leaders of this core do about members.
 #[derive(Debug, Default)]
@@ -37,6 +38,8 @@ pub(super) struct Members {
     unlinked: BTreeMap<(NodeId, CoreId), Boot>,
     /// Groups whose members the catalogue may not know.
     unreported: BTreeSet<PartitionId>,
+    /// See [`keeps_too_much`](Self::keeps_too_much).
+    keeps_too_much: bool,
 }
 
 /// A group that is not whole.
@@ -45,31 +48,40 @@ struct Healing {
     /// Since when it is led here and its members are these.
     epoch: Epoch,
     since: Boot,
-    /// Whom it courts, and since when.
-    courting_since: Boot,
     /// Who was courted in vain.
     tried: Vec<NodeId>,
     /// When the former member may be courted again.
     former_at: Boot,
 }
 
-/// What to do next for a group.
+/// What a group needs next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Wait,
-    /// Find a node that takes the log.
-    Court,
-    /// Ask whether the former member is back.
-    CourtFormer,
+enum Need {
+    Nothing,
+    /// A node that takes the log.
+    Learner,
+    /// To know whether the former member is back.
+    Former,
     /// The learner is not needed, or does not come closer.
-    Dismiss,
-    Add {
-        log_only: bool,
-    },
-    Remove(NodeId),
-    /// A log replica has the items.
-    Complete(NodeId),
-    /// Copy the items to a log replica.
+    NoLearner,
+    /// The learner as a member.
+    Member,
+    /// To do without this member.
+    Without(NodeId),
+    /// This log replica has the items.
+    Completed(NodeId),
+    /// This log replica needs the items.
+    Items(NodeId),
+}
+
+/// What is done about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Court(Member),
+    Dismiss(NodeId),
+    /// Forget who was courted in vain.
+    Forget,
+    Become(Membership),
     Copy(NodeId),
 }
 
@@ -79,9 +91,8 @@ struct Situation<'a> {
     /// How the other members do.
     others: &'a [Health],
     prospect: Option<Health>,
-    /// How long the learner has been courted, and the membership has been what it is.
-    courted_for: std::time::Duration,
-    unchanged_for: std::time::Duration,
+    /// How long the membership has been what it is.
+    unchanged_for: Duration,
     former_is_due: bool,
 }
 
@@ -92,9 +103,12 @@ impl Members {
             groups.map(|group| group.replica.config()).filter(|config| config.epoch != config.birth);
         Self { unreported: changed.map(|config| config.partition).collect(), ..Self::default() }
     }
-}
 
-impl Members {
+    /// Whether the log replicas of this core must keep more than its log has room for.
+    pub(super) fn keeps_too_much(&self) -> bool {
+        self.keeps_too_much
+    }
+
     /// The link to a core broke.
     pub(super) fn link_lost(&mut self, now: Boot, peer: Peer) {
         self.unlinked.entry((peer.node, peer.core)).or_insert(now);
@@ -123,7 +137,7 @@ impl Situation<'_> {
         })
     }
 
-    fn next_step(&self) -> Step {
+    fn next_step(&self) -> Need {
         let mut lost = self.others.iter().filter(Self::is_lost);
         let lost = lost.find(|health| self.can_do_without(health));
         let log_replica = || {
@@ -133,37 +147,37 @@ impl Situation<'_> {
         if self.members.members.len() > REPLICAS {
             let last = self.others.last();
             return match lost.or_else(log_replica).or(last) {
-                Some(member) => Step::Remove(member.member.node),
-                None => Step::Wait,
+                Some(member) => Need::Without(member.member.node),
+                None => Need::Nothing,
             };
         }
         let lacks = self.members.members.len() < REPLICAS || lost.is_some();
         if let Some(prospect) = &self.prospect {
             let stands_in = log_replica().is_some_and(|log_replica| !log_replica.stores);
             let is_needed = lacks || stands_in && prospect.stores;
-            let is_patient = prospect.silent_for.min(self.courted_for) < COURT_PATIENCE;
+            let is_patient = prospect.silent_for < COURT_PATIENCE;
             return match prospect.is_close {
-                true if is_needed => Step::Add { log_only: !prospect.stores },
-                false if is_patient && !(lacks && prospect.needs_snapshot) => Step::Wait,
-                true | false => Step::Dismiss,
+                true if is_needed => Need::Member,
+                false if is_patient && !(lacks && prospect.needs_snapshot) => Need::Nothing,
+                true | false => Need::NoLearner,
             };
         }
         if lacks {
-            return Step::Court;
+            return Need::Learner;
         }
         match log_replica() {
-            Some(log_replica) if log_replica.stores => Step::Complete(log_replica.member.node),
+            Some(log_replica) if log_replica.stores => Need::Completed(log_replica.member.node),
             Some(log_replica) if self.unchanged_for >= COPY_ITEMS_AFTER => {
-                Step::Copy(log_replica.member.node)
+                Need::Items(log_replica.member.node)
             }
-            Some(_) if self.former_is_due => Step::CourtFormer,
-            Some(_) | None => Step::Wait,
+            Some(_) if self.former_is_due => Need::Former,
+            Some(_) | None => Need::Nothing,
         }
     }
 }
 
-/// Nodes that could take the log, the best first: in zones where no member is that is heard. The former
-/// member needs least; else who it is differs from partition to partition.
+/// Who could take the log, the best first: in zones where no member is that is heard. The former member needs
+/// least; else who it is differs from partition to partition.
 fn candidates(
     nodes: &BTreeMap<NodeId, NodeInfo>,
     members: &Membership,
@@ -177,22 +191,25 @@ fn candidates(
     let free = nodes.iter().filter(|(node, info)| {
         !info.cores.is_empty() && members.member(**node).is_none() && !zones.contains(info.zone.as_str())
     });
-    let turn = |node: NodeId| {
-        let former = members.former.is_some_and(|former| former.node == node);
-        (!former, (partition.0 ^ u64::from(node.0)).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    let former = former_of(nodes, members);
+    let member = |(node, info): (&NodeId, &NodeInfo)| {
+        let core = CoreId((partition.0 % info.cores.len() as u64) as u16);
+        let fresh = Member { node: *node, core, incarnation: info.incarnation };
+        former.filter(|former| former.node == *node).unwrap_or(fresh)
     };
-    let mut candidates: Vec<Member> = free
-        .map(|(node, info)| {
-            let core = CoreId((partition.0 % info.cores.len() as u64) as u16);
-            let member = Member { node: *node, core, incarnation: info.incarnation };
-            members
-                .former
-                .filter(|former| former.node == *node && former.incarnation == info.incarnation)
-                .unwrap_or(member)
-        })
-        .collect();
-    candidates.sort_by_key(|member| turn(member.node));
+    let mut candidates: Vec<Member> = free.map(member).collect();
+    candidates.sort_by_key(|member| {
+        let spread = (partition.0 ^ u64::from(member.node.0)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (Some(*member) != former, spread)
+    });
     candidates
+}
+
+/// The former member, if its node is still the same.
+fn former_of(nodes: &BTreeMap<NodeId, NodeInfo>, members: &Membership) -> Option<Member> {
+    let is_same =
+        |former: &Member| nodes.get(&former.node).is_some_and(|info| info.incarnation == former.incarnation);
+    members.former.filter(is_same)
 }
 
 impl Serving {
@@ -205,10 +222,8 @@ impl Serving {
     /// A leader wants this core to take part in a group. One that holds it already is told by the message.
     pub(super) fn accept_invitation(&mut self, now: Now, peer: Peer, invite: &Invite) {
         let partition = invite.config.partition;
-        let is_ours =
-            self.config.nodes.get(&peer.node).is_some_and(|info| info.incarnation == peer.incarnation);
         let leads = invite.ballot.node == peer.node && invite.config.stores(peer.node);
-        let welcome = peer.role == PeerRole::Storage && is_ours && leads;
+        let welcome = self.is_storage(peer) && leads;
         let may = invite.member == self.config.member() && self.may_hold_more();
         if !welcome || !may || self.groups.contains_key(&partition) {
             return;
@@ -236,121 +251,126 @@ impl Serving {
             && self.draining_since.is_none()
             && !self.log.is_nearly_full()
             && !self.checkpointer.is_full()
+            && !self.members.keeps_too_much
     }
 
-    /// Takes the next step for every group that is led here and not whole.
+    /// Takes the next step for every group that is led here and not whole, and looks after log replicas.
     pub(super) fn heal(&mut self, now: Now, out: &mut Effects) {
         if now.boot < self.members.next_at || self.config.nodes.len() == 1 {
             return;
         }
         self.members.next_at = now.boot.after(HEAL_TICK);
         let awake: Vec<PartitionId> = self.heartbeats.awake().collect();
+        self.weigh_log_replicas(&awake);
         let groups = &self.groups;
-        self.members
-            .by_group
-            .retain(|partition, _| groups.get(partition).is_some_and(|group| group.replica.is_leader()));
+        let leads =
+            |partition: &PartitionId| groups.get(partition).is_some_and(|group| group.replica.is_leader());
+        self.members.by_group.retain(|partition, _| leads(partition));
         for partition in awake {
-            self.heal_group(partition, now, out);
+            if let Some(step) = self.next_step(partition, now.boot) {
+                self.take_step(partition, step, now, out);
+            }
         }
     }
 
-    fn heal_group(&mut self, partition: PartitionId, now: Now, out: &mut Effects) {
-        let Some(group) = self.groups.get(&partition) else {
-            return;
-        };
+    /// Sees how much log replicas keep, and that none keeps what it needs no more.
+    fn weigh_log_replicas(&mut self, awake: &[PartitionId]) {
+        let kept = awake.iter().filter_map(|partition| self.groups.get(partition)).map(Group::kept_bytes);
+        let too_much = kept.sum::<usize>() as u64 > self.log.capacity() / LOG_REPLICAS_PART;
+        self.members.keeps_too_much = too_much;
+        for partition in awake {
+            let is_coming = !too_much && self.is_receiving(*partition);
+            if let Some(group) = self.groups.get_mut(partition).filter(|group| group.expects_items())
+                && !is_coming
+                && (too_much || group.staged.is_none())
+            {
+                group.expect(None);
+            }
+        }
+    }
+
+    /// What to do next about the members of a group, if it is led here and something is to be done.
+    fn next_step(&mut self, partition: PartitionId, now: Boot) -> Option<Step> {
+        let group = self.groups.get(&partition)?;
         let replica = &group.replica;
-        if !replica.may_change_members(now.boot) || self.draining_since.is_some() {
-            return;
+        if !replica.may_change_members(now) || self.draining_since.is_some() {
+            return None;
         }
         let members = replica.memberships().latest();
-        let mut health = replica.health(now.boot, |node| self.heartbeats.renewed_at(group, node));
-        for health in &mut health {
-            // Who was lost before this core led is not waited for once more.
-            let Member { node, core, .. } = health.member;
-            let unlinked = self.members.unlinked.get(&(node, core)).map(|at| now.boot.since(*at));
-            health.silent_for = health.silent_for.max(unlinked.unwrap_or_default());
-        }
+        let health = replica.health(now, |node| self.heartbeats.renewed_at(group, node));
         let is_prospect = |health: &Health| members.member(health.member.node).is_none();
-        let whole = members.members.len() == REPLICAS
-            && members.log_replicas.is_empty()
-            && !health.iter().any(|health| Situation::is_lost(&health) || is_prospect(health));
-        if whole {
+        let (prospects, mut others): (Vec<Health>, Vec<Health>) = health.into_iter().partition(is_prospect);
+        for Health { member, silent_for, .. } in &mut others {
+            // Who was lost before this core led is not waited for once more.
+            let unlinked = self.members.unlinked.get(&(member.node, member.core));
+            *silent_for = (*silent_for).max(unlinked.map_or(Duration::ZERO, |at| now.since(*at)));
+        }
+        let is_whole = replica.config().is_whole() && members.members.len() == REPLICAS;
+        if is_whole && prospects.is_empty() && !others.iter().any(|health| Situation::is_lost(&health)) {
             self.members.by_group.remove(&partition);
-            return;
+            return None;
         }
-        let fresh = Healing {
-            epoch: members.epoch,
-            since: now.boot,
-            courting_since: now.boot,
-            tried: Vec::new(),
-            former_at: now.boot,
-        };
-        let healing = self.members.by_group.entry(partition).or_insert(fresh);
+        let fresh = || Healing { epoch: members.epoch, since: now, tried: Vec::new(), former_at: now };
+        let healing = self.members.by_group.entry(partition).or_insert_with(fresh);
         if healing.epoch != members.epoch {
-            (healing.epoch, healing.since) = (members.epoch, now.boot);
+            (healing.epoch, healing.since) = (members.epoch, now);
         }
-        let (prospects, others): (Vec<Health>, Vec<Health>) = health.into_iter().partition(is_prospect);
         let situation = Situation {
             members,
             others: &others,
             prospect: prospects.first().copied(),
-            courted_for: now.boot.since(healing.courting_since),
-            unchanged_for: now.boot.since(healing.since),
-            former_is_due: members.former.is_some() && now.boot >= healing.former_at,
+            unchanged_for: now.since(healing.since),
+            former_is_due: members.former.is_some() && now >= healing.former_at,
         };
-        let step = situation.next_step();
-        let own = self.config.node;
-        let next = match step {
-            Step::Wait => return,
-            Step::Court | Step::CourtFormer => {
-                let all = candidates(&self.config.nodes, members, &others, own, partition);
-                let former =
-                    |member: &&Member| members.former.is_some_and(|former| former.node == member.node);
-                let mut untried = all.iter().filter(|member| !healing.tried.contains(&member.node));
-                let chosen = match step {
-                    Step::CourtFormer => {
-                        healing.former_at = now.boot.after(COURT_FORMER_EVERY);
-                        self.former_in(members)
-                    }
-                    _ => untried.next().copied(),
-                };
-                let Some(healing) = self.members.by_group.get_mut(&partition) else { return };
-                match chosen {
-                    Some(member) => {
-                        healing.courting_since = now.boot;
-                        if former(&&member) {
-                            healing.former_at = now.boot.after(COURT_FORMER_EVERY);
-                        }
-                        self.with_replica(partition, |replica| replica.court(now.boot, member));
-                    }
-                    // All over again.
-                    None => healing.tried.clear(),
-                }
+        let nodes = &self.config.nodes;
+        Some(match situation.next_step() {
+            Need::Nothing => return None,
+            Need::Learner => {
+                let all = candidates(nodes, members, &others, self.config.node, partition);
+                let untried = all.into_iter().find(|member| !healing.tried.contains(&member.node));
+                // All over again, if nobody is left.
+                untried.map_or(Step::Forget, Step::Court)
+            }
+            Need::Former => {
+                healing.former_at = now.after(COURT_FORMER_EVERY);
+                Step::Court(former_of(nodes, members)?)
+            }
+            Need::NoLearner => Step::Dismiss(situation.prospect?.member.node),
+            Need::Member => {
+                let Health { member, stores, .. } = situation.prospect?;
+                Step::Become(members.with(member, !stores))
+            }
+            Need::Without(node) => Step::Become(members.without(node)),
+            Need::Completed(node) => Step::Become(members.completed(node)),
+            Need::Items(node) => Step::Copy(node),
+        })
+    }
+
+    fn take_step(&mut self, partition: PartitionId, step: Step, now: Now, out: &mut Effects) {
+        match step {
+            Step::Court(member) => {
+                self.with_replica(partition, |replica| replica.court(now.boot, member));
                 self.touched.insert(partition);
-                return;
             }
-            Step::Dismiss => {
-                healing.tried.extend(prospects.first().map(|health| health.member.node));
+            Step::Dismiss(node) => {
                 self.with_replica(partition, Replica::dismiss);
-                return;
+                self.members.by_group.entry(partition).and_modify(|healing| healing.tried.push(node));
             }
-            Step::Add { log_only } => {
-                healing.tried.clear();
-                prospects.first().map(|prospect| members.with(prospect.member, log_only))
+            Step::Forget => {
+                self.members.by_group.entry(partition).and_modify(|healing| healing.tried.clear());
             }
-            Step::Remove(node) => Some(members.without(node)),
-            Step::Complete(node) => Some(members.completed(node)),
-            Step::Copy(node) => {
-                if !self.snapshots.is_sending(partition, node) {
-                    self.begin_snapshot(partition, node, now.boot);
-                }
-                return;
+            Step::Copy(node) if self.snapshots.is_sending(partition, node) => {}
+            Step::Copy(node) => self.begin_snapshot(partition, node, now.boot),
+            Step::Become(members) => {
+                let Membership { epoch, members: all, log_replicas, .. } = &members;
+                let all: Vec<NodeId> = all.iter().map(|member| member.node).collect();
+                tracing::warn!(
+                    node = %self.config.node, core = %self.config.core,
+                    "members of {partition} from epoch {epoch} on: {all:?}, of them with the log only: \
+                     {log_replicas:?}"
+                );
+                self.propose_members(partition, &members, now, out);
             }
-        };
-        if let Some(next) = next {
-            let (core, epoch) = (self.config.core, next.epoch);
-            tracing::warn!(node = %own, %core, "{partition}: {step:?}, epoch {epoch}");
-            self.propose_members(partition, &next, now, out);
         }
     }
 
@@ -377,13 +397,6 @@ impl Serving {
             let next = members.renewed();
             self.propose_members(partition, &next, now, out);
         }
-    }
-
-    /// The former member, if its node is still the same.
-    fn former_in(&self, members: &Membership) -> Option<Member> {
-        let former = members.former?;
-        let info = self.config.nodes.get(&former.node)?;
-        (info.incarnation == former.incarnation).then_some(former)
     }
 
     fn with_replica(&mut self, partition: PartitionId, change: impl FnOnce(&mut Replica)) {
@@ -419,5 +432,140 @@ impl Serving {
             replica.is_leader() && replica.memberships().is_committed(replica.commit())
         });
         led.take(CHANGES_REPORTED_MAX).map(|group| group.replica.config().clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel_wire::ids::Incarnation;
+
+    /// A group of nodes 1 to 3, led by node 1, in the middle of something.
+    struct Group {
+        members: Membership,
+        others: Vec<Health>,
+        prospect: Option<Health>,
+        unchanged_for: Duration,
+        former_is_due: bool,
+    }
+
+    fn member(node: u32) -> Member {
+        Member { node: NodeId(node), core: CoreId(0), incarnation: Incarnation([node as u8; 16]) }
+    }
+
+    fn well(node: u32) -> Health {
+        let (silent_for, needs_snapshot) = (Duration::ZERO, false);
+        Health { member: member(node), silent_for, is_close: true, stores: true, needs_snapshot }
+    }
+
+    fn silent(node: u32) -> Health {
+        Health { silent_for: REPLACE_AFTER, is_close: false, ..well(node) }
+    }
+
+    fn log_only(node: u32) -> Health {
+        Health { stores: false, ..well(node) }
+    }
+
+    impl Group {
+        fn of(others: [Health; 2]) -> Self {
+            let members = (1..=3).map(member).collect();
+            Self {
+                members: Membership { epoch: Epoch(1), members, ..Membership::default() },
+                others: others.to_vec(),
+                prospect: None,
+                unchanged_for: Duration::ZERO,
+                former_is_due: false,
+            }
+        }
+
+        /// Node 4 stands in for node 3, with the log only.
+        fn with_log_replica(fourth: Health) -> Self {
+            let mut group = Self::of([well(2), fourth]);
+            group.members = group.members.with(member(4), true).without(NodeId(3));
+            group
+        }
+
+        fn need(&self) -> Need {
+            let Self { members, others, prospect, unchanged_for, former_is_due } = self;
+            let (prospect, unchanged_for, former_is_due) = (*prospect, *unchanged_for, *former_is_due);
+            Situation { members, others, prospect, unchanged_for, former_is_due }.next_step()
+        }
+    }
+
+    #[test]
+    fn a_silent_member_is_replaced_by_whoever_takes_the_log() {
+        assert_eq!(Group::of([well(2), well(3)]).need(), Need::Nothing);
+        let mut group = Group::of([well(2), silent(3)]);
+        assert_eq!(group.need(), Need::Learner);
+        group.prospect = Some(Health { is_close: false, ..log_only(4) });
+        assert_eq!(group.need(), Need::Nothing, "it is on its way");
+        group.prospect = Some(Health { silent_for: COURT_PATIENCE, is_close: false, ..log_only(4) });
+        assert_eq!(group.need(), Need::NoLearner);
+        group.prospect = Some(Health { is_close: false, needs_snapshot: true, ..well(4) });
+        assert_eq!(group.need(), Need::NoLearner, "another one is faster");
+        group.prospect = Some(log_only(4));
+        assert_eq!(group.need(), Need::Member);
+        group.others[1] = well(3);
+        assert_eq!(group.need(), Need::NoLearner, "the silent one is back");
+    }
+
+    #[test]
+    fn of_four_members_the_silent_one_goes_and_else_who_has_the_log_only() {
+        let mut group = Group::of([well(2), silent(3)]);
+        group.members = group.members.with(member(4), true);
+        group.others.push(log_only(4));
+        assert_eq!(group.need(), Need::Without(NodeId(3)));
+        group.others[1] = well(3);
+        assert_eq!(group.need(), Need::Without(NodeId(4)), "it came back in time");
+    }
+
+    #[test]
+    fn nobody_is_done_without_while_the_leader_alone_is_close_with_the_items() {
+        let behind = Health { is_close: false, ..well(2) };
+        assert_eq!(Group::of([behind, silent(3)]).need(), Need::Nothing);
+        let mut group = Group::with_log_replica(log_only(4));
+        group.others[0] = silent(2);
+        assert_eq!(group.need(), Need::Nothing, "a log replica cannot lead");
+    }
+
+    #[test]
+    fn a_log_replica_gets_the_items_unless_the_former_member_is_back_before() {
+        let mut group = Group::with_log_replica(log_only(4));
+        assert_eq!(group.need(), Need::Nothing);
+        group.former_is_due = true;
+        assert_eq!(group.need(), Need::Former);
+        group.prospect = Some(well(3));
+        assert_eq!(group.need(), Need::Member, "it has the items");
+        group.prospect = Some(log_only(3));
+        assert_eq!(group.need(), Need::NoLearner, "its items are gone");
+        group.prospect = None;
+        group.unchanged_for = COPY_ITEMS_AFTER;
+        assert_eq!(group.need(), Need::Items(NodeId(4)));
+        group.others[1] = well(4);
+        assert_eq!(group.need(), Need::Completed(NodeId(4)));
+    }
+
+    #[test]
+    fn who_is_courted_stands_in_a_zone_of_its_own_and_the_former_member_comes_first() {
+        let node = |(number, zone): (u32, &str)| {
+            let cores = vec![std::net::SocketAddr::from(([127, 0, 0, 1], 7000 + number as u16)); 2];
+            (
+                NodeId(number),
+                NodeInfo { zone: zone.to_owned(), incarnation: member(number).incarnation, cores },
+            )
+        };
+        let zones = [(1, "a"), (2, "b"), (3, "c"), (4, "c"), (5, "c"), (6, "a")];
+        let nodes: BTreeMap<NodeId, NodeInfo> = zones.into_iter().map(node).collect();
+        let chosen = |group: &Group| {
+            let all = candidates(&nodes, &group.members, &group.others, NodeId(1), PartitionId(7));
+            all.into_iter().map(|member| member.node.0).collect::<Vec<u32>>()
+        };
+        let mut nodes_of_c = chosen(&Group::of([well(2), silent(3)]));
+        nodes_of_c.sort_unstable();
+        assert_eq!(nodes_of_c, [4, 5]);
+        let mut group = Group::with_log_replica(silent(4));
+        assert_eq!(chosen(&group), [3, 5], "the former member, on the core that it was on");
+        group.members.former = Some(Member { incarnation: Incarnation([9; 16]), ..member(3) });
+        assert_eq!(chosen(&group).len(), 2, "an emptied folder is another member");
     }
 }

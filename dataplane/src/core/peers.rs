@@ -22,7 +22,7 @@ use evenkeel_wire::message::peer::{
 };
 use evenkeel_wire::message::routing::PublishAnswer;
 use evenkeel_wire::message::{access, to_owned};
-use evenkeel_wire::table::{GroupConfig, Member};
+use evenkeel_wire::table::GroupConfig;
 use evenkeel_wire::turn::{Effects, Endpoint, Now};
 use std::collections::BTreeSet;
 
@@ -133,14 +133,17 @@ impl Serving {
     /// Whether what `peer` says of a group that this core holds is listened to: it is a member, or knows of a
     /// later membership than this core.
     pub(super) fn speaks_for(&self, peer: Peer, header: Header) -> bool {
-        // A later membership may have anybody in it, but only storage cores of this cluster.
+        let admits = |group: &Group| group.replica.admits(peer.as_member(), header.epoch);
+        let group = self.groups.get(&header.partition);
+        let plants = planted::active(Planted::AcceptStaleEpoch);
+        self.is_storage(peer) && group.is_some_and(|group| plants || admits(group))
+    }
+
+    /// Whether a peer is a storage core of this cluster, in the present life of its data folder: a later
+    /// membership may have any of them in it, and nobody else.
+    pub(super) fn is_storage(&self, peer: Peer) -> bool {
         let info = self.config.nodes.get(&peer.node);
-        let is_ours = info.is_some_and(|info| info.incarnation == peer.incarnation);
-        let admits = |group: &Group| group.replica.admits(&peer, header.epoch);
-        let admitted = self.groups.get(&header.partition).is_some_and(admits);
-        let exists = || self.groups.contains_key(&header.partition);
-        let is_storage = peer.role == PeerRole::Storage && is_ours;
-        is_storage && (admitted || planted::active(Planted::AcceptStaleEpoch) && exists())
+        peer.role == PeerRole::Storage && info.is_some_and(|info| info.incarnation == peer.incarnation)
     }
 
     fn on_message(&mut self, now: Now, peer: Peer, header: Header, message: Message, out: &mut Effects) {
@@ -149,7 +152,7 @@ impl Serving {
             self.accept_invitation(now, peer, invite);
         }
         let tells_progress = matches!(message, Message::Accepted(_) | Message::Rejected(_));
-        let is_prospect = |group: &Group| group.replica.is_prospect(&peer);
+        let is_prospect = |group: &Group| group.replica.is_prospect(peer.as_member());
         let learns = tells_progress && self.groups.get(&partition).is_some_and(is_prospect);
         if !learns && !self.speaks_for(peer, header) {
             return;
@@ -164,8 +167,7 @@ impl Serving {
         if let Some(rejected) = self.refuse_for_room(partition, &message) {
             self.outputs.push(crate::paxos::Output::Send { to: peer.node, message: rejected });
         } else if let Some(group) = self.groups.get_mut(&partition) {
-            let Peer { node, core, incarnation, .. } = peer;
-            group.replica.meet(Member { node, core, incarnation });
+            group.replica.meet(peer.as_member());
             group.receive(now.boot, peer.node, message, &mut self.outputs);
         }
         self.perform(partition, now, out);
@@ -176,10 +178,11 @@ impl Serving {
         let Message::Accept { ballot, entries, .. } = message else {
             return None;
         };
-        if !self.log.is_nearly_full() || is_always_accepted(entries) {
+        let replica = &self.groups.get(&partition)?.replica;
+        let has_room = !self.log.is_nearly_full() && (replica.stores() || !self.members.keeps_too_much());
+        if has_room || is_always_accepted(entries) {
             return None;
         }
-        let replica = &self.groups.get(&partition)?.replica;
         let reason = Rejection::Busy(replica.log().last().slot);
         Some(Message::Rejected(Rejected { ballot: *ballot, promised: replica.promised(), reason }))
     }

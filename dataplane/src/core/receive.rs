@@ -29,7 +29,6 @@ use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::handshake::Peer;
 use evenkeel_wire::ids::{Ballot, NodeId, PartitionId, Slot};
 use evenkeel_wire::message::peer::{ArchivedSnapshotChunk, SnapshotAck};
-use evenkeel_wire::table::Member;
 use evenkeel_wire::turn::{Boot, DiskCompletion, DiskFault, DiskOperation, Effects, File, Halt, Now};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -153,8 +152,7 @@ impl Serving {
             return;
         }
         let group = self.groups.get_mut(&partition).expect("it speaks for a group we hold");
-        let Peer { node, core, incarnation, .. } = peer;
-        group.replica.meet(Member { node, core, incarnation });
+        group.replica.meet(peer.as_member());
         let from_leader = group.replica.accept_leader(now.boot, peer.node, ballot, &mut self.outputs);
         self.perform(partition, now, out);
         if !from_leader {
@@ -181,7 +179,7 @@ impl Serving {
             };
             self.arrivals.incoming.insert(partition, incoming);
             if let Some(group) = self.groups.get_mut(&partition) {
-                group.expects(Slot::from(&chunk.at.slot));
+                group.expect(Some(Slot::from(&chunk.at.slot)));
             }
         }
         let incoming = self.arrivals.incoming.get_mut(&partition).expect("it was just made sure of");

@@ -14,7 +14,6 @@ use super::{Mark, Message, Output, Replica, Role};
 use crate::limits::{LEARNER_LAG_MAX, RESEND_AFTER};
 use crate::wal::record::{GroupState, RecordBody};
 use evenkeel_wire::entry::EntryKind;
-use evenkeel_wire::handshake::Peer;
 use evenkeel_wire::ids::{Ballot, NodeId, Slot};
 use evenkeel_wire::membership::Membership;
 use evenkeel_wire::message::peer::{Invite, LogPoint};
@@ -103,10 +102,8 @@ impl Replica {
 
     /// Whether `peer` is the learner: of what it says, only how far its log is counts.
     #[must_use]
-    pub fn is_prospect(&self, peer: &Peer) -> bool {
-        self.prospect().is_some_and(|member| {
-            (member.node, member.core, member.incarnation) == (peer.node, peer.core, peer.incarnation)
-        })
+    pub fn is_prospect(&self, peer: Member) -> bool {
+        self.prospect() == Some(&peer)
     }
 
     /// `member` is about to say something. If this replica does not know of it, its answer must find it.

@@ -39,7 +39,6 @@ use arrayvec::ArrayVec;
 use bytes::Bytes;
 use candidate::Candidate;
 use evenkeel_wire::entry::{Entry, Split};
-use evenkeel_wire::handshake::Peer;
 use evenkeel_wire::ids::{Ballot, CoreId, Epoch, NodeId, PartitionId, Slot};
 use evenkeel_wire::message::peer::{
     Accepted, Fetch, HandOver, Invite, LogPoint, Prepare, Promise, Refuse, Rejected, Rejoin, RejoinAnswer,
@@ -342,12 +341,9 @@ impl Replica {
     /// latest entry, or knows of a later membership. Only what is committed shuts anybody out: an entry that
     /// is not may be superseded by one whom it would shut out.
     #[must_use]
-    pub fn admits(&self, peer: &Peer, epoch: Epoch) -> bool {
-        let committed = self.memberships.at(self.commit);
-        let is = |member: &Member| {
-            (member.node, member.core, member.incarnation) == (peer.node, peer.core, peer.incarnation)
-        };
-        epoch > committed.epoch || committed.members.iter().chain(&self.config.members).any(is)
+    pub fn admits(&self, peer: Member, epoch: Epoch) -> bool {
+        let committed = self.committed_members();
+        epoch > committed.epoch || committed.members.contains(&peer) || self.config.members.contains(&peer)
     }
 
     /// How many members make a quorum.
@@ -462,12 +458,6 @@ impl Replica {
         self.tick_refill(now, out);
     }
 
-    /// Whether all members have the partition's items and nobody is to be taken back.
-    fn is_whole(&self) -> bool {
-        let GroupConfig { members, log_replicas, former, .. } = &self.config;
-        members.len() <= REPLICAS && log_replicas.is_empty() && former.is_none()
-    }
-
     /// Whether time changes nothing here, as long as leases are renewed under the promised ballot: everything
     /// is committed, durable and known to be by all members, and nobody is owed anything.
     #[must_use]
@@ -483,7 +473,7 @@ impl Replica {
                     self.is_ready(now)
                         && followers.all(|follower| leader::is_even(follower, &self.config, last))
                         && leader.prospect.is_none()
-                        && self.is_whole()
+                        && self.config.is_whole()
                 }
                 Role::Follower(follower) => follower.is_at_rest(self.promised.node, self.matched),
                 Role::Candidate(_) => false,

@@ -296,6 +296,12 @@ impl Writer {
         self.segments.free() < SEGMENTS_RESERVED + waiting.max(1)
     }
 
+    /// Bytes of all segments.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.segments.count() as u64 * self.segments.segment_bytes()
+    }
+
     /// How many segments are free, the unwritten part of the newest one included.
     #[must_use]
     pub fn free_segments(&self) -> f64 {

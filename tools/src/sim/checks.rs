@@ -195,7 +195,7 @@ impl Checks {
 
 /// Whether the replica on a core is a member with the partition's items.
 fn stores(config: &GroupConfig, node: NodeId, core: CoreId) -> bool {
-    config.stores(node) && config.members.iter().any(|member| (member.node, member.core) == (node, core))
+    config.stores(node) && config.has_member(node, core)
 }
 
 /// An item: its key, its last write and its archive.
