@@ -141,6 +141,12 @@ impl Replica {
             return;
         }
         let goal = *goal;
+        let last = self.log.last();
+        if entries.is_empty() && previous.slot < last.slot {
+            // Its log begins behind what is known here to be committed, perhaps within what was accepted. It is
+            // a log replica then: nobody else has what is missing, and it cannot lead.
+            return self.fetch(last, out);
+        }
         // Without entries the source has trimmed its log: it is better placed to lead.
         if entries.is_empty() || self.adopt(&entries, out).is_err() {
             self.become_follower(now, None, out);
@@ -196,5 +202,89 @@ fn serve_after(candidate: &Candidate, previous: Ballot, now: Boot) -> Boot {
             came_at.after(Duration::from_micros(proof.wait_us))
         }
         Some(_) | None => full_wait,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Seed;
+    use super::super::log::GroupLog;
+    use super::*;
+    use evenkeel_wire::entry::{Entry, EntryHeader, EntryKind};
+    use evenkeel_wire::ids::{CoreId, Incarnation, PartitionId, Slot, TableId};
+    use evenkeel_wire::prng::Prng;
+    use evenkeel_wire::table::{GroupConfig, Member};
+
+    const OLD: Ballot = Ballot { round: 1, node: NodeId(3) };
+
+    fn entry(log: &GroupLog) -> Entry {
+        let header = EntryHeader {
+            partition: PartitionId(1),
+            slot: log.last().slot.next(),
+            ballot: OLD,
+            previous: log.last().hash,
+            timestamp: 0,
+            kind: EntryKind::Noop,
+            payload_bytes: 0,
+        };
+        Entry::build(header, 0, |_| ())
+    }
+
+    #[test]
+    fn a_log_replica_whose_log_begins_behind_the_commit_position_gives_what_is_missing() {
+        let member = |node| Member { node: NodeId(node), core: CoreId(0), incarnation: Incarnation([0; 16]) };
+        let members: Vec<Member> = [1, 3, 5].map(member).into();
+        let log_replicas = vec![NodeId(5)];
+        let config = GroupConfig { log_replicas, ..GroupConfig::whole(PartitionId(1), TableId(1), members) };
+        let mut log = GroupLog::new(LogPoint::default(), Ballot::ZERO);
+        for _ in 1..=6 {
+            log.append(entry(&log));
+        }
+        let (accepted, seventh) = (log.last(), entry(&log));
+        let (commit, timestamp) = (Slot(5), 0);
+        let seed = Seed { config, promised: OLD, log, commit, timestamp, refilling: false, stores: true };
+        let (now, mut out) = (Boot(1_000_000_000), Vec::new());
+        let mut replica = Replica::new(seed, NodeId(1), now, Prng::new(1));
+        replica.stand(now, None, &mut out);
+        replica.persisted(now, &mut out);
+        let ballot = replica.promised();
+        let last = LogEnd { ballot: OLD, slot: Slot(7) };
+        let promise = Promise { ballot, previous: OLD, last, last_hash: seventh.hash, commit: Slot(7) };
+        replica.receive(now, NodeId(5), Message::Promise(promise), &mut out);
+        let fetches = |out: &mut Vec<Output>| {
+            let fetch = |output| match output {
+                Output::Send { message: Message::Fetch(fetch), .. } => Some(fetch.after),
+                _ => None,
+            };
+            out.drain(..).filter_map(fetch).next()
+        };
+        let after = fetches(&mut out).unwrap();
+        assert_eq!(after.slot, Slot(5), "the rest may be another one's");
+        let nothing = Message::Fetched { ballot, previous: after, entries: vec![] };
+        replica.receive(now, NodeId(5), nothing, &mut out);
+        assert_eq!(fetches(&mut out), Some(accepted));
+        let rest = Message::Fetched { ballot, previous: accepted, entries: vec![seventh.bytes] };
+        replica.receive(now, NodeId(5), rest, &mut out);
+        assert!(replica.is_leader() && replica.log().last().slot == Slot(8));
+    }
+
+    #[test]
+    fn who_finds_nothing_behind_its_last_entry_lets_others_lead() {
+        let member = |node| Member { node: NodeId(node), core: CoreId(0), incarnation: Incarnation([0; 16]) };
+        let config = GroupConfig::whole(PartitionId(1), TableId(1), [1, 2, 3].map(member).into());
+        let log = GroupLog::new(LogPoint::default(), Ballot::ZERO);
+        let (commit, timestamp) = (Slot::ZERO, 0);
+        let seed = Seed { config, promised: OLD, log, commit, timestamp, refilling: false, stores: true };
+        let (now, mut out) = (Boot(1_000_000_000), Vec::new());
+        let mut replica = Replica::new(seed, NodeId(1), now, Prng::new(1));
+        replica.stand(now, None, &mut out);
+        replica.persisted(now, &mut out);
+        let ballot = replica.promised();
+        let last = LogEnd { ballot: OLD, slot: Slot(7) };
+        let promise = Promise { ballot, previous: OLD, last, last_hash: Default::default(), commit: Slot(7) };
+        replica.receive(now, NodeId(2), Message::Promise(promise), &mut out);
+        let nothing = Message::Fetched { ballot, previous: LogPoint::default(), entries: vec![] };
+        replica.receive(now, NodeId(2), nothing, &mut out);
+        assert!(!replica.is_candidate() && !replica.is_leader());
     }
 }

@@ -28,7 +28,8 @@ pub struct Health {
     pub member: Member,
     /// For how long it has granted no lease, or nothing was heard of its log.
     pub silent_for: Duration,
-    /// Its log is close to the leader's end.
+    /// Its log is close to the leader's end, and what it lacks is in the leader's log: also in that of a log
+    /// replica that begins where the leader's does.
     pub is_close: bool,
     /// It has the partition's items.
     pub stores: bool,
@@ -173,7 +174,8 @@ impl Replica {
         let (last, known_from) = (self.log.last().slot, self.memberships.latest_at());
         let health = |follower: &Progress| {
             let heard = follower.granted_at.max(renewed_at(follower.node)).max(Some(follower.progress_at));
-            let close = Slot(follower.matched.0 + LEARNER_LAG_MAX) >= last;
+            let close = Slot(follower.matched.0 + LEARNER_LAG_MAX) >= last
+                && follower.matched >= self.log.base().slot;
             Some(Health {
                 member: *self.other(follower.node)?,
                 silent_for: now.since(heard.unwrap_or(leader.since).max(leader.since)),
