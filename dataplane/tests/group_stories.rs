@@ -70,6 +70,15 @@ impl Stage {
         }
     }
 
+    /// The first one leads, under a lease.
+    fn led() -> (Self, NodeId) {
+        let (mut stage, first) = (Self::new(), NodeId(1));
+        stage.act(first, |group, now, out| group.replica.tick(now, out));
+        stage.run(|_| false);
+        stage.grant_lease(first);
+        (stage, first)
+    }
+
     fn group(&mut self, node: NodeId) -> &mut Group {
         self.groups.get_mut(&node).unwrap()
     }
@@ -200,11 +209,7 @@ fn put() -> Vec<u8> {
 
 #[test]
 fn a_new_leader_serves_nothing_before_it_has_applied_what_it_inherited() {
-    let mut stage = Stage::new();
-    let first = NodeId(1);
-    stage.act(first, |group, now, out| group.replica.tick(now, out));
-    stage.run(|_| false);
-    stage.grant_lease(first);
+    let (mut stage, first) = Stage::led();
     stage.write(first, &put()).unwrap();
     stage.run(|_| false);
     assert_eq!(stage.answer(), Some(Kind::WriteAnswer), "the client has its acknowledgement");
@@ -232,11 +237,7 @@ fn a_new_leader_serves_nothing_before_it_has_applied_what_it_inherited() {
 
 #[test]
 fn requests_wait_for_the_successor_of_a_leader_that_hands_over() {
-    let mut stage = Stage::new();
-    let first = NodeId(1);
-    stage.act(first, |group, now, out| group.replica.tick(now, out));
-    stage.run(|_| false);
-    stage.grant_lease(first);
+    let (mut stage, first) = Stage::led();
     stage.write(first, &put()).unwrap();
     // It wants to hand over: no further write is taken, and what was proposed is waited for.
     stage.act(first, |group, now, out| {
@@ -264,11 +265,7 @@ fn requests_wait_for_the_successor_of_a_leader_that_hands_over() {
 
 #[test]
 fn nobody_waits_for_ever_for_a_successor_that_does_not_come() {
-    let mut stage = Stage::new();
-    let first = NodeId(1);
-    stage.act(first, |group, now, out| group.replica.tick(now, out));
-    stage.run(|_| false);
-    stage.grant_lease(first);
+    let (mut stage, first) = Stage::led();
     // Nobody can be given it before the patience ends: it serves on.
     stage.act(first, |group, now, _| group.await_successor(now, group.replica.promised()));
     assert_eq!(stage.write(first, &put()), Err(Held));

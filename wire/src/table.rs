@@ -253,8 +253,8 @@ impl GroupConfig {
         self.members.iter().any(|member| (member.node, member.core) == (node, core))
     }
 
-    /// Whether nothing is to be done about its members: all have the items, there are not too many, and nobody
-    /// is to be taken back.
+    /// Whether nothing is to be done about its members: all have the items, there are not too many, and
+    /// nobody is to be taken back.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.members.len() <= REPLICAS && self.log_replicas.is_empty() && self.former.is_none()

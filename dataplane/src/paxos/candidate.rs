@@ -143,8 +143,8 @@ impl Replica {
         let goal = *goal;
         let last = self.log.last();
         if entries.is_empty() && previous.slot < last.slot {
-            // Its log begins behind what is known here to be committed, perhaps within what was accepted. It is
-            // a log replica then: nobody else has what is missing, and it cannot lead.
+            // Its log begins behind what is known here to be committed, perhaps within what was accepted. It
+            // is a log replica then: nobody else has what is missing, and it cannot lead.
             return self.fetch(last, out);
         }
         // Without entries the source has trimmed its log: it is better placed to lead.
