@@ -16,6 +16,8 @@ use crate::config::{
 };
 use crate::folder;
 use crate::local::{LocalError, new_uuid, read_config, write_config};
+use crate::process::entropy;
+use evenkeel_wire::prng::Prng;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsString;
@@ -434,6 +436,22 @@ fn describe(shape: &Shape) -> Result<ClusterConfig, ClusterError> {
     Ok(ClusterConfig { id, memds, routers, nodes })
 }
 
+/// Well-known services have lower ones.
+const LOWEST_PORT: u16 = 10_000;
+/// Ports that are tried before a host counts as full.
+const PORT_TRIES_MAX: usize = 1000;
+
+/// The first port that the kernel may give to a connection.
+fn first_ephemeral_port() -> u16 {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let first = range.split_whitespace().next().and_then(|first| first.parse().ok());
+    first.filter(|first| *first > LOWEST_PORT).unwrap_or(32_768)
+}
+
+fn listen_on(port: u16) -> std::io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+}
+
 /// Ports that were free when they were looked at.
 struct Ports {
     free: std::vec::IntoIter<SocketAddr>,
@@ -443,16 +461,36 @@ struct Ports {
 
 impl Ports {
     fn find(first: u16, count: usize) -> Result<Self, ClusterError> {
-        let mut listeners = Vec::new();
-        for number in 0..count {
-            let port = if first == 0 { 0 } else { first + number as u16 };
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-            listeners.push(listener.map_err(|error| ClusterError::Port { port, error })?);
-        }
+        let listeners = if first == 0 { Self::any(count)? } else { Self::from(first, count)? };
         let address =
             |listener: &TcpListener| listener.local_addr().expect("a bound listener has an address");
         let free: Vec<SocketAddr> = listeners.iter().map(address).collect();
         Ok(Self { free: free.into_iter(), _listeners: listeners })
+    }
+
+    fn from(first: u16, count: usize) -> Result<Vec<TcpListener>, ClusterError> {
+        let ports = (first..).take(count);
+        let bind = |port| listen_on(port).map_err(|error| ClusterError::Port { port, error });
+        ports.map(bind).collect()
+    }
+
+    /// Ports that the kernel gives to nobody who connects: a process that is down for a while finds its port
+    /// free when it comes back.
+    fn any(count: usize) -> Result<Vec<TcpListener>, ClusterError> {
+        let below = first_ephemeral_port();
+        let span = u64::from(below.saturating_sub(LOWEST_PORT)).max(1);
+        let mut prng = Prng::new(u64::from_le_bytes(entropy().map_err(LocalError::from)?));
+        let (mut listeners, mut tries) = (Vec::new(), 0);
+        while listeners.len() < count {
+            tries += 1;
+            let port = LOWEST_PORT + prng.below(span) as u16;
+            match listen_on(port) {
+                Ok(listener) => listeners.push(listener),
+                Err(error) if tries >= PORT_TRIES_MAX => return Err(ClusterError::Port { port, error }),
+                Err(_) => {}
+            }
+        }
+        Ok(listeners)
     }
 
     fn take(&mut self, count: usize) -> Vec<SocketAddr> {

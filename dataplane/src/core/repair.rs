@@ -30,7 +30,7 @@ use crate::btree::version::Blocks;
 use crate::checkpoint::cells::CellBatch;
 use crate::checkpoint::image::ImageRecord;
 use crate::group::Group;
-use crate::limits::{REPAIR_LEAVES_PER_TURN, REPAIR_PATIENCE};
+use crate::limits::{REPAIR_LEAVES_PER_TURN, REPAIR_PATIENCE, STEP_ASIDE_EVERY};
 use crate::operations::Owner;
 use crate::partition::Stop;
 use bytes::Bytes;
@@ -39,7 +39,9 @@ use evenkeel_wire::handshake::Peer;
 use evenkeel_wire::ids::{NodeId, PartitionId, Slot};
 use evenkeel_wire::message::peer::{ArchivedFetchRange, ArchivedRangeCells, FetchRange, RangeCells};
 use evenkeel_wire::message::to_owned;
-use evenkeel_wire::turn::{Boot, DiskCompletion, DiskFault, DiskOperation, Effects, Endpoint, File, Halt};
+use evenkeel_wire::turn::{
+    Boot, DiskCompletion, DiskFault, DiskOperation, Effects, Endpoint, File, Halt, Now,
+};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -57,6 +59,8 @@ pub(super) struct Repairs {
     operations: u64,
     questions: u64,
     retry_at: Boot,
+    /// When this core last gave up a leadership because it could not repair a page.
+    stepped_aside_at: Option<Boot>,
 }
 
 #[derive(Clone, Debug)]
@@ -80,6 +84,8 @@ struct Repair {
     /// Who is asked, and since when.
     member: NodeId,
     asked_at: Boot,
+    /// How many were asked in vain since somebody has answered.
+    in_vain: usize,
     number: u64,
     merge: Option<Box<Merge>>,
 }
@@ -144,7 +150,12 @@ impl Serving {
     }
 
     /// Goes on with the repair that runs, or begins one.
-    pub(super) fn advance_repairs(&mut self, now: Boot, out: &mut Effects) {
+    pub(super) fn advance_repairs(&mut self, now: Now, out: &mut Effects) {
+        self.repair(now.boot, out);
+        self.leave_to_others(now, out);
+    }
+
+    fn repair(&mut self, now: Boot, out: &mut Effects) {
         if self.repairs.batches.is_idle()
             && let Some(merge) = self.repairs.abandoned.take()
         {
@@ -171,6 +182,9 @@ impl Serving {
         let mut behind = behind.filter(|(group, applied)| group.state().slot() < *applied).peekable();
         if !repair.is_complete() {
             if now.since(repair.asked_at) >= REPAIR_PATIENCE {
+                if let Some(repair) = &mut self.repairs.running {
+                    repair.in_vain += 1;
+                }
                 self.ask_next_member(now, out);
             }
         } else if behind.peek().is_none() {
@@ -185,6 +199,34 @@ impl Serving {
                 None => {}
             }
         }
+    }
+
+    /// Nobody has what the page that is being repaired needs, because who stores the items is behind, and
+    /// waits for a snapshot of what is damaged: both wait for each other. If this replica leads, it lets that
+    /// one stand, which may find what it lacks in the log of a log replica.
+    fn leave_to_others(&mut self, now: Now, out: &mut Effects) {
+        let Some(Repair { pieces, complete, in_vain, .. }) = &self.repairs.running else {
+            return;
+        };
+        let Some(partition) = pieces.get(*complete).map(|piece| piece.partition) else {
+            return;
+        };
+        let Some(group) = self.groups.get_mut(&partition) else {
+            return;
+        };
+        let lately = self.repairs.stepped_aside_at.is_some_and(|at| now.boot.since(at) < STEP_ASIDE_EVERY);
+        let all_were_asked = *in_vain >= group.replica.others().count();
+        if lately || !all_were_asked || !group.replica.owes_a_snapshot() {
+            return;
+        }
+        tracing::warn!(
+            node = %self.config.node,
+            core = %self.config.core,
+            "nobody has what a damaged page of {partition} held, and a member waits for it: others may lead",
+        );
+        self.repairs.stepped_aside_at = Some(now.boot);
+        group.replica.step_aside(now.boot, &mut self.outputs);
+        self.perform(partition, now, out);
     }
 
     /// What the groups that share the damaged page hold of it: those with the same version, each its keys.
@@ -307,6 +349,7 @@ impl Serving {
             came_from: self.config.node,
             member: self.config.node,
             asked_at: now,
+            in_vain: 0,
             number: 0,
             merge: None,
         });
@@ -444,10 +487,11 @@ impl Serving {
         match cells.resume.as_ref() {
             Some(resume) => {
                 piece.from = resume.to_vec();
-                repair.asked_at = now;
+                (repair.asked_at, repair.in_vain) = (now, 0);
                 self.ask_for_range(out);
             }
             None => {
+                repair.in_vain = 0;
                 repair.complete += 1;
                 repair.came_from = peer.node;
                 repair.member = self.config.node;

@@ -480,7 +480,7 @@ impl Serving {
         if ticks {
             self.lay_to_rest(now.boot);
         }
-        self.advance_repairs(now.boot, out);
+        self.advance_repairs(now, out);
         self.advance_scrub(now.boot);
         self.begin_checkpoint(now.boot);
         self.log.end_turn(now.boot, out);

@@ -26,6 +26,8 @@ pub(super) struct Candidate {
     pub(super) quorum_at: Option<Boot>,
     /// From whom the log is being adopted, and up to where.
     pub(super) adopting: Option<(NodeId, LogEnd)>,
+    /// Who no longer has in its log what is missing here.
+    pub(super) lacking: ArrayVec<NodeId, MEMBERS_MAX>,
 }
 
 impl Replica {
@@ -41,6 +43,7 @@ impl Replica {
             promises: ArrayVec::new(),
             quorum_at: None,
             adopting: None,
+            lacking: ArrayVec::new(),
         });
         self.persist(Mark::Promise(ballot), RecordBody::Promise, out);
     }
@@ -107,14 +110,26 @@ impl Replica {
             return;
         }
         candidate.quorum_at.get_or_insert(now);
-        let best = candidate.promises.iter().max_by_key(|(_, promise)| worth(promise.last));
-        match best {
-            Some((node, promise)) if worth(promise.last) > worth(own_end) => {
-                candidate.adopting = Some((*node, promise.last));
+        let best = candidate.promises.iter().map(|(_, promise)| promise.last).max_by_key(|last| worth(*last));
+        let Some(best) = best.filter(|best| worth(*best) > worth(own_end)) else {
+            return self.lead(now, out);
+        };
+        let as_good = candidate.promises.iter().filter(|(_, promise)| worth(promise.last) == worth(best));
+        let source = as_good.map(|(from, _)| *from).rfind(|from| !candidate.lacking.contains(from));
+        let all_promised = candidate.promises.len() + 1 >= config.members.len();
+        match source {
+            Some(source) => {
+                candidate.adopting = Some((source, best));
                 let commit = self.log.point(self.commit).expect("what is committed is at hand or the base");
                 self.fetch(commit, out);
             }
-            Some(_) | None => self.lead(now, out),
+            // Who has yet to promise may have what the others have trimmed.
+            None if !all_promised => {}
+            // It takes somebody who lacks less to lead.
+            None => {
+                self.become_follower(now, None, out);
+                self.let_others_stand_first();
+            }
         }
     }
 
@@ -147,10 +162,13 @@ impl Replica {
             // is a log replica then: nobody else has what is missing, and it cannot lead.
             return self.fetch(last, out);
         }
-        // Without entries the source has trimmed its log: it is better placed to lead.
+        // Without entries the source has trimmed its log.
         if entries.is_empty() || self.adopt(&entries, out).is_err() {
-            self.become_follower(now, None, out);
-            return self.let_others_stand_first();
+            if let Role::Candidate(candidate) = &mut self.role {
+                candidate.adopting = None;
+                candidate.lacking.push(from);
+            }
+            return self.advance_candidate(now, out);
         }
         if self.log.end() >= goal {
             // What was adopted may say that others are members: then it needs a quorum of those.
@@ -269,10 +287,11 @@ mod tests {
     }
 
     #[test]
-    fn who_finds_nothing_behind_its_last_entry_lets_others_lead() {
+    fn what_one_member_has_trimmed_is_asked_of_the_next_and_without_it_others_stand_first() {
         let member = |node| Member { node: NodeId(node), core: CoreId(0), incarnation: Incarnation([0; 16]) };
         let config = GroupConfig::whole(PartitionId(1), TableId(1), [1, 2, 3].map(member).into());
         let log = GroupLog::new(LogPoint::default(), Ballot::ZERO);
+        let first = entry(&log);
         let (commit, timestamp) = (Slot::ZERO, 0);
         let seed = Seed { config, promised: OLD, log, commit, timestamp, refilling: false, stores: true };
         let (now, mut out) = (Boot(1_000_000_000), Vec::new());
@@ -280,11 +299,19 @@ mod tests {
         replica.stand(now, None, &mut out);
         replica.persisted(now, &mut out);
         let ballot = replica.promised();
-        let last = LogEnd { ballot: OLD, slot: Slot(7) };
-        let promise = Promise { ballot, previous: OLD, last, last_hash: Default::default(), commit: Slot(7) };
-        replica.receive(now, NodeId(2), Message::Promise(promise), &mut out);
-        let nothing = Message::Fetched { ballot, previous: LogPoint::default(), entries: vec![] };
-        replica.receive(now, NodeId(2), nothing, &mut out);
-        assert!(!replica.is_candidate() && !replica.is_leader());
+        let last = LogEnd { ballot: OLD, slot: Slot(1) };
+        let promise = Promise { ballot, previous: OLD, last, last_hash: first.hash, commit: Slot(1) };
+        let empty = Message::Fetched { ballot, previous: LogPoint::default(), entries: vec![] };
+        replica.receive(now, NodeId(2), Message::Promise(promise.clone()), &mut out);
+        replica.receive(now, NodeId(2), empty.clone(), &mut out);
+        assert!(replica.is_candidate(), "node 3 may have it");
+        replica.receive(now, NodeId(3), Message::Promise(promise), &mut out);
+        let mut other = replica.clone();
+        let entries = vec![first.bytes];
+        let found = Message::Fetched { ballot, previous: LogPoint::default(), entries };
+        replica.receive(now, NodeId(3), found, &mut out);
+        assert!(replica.is_leader());
+        other.receive(now, NodeId(3), empty, &mut out);
+        assert!(!other.is_candidate() && !other.is_leader());
     }
 }

@@ -94,7 +94,7 @@ fn digest_follower(follower: &Follower, now: Boot) -> impl Hash + use<> {
 }
 
 fn digest_candidate(candidate: &Candidate, now: Boot, hasher: &mut impl Hasher) {
-    let Candidate { deadline, relinquished, asked_at, promises, quorum_at, adopting } = candidate;
+    let Candidate { deadline, relinquished, asked_at, promises, quorum_at, adopting, lacking } = candidate;
     (left(now, *deadline), asked_at.map(|at| age(now, at, PREPARE_AGAIN_AFTER))).hash(hasher);
     for (node, promise) in promises {
         let Promise { ballot, previous, last, last_hash, commit } = promise;
@@ -107,6 +107,7 @@ fn digest_candidate(candidate: &Candidate, now: Boot, hasher: &mut impl Hasher) 
         (ballot, wait_us, now.since(*came_at)).hash(hasher);
     }
     adopting.as_ref().map(|(node, goal)| (*node, end(goal))).hash(hasher);
+    lacking.hash(hasher);
 }
 
 fn digest_leader(leader: &Leader, now: Boot, hasher: &mut impl Hasher) {

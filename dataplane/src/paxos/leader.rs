@@ -546,6 +546,25 @@ impl Replica {
         true
     }
 
+    /// Whether a member with items can get what it lacks by a snapshot only.
+    #[must_use]
+    pub fn owes_a_snapshot(&self) -> bool {
+        let Role::Leader(leader) = &self.role else {
+            return false;
+        };
+        let mut storing = leader.followers.iter().filter(|follower| self.config.stores(follower.node));
+        storing.any(|follower| follower.mode == Mode::Snapshot)
+    }
+
+    /// Leads no more, and is the last to stand again: this leader cannot give a member what that one lacks,
+    /// which may find it in another's log when it stands itself.
+    pub fn step_aside(&mut self, now: Boot, out: &mut Vec<Output>) {
+        if self.is_leader() {
+            self.become_follower(now, None, out);
+            self.let_others_stand_first();
+        }
+    }
+
     /// The other members, and the learner, as a leader sees them.
     #[must_use]
     pub fn followers(&self, now: Boot) -> Vec<FollowerStatus> {
