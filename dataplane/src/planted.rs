@@ -81,11 +81,15 @@ pub enum Planted {
     ForgetDeletion,
     /// The older of two superblocks counts.
     OlderSuperblock,
+    /// A learner votes, for what its core was in an older membership.
+    LearnerVotes,
+    /// A leader that can neither repair its tree nor send it to who needs it goes on leading.
+    NeverStepAside,
 }
 
 impl Planted {
     /// Every bug, by the name that the command line and the environment use.
-    pub const ALL: [(&'static str, Self); 37] = [
+    pub const ALL: [(&'static str, Self); 39] = [
         ("acknowledge-before-durable", Self::AcknowledgeBeforeDurable),
         ("skip-flush", Self::SkipFlush),
         ("acknowledge-before-quorum", Self::AcknowledgeBeforeQuorum),
@@ -123,6 +127,8 @@ impl Planted {
         ("ignore-frozen", Self::IgnoreFrozen),
         ("forget-deletion", Self::ForgetDeletion),
         ("older-superblock", Self::OlderSuperblock),
+        ("learner-votes", Self::LearnerVotes),
+        ("never-step-aside", Self::NeverStepAside),
     ];
 
     /// The bug of that name.

@@ -180,6 +180,16 @@ fn clocks_that_run_wild_make_reads_old_and_lose_nothing() {
     }
 }
 
+/// What seeds have found, made small. That a script still leads to where the bug was is told by what must
+/// have happened in it.
+#[test]
+fn scripts_of_bugs_that_were_found_end_well() {
+    let script = include_str!("scripts/leader-of-a-damaged-tree.sim");
+    let report =
+        run_script(&Script::parse(script).unwrap(), false).unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(report.repaired > 0, "a page was damaged and is whole again");
+}
+
 #[test]
 fn a_script_is_the_run_that_it_was_made_of() {
     let options = options(5, SECONDS);

@@ -20,7 +20,7 @@ use crate::paxos::learner::Health;
 use crate::paxos::log::GroupLog;
 use crate::paxos::{REPLICAS, Replica, Seed};
 use evenkeel_wire::handshake::Peer;
-use evenkeel_wire::ids::{Ballot, CoreId, Epoch, NodeId, PartitionId};
+use evenkeel_wire::ids::{CoreId, Epoch, NodeId, PartitionId};
 use evenkeel_wire::membership::Membership;
 use evenkeel_wire::message::catalog::{KnownEpoch, Stray};
 use evenkeel_wire::message::peer::Invite;
@@ -224,14 +224,16 @@ impl Serving {
         let partition = invite.config.partition;
         let leads = invite.ballot.node == peer.node && invite.config.stores(peer.node);
         let welcome = self.is_storage(peer) && leads;
-        let may = invite.member == self.config.member() && self.may_hold_more();
+        // A member's log is not begun here: what it had accepted and promised would be forgotten.
+        let learns = !invite.config.members.contains(&invite.member);
+        let may = learns && invite.member == self.config.member() && self.may_hold_more();
         if !welcome || !may || self.groups.contains_key(&partition) {
             return;
         }
         let state = State::of_log(partition, invite.at, invite.at_ballot, invite.timestamp);
         let seed = Seed {
             config: invite.config.clone(),
-            promised: Ballot::ZERO,
+            promised: invite.ballot,
             log: GroupLog::new(invite.at, invite.at_ballot),
             commit: invite.at.slot,
             timestamp: invite.timestamp,

@@ -33,6 +33,7 @@ use crate::group::Group;
 use crate::limits::{REPAIR_LEAVES_PER_TURN, REPAIR_PATIENCE, STEP_ASIDE_EVERY};
 use crate::operations::Owner;
 use crate::partition::Stop;
+use crate::planted::{self, Planted};
 use bytes::Bytes;
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::handshake::Peer;
@@ -216,7 +217,8 @@ impl Serving {
         };
         let lately = self.repairs.stepped_aside_at.is_some_and(|at| now.boot.since(at) < STEP_ASIDE_EVERY);
         let all_were_asked = *in_vain >= group.replica.others().count();
-        if lately || !all_were_asked || !group.replica.owes_a_snapshot() {
+        let stays = lately || planted::active(Planted::NeverStepAside);
+        if stays || !all_were_asked || !group.replica.owes_a_snapshot() {
             return;
         }
         tracing::warn!(

@@ -27,7 +27,7 @@ pub(super) struct Proposal {
 impl Replica {
     pub(super) fn on_prepare(&mut self, now: Boot, from: NodeId, prepare: &Prepare, out: &mut Vec<Output>) {
         let ballot = prepare.ballot;
-        if self.is_refilling() || ballot < self.promised || ballot.node != from {
+        if !self.may_vote() || ballot < self.promised || ballot.node != from {
             return self.send(from, Message::Refuse(Refuse { promised: self.promised }), out);
         }
         if ballot > self.promised {
@@ -39,6 +39,15 @@ impl Replica {
             self.owed.promise = Some(from);
             self.pay_promise(out);
         }
+    }
+
+    /// Whether a candidate may count this replica's promise. A learner's it may not, although an older
+    /// membership, which the candidate still goes by, may name this core: the replica that was a member then
+    /// is gone, with what it had accepted.
+    fn may_vote(&self) -> bool {
+        let is_member = self.takes_part() || self.committed_members().members.iter().any(|m| self.is_here(m));
+        let is_member = is_member || planted::active(Planted::LearnerVotes);
+        is_member && !self.is_refilling()
     }
 
     /// Raises the promise in memory. The caller persists it.
@@ -249,4 +258,57 @@ fn check_entry(partition: PartitionId, bytes: &Bytes) -> Result<Entry, EntryErro
         }
     }
     Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Seed;
+    use super::super::log::GroupLog;
+    use super::*;
+    use evenkeel_wire::entry::EntryHeader;
+    use evenkeel_wire::ids::{CoreId, Epoch, Incarnation, TableId};
+    use evenkeel_wire::prng::Prng;
+    use evenkeel_wire::table::{GroupConfig, Member};
+
+    /// Node 5 was a member until epoch 11, is gone, and is being made a member again. Node 2 knows of none of
+    /// this: by its epoch node 5 is one of three.
+    #[test]
+    fn a_learner_does_not_vote_until_its_log_says_that_it_is_a_member() {
+        let member = |node| Member { node: NodeId(node), core: CoreId(0), incarnation: Incarnation([0; 16]) };
+        let members = GroupConfig::whole(PartitionId(1), TableId(1), [2, 4, 6].map(member).into());
+        let config = GroupConfig { epoch: Epoch(11), ..members };
+        let (leads, before) = (Ballot { round: 3, node: NodeId(6) }, Ballot { round: 4, node: NodeId(2) });
+        let log = GroupLog::new(LogPoint::default(), Ballot::ZERO);
+        let (commit, timestamp) = (Slot::ZERO, 0);
+        let (next, previous) = (config.membership().with(member(5), true), log.last());
+        let seed = Seed { config, promised: leads, log, commit, timestamp, refilling: false, stores: false };
+        let (now, mut out) = (Boot(1_000_000_000), Vec::new());
+        let mut replica = Replica::new(seed, NodeId(5), now, Prng::new(1)).on_core(CoreId(0));
+        let prepare = Message::Prepare(Prepare { ballot: before });
+        replica.receive(now, NodeId(2), prepare.clone(), &mut out);
+        let refused = Message::Refuse(Refuse { promised: leads });
+        assert_eq!(out.drain(..).collect::<Vec<_>>(), [Output::Send { to: NodeId(2), message: refused }]);
+
+        let header = EntryHeader {
+            partition: PartitionId(1),
+            slot: Slot(1),
+            ballot: leads,
+            previous: previous.hash,
+            timestamp: 1,
+            kind: EntryKind::Membership,
+            payload_bytes: 0,
+        };
+        let entry = Entry::build(header, next.encoded_bytes(), |out| next.encode(out));
+        let settled = Slot::ZERO;
+        let accept = Message::Accept { ballot: leads, previous, commit, settled, entries: vec![entry.bytes] };
+        replica.receive(now, NodeId(6), accept, &mut out);
+        replica.persisted(now, &mut out);
+        replica.receive(now, NodeId(2), prepare, &mut out);
+        replica.persisted(now, &mut out);
+        let promises = |output: &Output| {
+            matches!(output, Output::Send { message: Message::Promise(promise), .. }
+                if promise.last.slot == Slot(1))
+        };
+        assert!(out.iter().any(promises), "and whoever counts it sees the entry that made it a member");
+    }
 }

@@ -192,7 +192,9 @@ impl Replica {
     pub(super) fn invite(&mut self, now: Boot, out: &mut Vec<Output>) {
         let (at, at_ballot, timestamp) = self.beginning();
         let ballot = self.promised;
-        let config = self.config_at(at.slot);
+        // Of memberships that are behind the log's beginning but committed, a learner must know: by an older
+        // one it would be a member.
+        let config = self.config_at(self.commit);
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
