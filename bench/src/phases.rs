@@ -92,6 +92,15 @@ impl Phases {
         }
     }
 
+    /// Takes in those of another thread, which had the same looks.
+    pub fn add(&mut self, other: &Self) {
+        for (ours, theirs) in [(&mut self.during, &other.during), (&mut self.outside, &other.outside)] {
+            ours.latencies.add(&theirs.latencies);
+            ours.lasted = ours.lasted.max(theirs.lasted);
+        }
+        self.completed = self.completed.max(other.completed);
+    }
+
     /// Whether it is known of every request what it met.
     #[must_use]
     pub fn is_settled(&self) -> bool {
@@ -106,7 +115,7 @@ mod tests {
     /// Plays looks (asked, answered, running, completed) and requests (due, arrived), in milliseconds, and
     /// returns how many requests met a checkpoint and how many did not.
     fn split(looks: &[(u64, u64, bool, u64)], requests: &[(u64, u64)]) -> (u64, u64) {
-        let start = crate::load::now();
+        let start = crate::clock::now();
         let at = |millis| start + Duration::from_millis(millis);
         let mut phases = Phases::default();
         requests.iter().for_each(|(due, arrived)| phases.answered(at(*due), at(*arrived)));

@@ -29,6 +29,8 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
     Ok,
+    /// A comparison found a regression.
+    Worse,
     Unhealthy,
     Invalid,
     Skipped,
@@ -38,6 +40,7 @@ impl From<Ended> for ExitCode {
     fn from(ended: Ended) -> Self {
         match ended {
             Ended::Ok => Self::SUCCESS,
+            Ended::Worse => Self::FAILURE,
             Ended::Unhealthy => Self::from(3),
             Ended::Invalid => Self::from(4),
             Ended::Skipped => Self::from(77),

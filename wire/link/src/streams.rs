@@ -95,11 +95,7 @@ impl Streams {
         }
     }
 
-    fn complete(
-        &mut self,
-        completion: Completion,
-        arrived: &mut dyn FnMut(usize, &[u8]),
-    ) -> io::Result<()> {
+    fn complete(&mut self, completion: Completion, arrived: &mut dyn FnMut(usize, &[u8])) -> io::Result<()> {
         let Completion { token, result, last, payload } = completion;
         match token {
             Token::Socket(SocketToken::Send(place)) => {
