@@ -1,14 +1,18 @@
 //! The charts of a run and of a sweep.
 
 use crate::chart::{Axis, Chart, Scale, Series, count_name, document, time_name};
+use crate::interval::INTERVAL;
 use crate::interval_log::Second;
-use crate::report::{Latencies, Report};
+use crate::report::{BEYOND_MIN, Latencies, Report};
 use crate::sweep::Point;
 
 /// A run: latency by percentile, and over time.
 #[must_use]
 pub fn run(title: &str, text: &str, report: &Report, open: bool, seconds: &[Second]) -> String {
-    document(title, text, &[by_percentile(report, open), over_time(seconds), rate_over_time(seconds)])
+    // What came after the end filled no second.
+    let whole = seconds.iter().take_while(|second| report.measured > INTERVAL * second.index as u32);
+    let seconds: Vec<Second> = whole.copied().collect();
+    document(title, text, &[by_percentile(report, open), over_time(&seconds), rate_over_time(&seconds)])
 }
 
 fn by_percentile(report: &Report, open: bool) -> Chart {
@@ -23,7 +27,7 @@ fn by_percentile(report: &Report, open: bool) -> Chart {
     }
     let nines = |x: f64| if x == 0.0 { "0%".to_owned() } else { nines_name(x as usize) };
     let far = series.iter().flat_map(|series| &series.points).map(|(x, _)| *x).fold(1.0, f64::max);
-    let marks = (0..=far.ceil() as u32).map(|nine| (f64::from(nine), nines(f64::from(nine)))).collect();
+    let marks = (0..=far.floor() as u32).map(|nine| (f64::from(nine), nines(f64::from(nine)))).collect();
     Chart {
         title: "Latency by percentile".to_owned(),
         x: Axis::with_marks("percentile", (0.0, far), marks),
@@ -42,13 +46,13 @@ fn nines_name(nines: usize) -> String {
     }
 }
 
-/// Points (nines, microseconds) up to the last sample.
+/// Points (nines, microseconds), as far as enough samples lie beyond.
 fn quantiles(latencies: &Latencies) -> Vec<(f64, f64)> {
     let count = latencies.count();
     if count == 0 {
         return Vec::new();
     }
-    let far = (count as f64).log10().max(0.1);
+    let far = (count as f64 / BEYOND_MIN).log10().max(0.3);
     let steps = 200;
     let point = |step| {
         let nines = far * f64::from(step) / f64::from(steps);
@@ -155,7 +159,7 @@ mod tests {
     fn a_run_is_drawn_whatever_it_holds() {
         let empty = run("a", "b", &Report::default(), true, &[]);
         assert!(!empty.contains("NaN") && !empty.contains("inf"), "{empty}");
-        let mut report = Report::default();
+        let mut report = Report { measured: Duration::from_secs(3), ..Report::default() };
         (1..=20_000).for_each(|us| report.latencies.record(Duration::from_micros(us)));
         let second = |index| Second {
             index,
@@ -165,7 +169,7 @@ mod tests {
             max: 1000,
         };
         let svg = run("a", "b", &report, false, &[0, 1, 2].map(second));
-        for words in ["99.99%", "closed loop", ">p99<", "failures", ">max<"] {
+        for words in ["99.9%", "closed loop", ">p99<", "failures", ">max<"] {
             assert!(svg.contains(words), "{words}");
         }
         assert!(!svg.contains(">p99.9<") && !svg.contains("NaN"), "no second has enough samples for it");

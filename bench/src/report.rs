@@ -9,7 +9,7 @@ use std::time::Duration;
 pub const PERCENTILES: [f64; 5] = [50.0, 90.0, 99.0, 99.9, 99.99];
 
 /// Samples that must lie beyond a percentile for it to be told.
-const BEYOND_MIN: f64 = 10.0;
+pub(crate) const BEYOND_MIN: f64 = 10.0;
 
 /// Latencies of one kind, microseconds.
 #[derive(Clone, Debug, PartialEq)]

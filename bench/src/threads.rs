@@ -165,7 +165,8 @@ fn run_with<T: Transport>(
 fn wait(told: &Receiver<Told>, times: Times, threads: usize, event: &mut dyn FnMut(Event<'_>)) {
     let mut gathering = Gathering::new(threads);
     let mut borders = vec![(times.until, Event::End), (times.from, Event::Begin)];
-    loop {
+    let mut running = true;
+    while running {
         let left =
             borders.last().map_or(FOR_EVER, |(at, _): &(Instant, _)| at.saturating_duration_since(now()));
         match told.recv_timeout(left) {
@@ -174,13 +175,12 @@ fn wait(told: &Receiver<Told>, times: Times, threads: usize, event: &mut dyn FnM
                     event(Event::Interval(&whole));
                 }
             }
-            Ok(Told::Ready | Told::Failed) => {}
-            Err(RecvTimeoutError::Timeout) => {
-                if let Some((_, border)) = borders.pop() {
-                    event(border);
-                }
-            }
-            Err(RecvTimeoutError::Disconnected) => break,
+            Ok(Told::Ready | Told::Failed) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => running = false,
+        }
+        // Threads may see a border, and end, before it is seen here.
+        while let Some((_, border)) = borders.pop_if(|(at, _)| now() >= *at) {
+            event(border);
         }
     }
     for rest in gathering.rest() {

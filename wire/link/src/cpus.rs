@@ -19,10 +19,11 @@ pub fn count() -> usize {
     available_parallelism().map_or(1, usize::from)
 }
 
-/// Pins the calling thread to a CPU. Returns whether it is there now.
+/// Pins the calling thread to one of its [`usable`] CPUs. Returns whether it is there now.
 #[must_use]
 pub fn pin(cpu: usize) -> bool {
-    core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+    // A number that the kernel's mask has no bit for would abort the process.
+    usable().contains(&cpu) && core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
 }
 
 #[cfg(test)]
@@ -41,5 +42,6 @@ mod tests {
         let last = usable().last().copied().unwrap();
         let seen = std::thread::spawn(move || (pin(last), usable())).join().unwrap();
         assert_eq!(seen, (true, vec![last]));
+        assert!(!pin(100_000));
     }
 }
