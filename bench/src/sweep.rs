@@ -31,6 +31,8 @@ pub struct Point {
     pub rate: f64,
     /// Requests that succeeded, a second.
     pub achieved: f64,
+    /// Latencies behind the percentiles. Without any, the rate was not measured, and is not good.
+    pub requests: u64,
     /// Share of the offered ones that was short, as [`Report::shortfall`](crate::report::Report::shortfall).
     pub shortfall: f64,
     /// Whether it was short, so that its percentiles are no measurement.
@@ -76,7 +78,7 @@ impl Search {
     /// The rate of [`next`](Self::next) came to this. Returns whether it was served well.
     pub fn found(&mut self, point: Point) -> bool {
         let exploded = |most: f64| point.p99_us.or(Some(point.max_us)).is_some_and(|us| us as f64 > most);
-        let bad = point.short || self.p99_us_max.is_some_and(exploded);
+        let bad = point.short || point.requests == 0 || self.p99_us_max.is_some_and(exploded);
         if bad && self.doubted != Some(point.rate) {
             self.doubted = Some(point.rate);
             return false;
@@ -126,6 +128,7 @@ mod tests {
         Point {
             rate,
             achieved: rate.min(capacity),
+            requests: 1000,
             shortfall: (1.0 - capacity / rate).max(0.0),
             short,
             p50_us: Some(p99 / 5),
@@ -164,6 +167,10 @@ mod tests {
         let (rate, _) = knee(LIMITS, 100.0);
         assert!(rate.unwrap() < 100.0 && rate.unwrap() > 60.0, "{rate:?}");
         assert_eq!(knee(LIMITS, 0.1).0, None);
+        let mut nothing = Search::new(Limits { first: 1.5, ..LIMITS });
+        let point = Point { requests: 0, ..served(1.5, 10.0) };
+        assert!(!nothing.found(point) && !nothing.found(point));
+        assert_eq!((nothing.next(), nothing.knee()), (None, None));
         let (rate, tried) = knee(Limits { most: 3000.0, ..LIMITS }, 1e9);
         assert_eq!((rate, tried), (Some(3000.0), 3));
     }

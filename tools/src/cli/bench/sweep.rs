@@ -127,6 +127,7 @@ fn point(rate: f64, report: &Report) -> Point {
     Point {
         rate,
         achieved: report.rate(),
+        requests: report.latencies.count(),
         shortfall: report.shortfall(),
         short: invalid(report).is_some(),
         p50_us: us(50.0),
