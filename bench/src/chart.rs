@@ -51,7 +51,10 @@ impl Axis {
                 high = high.max(low + 1.0);
                 let step = round_step((high - low) / 6.0);
                 high = (high / step).ceil() * step;
-                (0..).map(|number| number as f64 * step).take_while(|mark| *mark <= high * 1.0001).collect()
+                (0..)
+                    .map(|number: u32| f64::from(number) * step)
+                    .take_while(|mark| *mark <= high * 1.0001)
+                    .collect()
             }
             Scale::Log => {
                 let steps = log_marks(low, high);

@@ -3,10 +3,10 @@
 //! The sample is what was measured: runs, and the seconds within each. A circular block bootstrap draws runs
 //! with replacement, and within each run blocks of seconds that follow each other (their length is the cube
 //! root of their number, so that what one second does to the next is kept), puts the histograms of what was
-//! drawn together, and takes each percentile of each side. The ratio of the two, over [`RESAMPLES`] draws, has
-//! a spread. A difference is significant when that spread leaves 1 out, at a level of 1% over all figures that
-//! are compared together (Bonferroni), and the ratio itself is at least [`Settings::least`] away from 1: a
-//! difference that nobody would mind is none.
+//! drawn together, and takes each percentile of each side. The ratio of the two, over [`RESAMPLES`] draws,
+//! has a spread. A difference is significant when that spread leaves 1 out, at a level of 1% over all figures
+//! that are compared together (Bonferroni), and the ratio itself is at least [`Settings::least`] away from 1:
+//! a difference that nobody would mind is none.
 //!
 //! Of one run for each side the spread holds what happens within a run, not what differs between runs.
 

@@ -116,13 +116,14 @@ pub fn sweep(title: &str, text: &str, points: &[Point], knee: Option<f64>) -> St
         points: points.iter().filter_map(|point| Some((point.rate, value(point)?))).collect(),
         dots: true,
     };
-    let latency = vec![
+    let mut latency = vec![
         line("p50", &|point| point.p50_us.map(|us| us as f64)),
         line("p99", &|point| point.p99_us.map(|us| us as f64)),
         line("p99.9", &|point| point.p999_us.map(|us| us as f64)),
     ];
+    latency.retain(|series| !series.points.is_empty());
     let rates =
-        vec![line("achieved", &|point| Some(point.achieved)), line("offered", &|point| Some(point.rate))];
+        vec![line("offered", &|point| Some(point.rate)), line("achieved", &|point| Some(point.achieved))];
     let mark = knee.map(|rate| (rate, format!("knee: {} a second", count_name(rate))));
     let x = || Axis::of("offered, a second", Scale::Linear, points.iter().map(|p| p.rate), count_name);
     let latency = Chart {
@@ -173,5 +174,26 @@ mod tests {
             assert!(svg.contains(words), "{words}");
         }
         assert!(!svg.contains(">p99.9<") && !svg.contains("NaN"), "no second has enough samples for it");
+    }
+    #[test]
+    fn a_sweep_shows_its_knee_and_no_percentile_that_nobody_knows() {
+        let point = |rate| Point {
+            rate,
+            achieved: rate,
+            shortfall: 0.0,
+            short: false,
+            requests: 1000,
+            p50_us: Some(100),
+            p99_us: Some(900),
+            p999_us: None,
+            max_us: 1000,
+        };
+        let svg = sweep("a", "b", &[point(2000.0), point(1000.0)], Some(2000.0));
+        assert!(
+            svg.contains("knee: 2k a second") && svg.contains(">p99<") && !svg.contains("p99.9"),
+            "{svg}"
+        );
+        let empty = sweep("a", "b", &[], None);
+        assert!(!empty.contains("NaN") && !empty.contains("knee"), "{empty}");
     }
 }

@@ -18,8 +18,8 @@ const WINDOW: u64 = 4096;
 const WAIT: Duration = Duration::from_millis(100);
 
 impl<T: Transport> Load<T> {
-    /// Writes the keys from `first` to `keys`. A put that fails for a passing reason is repeated. `progress` is
-    /// told below which number all keys are written.
+    /// Writes the keys from `first` to `keys`. A put that fails for a passing reason is repeated. `progress`
+    /// is told below which number all keys are written.
     ///
     /// # Errors
     /// When a connection fails, or a put for a reason that does not pass.

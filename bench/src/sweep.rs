@@ -1,8 +1,8 @@
 //! Looking for the knee: the highest rate that is served without a queue growing or the tail exploding.
 //!
 //! Rates are doubled from the first until one is not served well, then the gap between the last good one and
-//! the first bad one is halved until it is small. A bad rate is tried a second time before it is believed: one
-//! hiccup of the host must not pass for the server's limit.
+//! the first bad one is halved until it is small. A bad rate is tried a second time before it is believed:
+//! one hiccup of the host must not pass for the server's limit.
 
 use serde::Serialize;
 

@@ -71,8 +71,8 @@ pub fn preload(
     }
 }
 
-/// Runs a load to its end. There is one of `looks` for each thread: they say when checkpoints run; one without
-/// a sender says nothing. `event` is called on the calling thread.
+/// Runs a load to its end. There is one of `looks` for each thread: they say when checkpoints run; one
+/// without a sender says nothing. `event` is called on the calling thread.
 ///
 /// # Errors
 /// When a connection fails, or a thread does not start as it should.
@@ -90,6 +90,9 @@ pub fn run(
         }
     }
 }
+
+/// A thread that waits for its times, or runs.
+type Running<'a> = (Sender<Times>, ScopedJoinHandle<'a, Result<Report, LoadError>>);
 
 /// What a thread says while it runs.
 enum Told {
@@ -111,7 +114,7 @@ fn run_with<T: Transport>(
     let per_thread = options.connections.div_ceil(count).max(1);
     scope(|scope| {
         let (tell, told) = channel();
-        let mut running: Vec<(Sender<Times>, ScopedJoinHandle<'_, Result<Report, LoadError>>)> = Vec::new();
+        let mut running: Vec<Running<'_>> = Vec::new();
         for (thread, looks) in looks.into_iter().enumerate() {
             let lines = (0..per_thread).map(|_| shake(options.router)).collect::<Result<Vec<_>, _>>()?;
             let cpu = (!threads.pin.is_empty()).then(|| threads.pin[thread % threads.pin.len()]);

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! `at_us`: microseconds from the beginning. `op`: put, insert, get, get-eventual, update, delete or scan.
-//! `key`: a text, or a number, which is the key of that number of any other workload. `bytes` of the item that
-//! a put or an insert carries, 1024 unless said. `items` that a scan asks for, 100 unless said.
+//! `key`: a text, or a number, which is the key of that number of any other workload. `bytes` of the item
+//! that a put or an insert carries, 1024 unless said. `items` that a scan asks for, 100 unless said.
 
 use crate::keys::{KeysBy, Share};
 use crate::sizes::Sizes;

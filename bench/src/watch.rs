@@ -29,8 +29,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Looks at the storage cores at these addresses, over and over, for so many load threads. Each core has a
-    /// connection of its own.
+    /// Looks at the storage cores at these addresses, over and over, for so many load threads. Each core has
+    /// a connection of its own.
     ///
     /// # Errors
     /// When there can be no more threads.

@@ -97,8 +97,11 @@ const SCAN_ITEMS_DEFAULT: (u32, u32) = (1, 100);
 
 const ZIPFIAN: KeysBy = KeysBy::Zipfian(THETA_DEFAULT);
 
+/// A name, its operations with their shares in percent, and how keys are chosen.
+type Named = (&'static str, &'static [(Kind, u64)], KeysBy);
+
 /// Every workload that has a name.
-const NAMED: [(&str, &[(Kind, u64)], KeysBy); 10] = [
+const NAMED: [Named; 10] = [
     ("put", &[(Kind::Put, 100)], KeysBy::Uniform),
     ("get", &[(Kind::Get, 100)], KeysBy::Uniform),
     ("get-eventual", &[(Kind::GetEventual, 100)], KeysBy::Uniform),

@@ -34,7 +34,7 @@ enum More {
     /// Are two sides of reports different, or by chance? Exit code 1 when the second is significantly worse.
     Compare(compare::Compare),
     /// Look for the highest rate that is served without a queue growing or the tail exploding.
-    Sweep(sweep::Sweep),
+    Sweep(Box<sweep::Sweep>),
 }
 
 impl Bench {

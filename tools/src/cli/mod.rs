@@ -104,7 +104,7 @@ enum Verb {
     /// Write all items of a table to stdout, one a line, in key order of each partition.
     Export(export::Export),
     /// Put load on a cluster, and measure it.
-    Bench(bench::Bench),
+    Bench(Box<bench::Bench>),
     /// Read a storage node's data folder, running or not, and tell what in it is damaged.
     Check(check::Check),
     /// Look at this host: what would slow a storage node down, and how to mend it.

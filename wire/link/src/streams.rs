@@ -179,7 +179,7 @@ mod tests {
         let mut streams = Streams::new(ours).unwrap();
         // More than one send takes, and more than the receive buffers hold together.
         let bytes = |place: usize| -> Vec<u8> {
-            (0..6 << 20).map(|number: usize| (number * (place + 3) >> 7) as u8).collect()
+            (0..6 << 20).map(|number: usize| ((number * (place + 3)) >> 7) as u8).collect()
         };
         let mut back = vec![Vec::new(); 3];
         for place in 0..3 {

@@ -55,7 +55,7 @@ impl Compare {
             return Ok(Ended::Invalid);
         }
         let unlike = unlike(&sides);
-        for warning in unlike.iter().chain(&few(&sides)) {
+        for warning in unlike.iter().chain(&few(&sides)).chain(&noisy(&sides)) {
             say(&format!("warning: {warning}"));
         }
         let [before, after] =
@@ -101,6 +101,13 @@ fn few(sides: &[Vec<Read>; 2]) -> Option<String> {
         "a side has one run: what differs between runs is not seen; measure each side several times, in turn"
             .to_owned()
     })
+}
+
+fn noisy(sides: &[Vec<Read>; 2]) -> Option<String> {
+    let noisy = sides.iter().flatten().filter(|read| read.report["noisy"] == json!(true)).count();
+    let all = sides.iter().flatten().count();
+    (noisy > 0)
+        .then(|| format!("{noisy} of {all} reports were made on a noisy host; tails may be the host's"))
 }
 
 fn print(figures: &[Figure]) -> Result<(), Failed> {

@@ -1,5 +1,5 @@
-//! What is seen while a load runs: the last second, on one line that changes; on a stderr that is no terminal,
-//! a plain line for every ten seconds.
+//! What is seen while a load runs: the last second, on one line that changes; on a stderr that is no
+//! terminal, a plain line for every ten seconds.
 
 use crate::cli::output::{count, say};
 use evenkeel_bench::chart::time_name;

@@ -112,9 +112,9 @@ impl Run {
             write_report(folder, &measured)?;
         }
         if global.json {
-            json(&measured.to_json())?
+            json(&measured.to_json())?;
         } else {
-            measured.print()?
+            measured.print()?;
         }
         Ok(ended(&measured))
     }

@@ -70,9 +70,9 @@ impl Sweep {
         let value = self.to_json(&ready.options, &tried, knee, &host, ready.noise.as_ref(), started);
         self.write(&value, &tried, knee)?;
         if global.json {
-            json(&value)?
+            json(&value)?;
         } else {
-            print(&tried, knee)?
+            print(&tried, knee)?;
         }
         match knee {
             Some(_) => Ok(Ended::Ok),
