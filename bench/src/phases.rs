@@ -140,4 +140,20 @@ mod tests {
         assert_eq!(split(&[(0, 1, false, 3), (20, 21, false, 4)], &[(5, 15)]), (1, 0));
         assert_eq!(split(&[(0, 1, false, 3), (20, 21, false, 3)], &[(5, 15)]), (0, 1));
     }
+    #[test]
+    fn threads_share_the_time_and_add_up_their_requests() {
+        let phase = |millis, seconds| {
+            let mut phase = Phase { lasted: Duration::from_secs(seconds), ..Phase::default() };
+            phase.latencies.record(Duration::from_millis(millis));
+            phase
+        };
+        let mut ours =
+            Phases { during: phase(5, 2), outside: phase(1, 8), completed: 3, ..Phases::default() };
+        ours.add(&Phases { during: phase(7, 2), outside: phase(1, 7), completed: 3, ..Phases::default() });
+        assert_eq!(
+            (ours.during.latencies.count(), ours.during.lasted, ours.completed),
+            (2, Duration::from_secs(2), 3)
+        );
+        assert_eq!((ours.outside.rate(), ours.during.latencies.max() / 10), (0.25, 700));
+    }
 }

@@ -111,10 +111,17 @@ fn a_server_that_is_slower_than_what_is_offered_makes_no_measurement() {
 #[test]
 fn threads_share_the_rate_and_intervals_add_up_to_the_report() {
     let server = Server::start(Behaviour::default());
-    for (count, client) in [(1, Client::Ring), (3, Client::Ring), (2, Client::Epoll)] {
+    let ways = [
+        (1, Client::Ring, false),
+        (3, Client::Ring, false),
+        (1, Client::Ring, true),
+        (2, Client::Epoll, false),
+    ];
+    for (count, client, spin) in ways {
         let pace = Pace::Open(300.0, Arrivals::Uniform);
         let mut options = options(&server, "ycsb-b", pace, 2 * SECOND);
         options.warm_up = Duration::from_millis(100);
+        options.spin = spin;
         let (report, intervals) = measure(&options, &threads(count, client)).unwrap();
         assert_eq!(report.offered, 600);
         let counts: Vec<u64> = intervals.iter().map(|interval| interval.latencies.count()).collect();

@@ -210,7 +210,12 @@ impl Setup {
             table,
             workload,
             pace,
-            connections: self.connections.unwrap_or(connections).max(1),
+            // Every thread has as many.
+            connections: self
+                .connections
+                .unwrap_or(connections)
+                .max(1)
+                .next_multiple_of(self.threads as usize),
             keys: self.keys.max(1),
             warm_up: self.warm_up,
             measure: self.time,
