@@ -108,3 +108,38 @@ impl Plan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_share_what_is_under_way() {
+        let workload = Workload::named("put").expect("it has that name");
+        let under_way =
+            |thread| match Plan::new(&Pace::Closed(8), &workload, 10, Share { thread, threads: 3 }, 1) {
+                Plan::Closed(_, under_way) => under_way,
+                Plan::Open(..) | Plan::Trace(..) => 0,
+            };
+        assert_eq!([0, 1, 2].map(under_way), [3, 3, 2]);
+    }
+
+    #[test]
+    fn a_trace_keeps_a_key_on_its_connection_and_goes_as_fast_as_it_is_told() {
+        let text = "{\"at_us\": 10, \"op\": \"get\", \"key\": \"a\"}\n\
+                    {\"at_us\": 90, \"op\": \"get\", \"key\": \"b\"}\n";
+        let trace = Arc::new(Trace::read(text.as_bytes()).expect("it is one"));
+        let workload = trace.workload("trace");
+        assert_eq!(workload.mix, [(Kind::Get, 100)]);
+        let alone = Share { thread: 0, threads: 1 };
+        let mut plan = Plan::new(&Pace::Trace(trace, 2.0), &workload, 1, alone, 1);
+        assert_eq!(plan.due(), Some(Duration::from_micros(5)));
+        assert!((0..50).all(|key| plan.line_of(key, 7) == plan.line_of(key, 7)));
+        let places: Vec<Option<usize>> = (0..50).map(|key| plan.line_of(key, 7)).collect();
+        assert!((0..7).all(|place| places.contains(&Some(place))), "{places:?}");
+        plan.skip();
+        assert_eq!(plan.due(), Some(Duration::from_micros(45)));
+        assert_eq!(plan.take(Duration::ZERO).map(|operation| operation.key), Some(1));
+        assert_eq!((plan.due(), plan.take(Duration::ZERO)), (None, None));
+    }
+}

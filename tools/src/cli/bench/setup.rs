@@ -94,7 +94,8 @@ pub(super) struct Setup {
     /// Do not watch the host for its own noise before the load: that takes one and a half seconds.
     #[arg(long)]
     no_noise_check: bool,
-    /// Write the report into this folder: report.json, latency.hlog, latency.hgrm and latency.svg.
+    /// Write the report into this folder: report.json, latency.hlog, latency.hgrm and latency.svg; of a sweep
+    /// sweep.json and sweep.svg.
     #[arg(long, value_name = "FOLDER")]
     pub(super) report: Option<PathBuf>,
 }
