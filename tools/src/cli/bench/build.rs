@@ -4,7 +4,7 @@
 use evenkeel_wire::checksum::crc32c;
 use serde_json::{Value, json};
 
-/// The revision, `unknown` when it was built outside a checkout.
+/// The revision; `unknown` when it was built outside a checkout, or for development.
 pub(super) const REVISION: &str = env!("EVENKEEL_REVISION");
 
 /// Version, revision and checksum.
