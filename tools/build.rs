@@ -2,6 +2,7 @@
 //! and nothing fails: EVENKEEL_REVISION may say it. Builds for development are not told, so that a commit
 //! does not make them anew; nothing that they measure counts.
 
+use std::path::Path;
 use std::process::Command;
 
 fn main() {
@@ -16,7 +17,7 @@ fn main() {
 fn checked_out() -> Option<String> {
     // When another revision is checked out, or committed to, one of these files changes.
     for file in ["HEAD", "logs/HEAD"] {
-        if let Some(path) = git(&["rev-parse", "--git-path", file]) {
+        if let Some(path) = git(&["rev-parse", "--git-path", file]).filter(|path| Path::new(path).exists()) {
             println!("cargo:rerun-if-changed={path}");
         }
     }
