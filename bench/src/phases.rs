@@ -92,6 +92,15 @@ impl Phases {
         }
     }
 
+    /// Takes in those of another thread, which had the same looks.
+    pub fn add(&mut self, other: &Self) {
+        for (ours, theirs) in [(&mut self.during, &other.during), (&mut self.outside, &other.outside)] {
+            ours.latencies.add(&theirs.latencies);
+            ours.lasted = ours.lasted.max(theirs.lasted);
+        }
+        self.completed = self.completed.max(other.completed);
+    }
+
     /// Whether it is known of every request what it met.
     #[must_use]
     pub fn is_settled(&self) -> bool {
@@ -106,7 +115,7 @@ mod tests {
     /// Plays looks (asked, answered, running, completed) and requests (due, arrived), in milliseconds, and
     /// returns how many requests met a checkpoint and how many did not.
     fn split(looks: &[(u64, u64, bool, u64)], requests: &[(u64, u64)]) -> (u64, u64) {
-        let start = crate::load::now();
+        let start = crate::clock::now();
         let at = |millis| start + Duration::from_millis(millis);
         let mut phases = Phases::default();
         requests.iter().for_each(|(due, arrived)| phases.answered(at(*due), at(*arrived)));
@@ -130,5 +139,21 @@ mod tests {
     fn a_checkpoint_between_two_looks_is_seen_by_its_number() {
         assert_eq!(split(&[(0, 1, false, 3), (20, 21, false, 4)], &[(5, 15)]), (1, 0));
         assert_eq!(split(&[(0, 1, false, 3), (20, 21, false, 3)], &[(5, 15)]), (0, 1));
+    }
+    #[test]
+    fn threads_share_the_time_and_add_up_their_requests() {
+        let phase = |millis, seconds| {
+            let mut phase = Phase { lasted: Duration::from_secs(seconds), ..Phase::default() };
+            phase.latencies.record(Duration::from_millis(millis));
+            phase
+        };
+        let mut ours =
+            Phases { during: phase(5, 2), outside: phase(1, 8), completed: 3, ..Phases::default() };
+        ours.add(&Phases { during: phase(7, 2), outside: phase(1, 7), completed: 3, ..Phases::default() });
+        assert_eq!(
+            (ours.during.latencies.count(), ours.during.lasted, ours.completed),
+            (2, Duration::from_secs(2), 3)
+        );
+        assert_eq!((ours.outside.rate(), ours.during.latencies.max() / 10), (0.25, 700));
     }
 }

@@ -4,8 +4,9 @@
 //! whoever finds a key that is there and whose successor is not knows that all keys up to one window before
 //! it are there, too, and can go on from that one ([`resume_from`]).
 
-use crate::load::{Load, LoadError, now};
-use crate::workload::Kind;
+use crate::clock::now;
+use crate::load::{Load, LoadError};
+use crate::transport::Transport;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -16,19 +17,23 @@ const WINDOW: u64 = 4096;
 /// How long to wait for answers at a time.
 const WAIT: Duration = Duration::from_millis(100);
 
-impl Load {
-    /// Writes the keys from `first` on. A put that fails for a passing reason is repeated. `progress` is told
-    /// below which number all keys are written.
+impl<T: Transport> Load<T> {
+    /// Writes the keys from `first` to `keys`. A put that fails for a passing reason is repeated. `progress`
+    /// is told below which number all keys are written.
     ///
     /// # Errors
     /// When a connection fails, or a put for a reason that does not pass.
-    pub fn preload(&mut self, first: u64, progress: &mut dyn FnMut(u64)) -> Result<(), LoadError> {
-        let per_line = UNDER_WAY.div_ceil(self.lines.len());
-        let keys = self.options.keys;
+    pub(crate) fn preload(
+        &mut self,
+        first: u64,
+        keys: u64,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), LoadError> {
+        let per_line = UNDER_WAY.div_ceil(self.under_way.len());
         let (mut next, mut again, mut open) = (first, VecDeque::new(), BTreeSet::new());
         loop {
-            for line in &mut self.lines {
-                while line.under_way.len() < per_line {
+            for place in 0..self.under_way.len() {
+                while self.under_way[place].open() < per_line {
                     let acknowledged = open.first().copied().unwrap_or(next);
                     let key = match again.pop_front() {
                         Some(key) => key,
@@ -39,14 +44,17 @@ impl Load {
                         }
                         None => break,
                     };
-                    self.writer.ask(line, Kind::Put, key, now());
+                    let Some(put) = self.plan.put(key) else {
+                        return Ok(());
+                    };
+                    self.ask(place, put, now());
                 }
             }
             progress(open.first().copied().unwrap_or(next));
             if open.is_empty() {
                 return Ok(());
             }
-            self.exchange(Some(WAIT))?;
+            self.exchange(WAIT)?;
             for answer in self.answered.drain(..) {
                 let key = answer.asked.key;
                 match answer.problem {

@@ -2,17 +2,18 @@
 
 use crate::phases::Phases;
 use hdrhistogram::Histogram;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The percentiles that are told, if there are enough samples behind them.
 pub const PERCENTILES: [f64; 5] = [50.0, 90.0, 99.0, 99.9, 99.99];
 
 /// Samples that must lie beyond a percentile for it to be told.
-const BEYOND_MIN: f64 = 10.0;
+pub(crate) const BEYOND_MIN: f64 = 10.0;
 
-/// Latencies of one kind.
-#[derive(Clone, Debug)]
-pub struct Latencies(Histogram<u64>);
+/// Latencies of one kind, microseconds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latencies(pub(crate) Histogram<u64>);
 
 impl Default for Latencies {
     fn default() -> Self {
@@ -70,6 +71,9 @@ pub struct Report {
     pub latencies: Latencies,
     /// The same, from when they were sent: in a closed loop there is no difference.
     pub service: Latencies,
+    /// How much later than due they were sent: the load generator's own share, or what it had to wait for
+    /// because too much was under way.
+    pub late: Latencies,
     /// Of the latencies, those of reads.
     pub reads: Latencies,
     /// Of the latencies, those of writes.
@@ -79,24 +83,59 @@ pub struct Report {
     /// Bytes of the items that were put, as the workload counts them.
     pub bytes_put: u64,
     /// Requests that failed, by error.
-    pub errors: std::collections::BTreeMap<String, u64>,
+    pub errors: BTreeMap<String, u64>,
+    /// Reads of single items that succeeded and found nothing.
+    pub missed: u64,
     /// How long it measured.
     pub measured: Duration,
     /// Requests that were due in that time; in a closed loop those that were sent.
     pub offered: u64,
+    /// Requests that succeeded within that time, whenever they were due.
+    pub completed: u64,
+    /// Requests that nobody had answered when the run was over.
+    pub unanswered: u64,
 }
 
+/// An open loop that offered this much more than it got done is no measurement of the offered rate.
+pub const SHORTFALL_MAX: f64 = 0.01;
+
+/// So many requests may be under way at the end, and not at the beginning, whatever their share is.
+const GROWTH_MIN: u64 = 10;
+
 impl Report {
-    /// Requests that succeeded, a second.
-    #[must_use]
-    pub fn rate(&self) -> f64 {
-        self.latencies.count() as f64 / self.measured.as_secs_f64().max(1e-9)
+    /// Takes another thread's in, which ran beside.
+    pub fn add(&mut self, other: Self) {
+        self.latencies.add(&other.latencies);
+        self.service.add(&other.service);
+        self.late.add(&other.late);
+        self.reads.add(&other.reads);
+        self.writes.add(&other.writes);
+        self.phases.add(&other.phases);
+        self.bytes_put += other.bytes_put;
+        for (code, count) in other.errors {
+            *self.errors.entry(code).or_default() += count;
+        }
+        self.missed += other.missed;
+        self.measured = self.measured.max(other.measured);
+        self.offered += other.offered;
+        self.completed += other.completed;
+        self.unanswered += other.unanswered;
     }
 
-    /// Share of the offered requests that did not succeed in time.
+    /// Requests that succeeded, a second: the achieved rate.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.completed as f64 / self.measured.as_secs_f64().max(1e-9)
+    }
+
+    /// Share of the offered requests that failed or never came, or by which the queue of those under way has
+    /// grown, whichever is larger.
     #[must_use]
     pub fn shortfall(&self) -> f64 {
-        1.0 - self.latencies.count() as f64 / (self.offered as f64).max(1.0)
+        let lost = self.offered.saturating_sub(self.latencies.count());
+        let grown = self.offered.saturating_sub(self.completed);
+        let short = lost.max(if grown < GROWTH_MIN { 0 } else { grown });
+        short as f64 / (self.offered as f64).max(1.0)
     }
 }
 
@@ -114,5 +153,17 @@ mod tests {
         assert_eq!(latencies.percentile(99.0), None, "only 9.99 samples lie beyond");
         latencies.record(Duration::from_micros(1000));
         assert_eq!(latencies.percentile(99.0), Some(990));
+    }
+    #[test]
+    fn a_queue_that_grows_is_short_though_every_request_succeeds_in_the_end() {
+        let mut report = Report { offered: 1000, completed: 1000, ..Report::default() };
+        (0..1000).for_each(|_| report.latencies.record(Duration::from_millis(1)));
+        assert_eq!(report.shortfall(), 0.0);
+        report.completed = 991;
+        assert_eq!(report.shortfall(), 0.0, "a few are under way at any time");
+        report.completed = 900;
+        assert_eq!(report.shortfall(), 0.1);
+        report = Report { offered: 1020, completed: 1020, ..report };
+        assert!((report.shortfall() - 20.0 / 1020.0).abs() < 1e-9, "what failed is lost");
     }
 }

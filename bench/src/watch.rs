@@ -1,6 +1,7 @@
 //! Looking at the storage cores while a load runs: does one of them write a checkpoint?
 
-use crate::load::{now, receive, shake};
+use crate::clock::now;
+use crate::load::{receive, shake};
 use crate::phases::Look;
 use evenkeel_client::protocol::answer::Answer;
 use evenkeel_client::protocol::connection::Connection;
@@ -28,12 +29,13 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Looks at the storage cores at these addresses, over and over. Each has a connection of its own.
+    /// Looks at the storage cores at these addresses, over and over, for so many load threads. Each core has
+    /// a connection of its own.
     ///
     /// # Errors
     /// When there can be no more threads.
-    pub fn start(cores: Vec<SocketAddr>) -> std::io::Result<(Self, Receiver<Look>)> {
-        let (looks, taken) = channel();
+    pub fn start(cores: Vec<SocketAddr>, threads: usize) -> std::io::Result<(Self, Vec<Receiver<Look>>)> {
+        let (looks, taken): (Vec<_>, Vec<_>) = (0..threads).map(|_| channel()).unzip();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let cores = cores.into_iter().map(|address| Core { address, line: None }).collect();
@@ -53,7 +55,7 @@ impl Drop for Watch {
 }
 
 #[allow(clippy::disallowed_methods, reason = "a load generator waits in real time")]
-fn watch(mut cores: Vec<Core>, looks: &Sender<Look>, stop: &AtomicBool) {
+fn watch(mut cores: Vec<Core>, looks: &[Sender<Look>], stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let asked = now();
         let (mut running, mut completed) = (false, 0);
@@ -62,7 +64,8 @@ fn watch(mut cores: Vec<Core>, looks: &Sender<Look>, stop: &AtomicBool) {
             running |= log.checkpointing;
             completed += log.checkpoints;
         }
-        if looks.send(Look { asked, answered: now(), running, completed }).is_err() {
+        let look = Look { asked, answered: now(), running, completed };
+        if looks.iter().all(|looks| looks.send(look).is_err()) {
             return;
         }
         std::thread::sleep(LOOK_EVERY);

@@ -40,6 +40,7 @@ use evenkeel_router::cache::CacheMode;
 use evenkeel_wire::ids::{CoreId, Incarnation, NodeId};
 use evenkeel_wire::message::status::{TopologyAnswer, TopologyNode};
 use evenkeel_wire::table::Member;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -242,9 +243,7 @@ impl Config {
     /// # Errors
     /// What is wrong, and where.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
-        Self::parse(&text, path)
+        Self::parse(&read(path)?, path)
     }
 
     /// Reads and checks a configuration; `path` is for errors.
@@ -252,7 +251,7 @@ impl Config {
     /// # Errors
     /// What is wrong, and where.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|error| parse_error(text, path, &error))?;
+        let config: Self = parse(text, path)?;
         config.check().map_err(|message| ConfigError::Invalid { path: path.to_owned(), message })?;
         Ok(config)
     }
@@ -388,6 +387,22 @@ pub fn cache_mode(text: &str) -> Result<CacheMode, String> {
             )),
         },
     }
+}
+
+/// The text of a file that a user has named.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })
+}
+
+/// Reads TOML that a user has written; `path` is for errors.
+///
+/// # Errors
+/// What is wrong, in which line, and for an unknown key what may have been meant.
+pub fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| parse_error(text, path, &error))
 }
 
 fn parse_error(text: &str, path: &Path, error: &toml::de::Error) -> ConfigError {

@@ -2,36 +2,8 @@
 
 mod support;
 
-use evenkeel::local::Cluster;
 use serde_json::Value;
-use support::{Ran, evenkeel, finish};
-
-struct Shell {
-    cluster: Cluster,
-}
-
-impl Shell {
-    fn new() -> Self {
-        Self { cluster: Cluster::temporary().unwrap() }
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ran {
-        finish(evenkeel(arguments).env("EVENKEEL_ENDPOINT", self.cluster.endpoint()))
-    }
-
-    #[track_caller]
-    fn ok(&self, arguments: &[&str]) -> String {
-        self.run(arguments).ok()
-    }
-
-    #[track_caller]
-    fn fails(&self, arguments: &[&str], says: &str) {
-        let ran = self.run(arguments);
-        assert_eq!(ran.code, Some(1), "{ran:?}");
-        assert!(ran.stderr.contains(says), "{ran:?}");
-        assert_eq!(ran.stdout, "", "what failed prints no data");
-    }
-}
+use support::{Shell, evenkeel, finish};
 
 const ADA: &str = r#"{"id":{"S":"ada"}}"#;
 
@@ -91,24 +63,6 @@ fn tables_come_and_go() {
     // A new table of the same name is another table.
     shell.ok(&["table", "create", "a", "--key", "id:S"]);
     assert_eq!(shell.ok(&["scan", "a"]), "");
-}
-
-#[test]
-fn a_bench_measures_beside_a_bare_loop_and_an_overload_is_no_measurement() {
-    let (shell, folder) = (Shell::new(), support::folder());
-    let path = folder.path().to_str().unwrap();
-    let short = ["--warm-up", "100ms", "--for", "500ms", "--keys", "100", "--json"];
-    let closed = ["bench", "--closed", "8", "--disk", path, "--report", path];
-    let measured: Value = serde_json::from_str(&shell.ok(&[&closed[..], &short].concat())).unwrap();
-    assert!(measured["rate"].as_f64() > Some(0.0), "{measured:#}");
-    assert!(measured["latencies_us"]["p50"].as_u64() > Some(0), "{measured:#}");
-    assert!(measured["bare_log_writes"]["rate_ratio"].as_f64() > Some(0.0), "{measured:#}");
-    let written = std::fs::read_to_string(folder.path().join("report.json")).unwrap();
-    assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), measured);
-    let open = shell.run(&[&["bench", "--workload", "ycsb-a", "--rate", "10000000"][..], &short].concat());
-    assert_eq!(open.code, Some(4), "{}", open.stderr);
-    assert!(open.stderr.contains("INVALID"), "{}", open.stderr);
-    shell.fails(&["bench", "--workload", "ycsb-z"], "ycsb-a");
 }
 
 #[test]

@@ -29,6 +29,8 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
     Ok,
+    /// A comparison found a regression.
+    Worse,
     Unhealthy,
     Invalid,
     Skipped,
@@ -38,6 +40,7 @@ impl From<Ended> for ExitCode {
     fn from(ended: Ended) -> Self {
         match ended {
             Ended::Ok => Self::SUCCESS,
+            Ended::Worse => Self::FAILURE,
             Ended::Unhealthy => Self::from(3),
             Ended::Invalid => Self::from(4),
             Ended::Skipped => Self::from(77),
@@ -101,7 +104,7 @@ enum Verb {
     /// Write all items of a table to stdout, one a line, in key order of each partition.
     Export(export::Export),
     /// Put load on a cluster, and measure it.
-    Bench(bench::Bench),
+    Bench(Box<bench::Bench>),
     /// Read a storage node's data folder, running or not, and tell what in it is damaged.
     Check(check::Check),
     /// Look at this host: what would slow a storage node down, and how to mend it.

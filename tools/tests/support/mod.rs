@@ -1,7 +1,7 @@
 //! What the tests of whole clusters share.
 #![allow(dead_code, reason = "each test program uses its part")]
 
-use evenkeel::local::temporary_folder;
+use evenkeel::local::{Cluster, temporary_folder};
 use evenkeel_client::json::{parse_line, to_json};
 use evenkeel_client::{Client, Item};
 use flate2::read::MultiGzDecoder;
@@ -208,4 +208,32 @@ pub(crate) fn canonical<'a>(lines: impl IntoIterator<Item = &'a str>) -> BTreeSe
 /// An item of a text.
 pub(crate) fn item(text: &str) -> Item {
     parse_line(text).unwrap()
+}
+
+/// A cluster in this process, and the command to use it with.
+pub(crate) struct Shell {
+    cluster: Cluster,
+}
+
+impl Shell {
+    pub(crate) fn new() -> Self {
+        Self { cluster: Cluster::temporary().unwrap() }
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        finish(evenkeel(arguments).env("EVENKEEL_ENDPOINT", self.cluster.endpoint()))
+    }
+
+    #[track_caller]
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        self.run(arguments).ok()
+    }
+
+    #[track_caller]
+    pub(crate) fn fails(&self, arguments: &[&str], says: &str) {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stderr.contains(says), "{ran:?}");
+        assert_eq!(ran.stdout, "", "what failed prints no data");
+    }
 }

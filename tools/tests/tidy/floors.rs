@@ -48,10 +48,10 @@ const FLOORS: [Floor; 7] = [
     },
     Floor {
         folder: "bench",
-        uses: &["wire", "wire/client"],
+        uses: &["wire", "wire/client", "wire/link"],
         tests_use: &["dataplane"],
-        reason: "floor 4: load comes from outside, through the client, as everybody's does; its benches look \
-                 at pieces",
+        reason: "floor 4: load comes from outside, through the client, as everybody's does, over a ring of \
+                 its own; its benches look at pieces",
     },
     Floor {
         folder: "tools",

@@ -19,7 +19,8 @@ pub(crate) fn reached(tree: &Tree) -> Vec<String> {
         .collect()
 }
 
-/// Whether the compiler begins here: src/lib.rs, src/main.rs, and files of tests/, examples/ and benches/.
+/// Whether the compiler begins here: src/lib.rs, src/main.rs, files of tests/, examples/ and benches/, and a
+/// crate's build.rs.
 fn is_root(path: &str) -> bool {
     let folder = folder_of(path);
     let parent = folder.rsplit('/').next().unwrap_or_default();
@@ -27,7 +28,7 @@ fn is_root(path: &str) -> bool {
     match parent {
         "src" => name == "/lib.rs" || name == "/main.rs",
         "tests" | "examples" | "benches" | "fuzz_targets" => !folder.contains("/src/"),
-        _ => false,
+        _ => name == "/build.rs" && !folder.contains("/src"),
     }
 }
 
@@ -136,6 +137,7 @@ mod tests {
     fn a_file_that_nobody_reaches_is_seen() {
         let files = [("a/src/lib.rs", "mod b;"), ("a/src/b.rs", ""), ("a/src/b/c.rs", "")];
         fails(reached, &files, "a/src/b/c.rs: no `mod` leads here");
+        fails(reached, &[("a/src/build.rs", "")], "a/src/build.rs: no `mod`");
         fails(reached, &[("a/tests/help/mod.rs", "")], "a/tests/help/mod.rs: no `mod`");
         let right = [
             ("a/src/lib.rs", "mod b;\n#[path = \"f/g.rs\"]\nmod d;"),
@@ -144,6 +146,7 @@ mod tests {
             ("a/src/f/g.rs", ""),
             ("a/tests/e.rs", "mod help;"),
             ("a/tests/help/mod.rs", ""),
+            ("a/build.rs", ""),
         ];
         passes(reached, &right);
     }

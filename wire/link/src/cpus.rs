@@ -19,6 +19,13 @@ pub fn count() -> usize {
     available_parallelism().map_or(1, usize::from)
 }
 
+/// Pins the calling thread to one of its [`usable`] CPUs. Returns whether it is there now.
+#[must_use]
+pub fn pin(cpu: usize) -> bool {
+    // A number that the kernel's mask has no bit for would abort the process.
+    usable().contains(&cpu) && core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,5 +34,14 @@ mod tests {
     fn there_is_at_least_one_cpu_and_no_quota_exceeds_the_mask() {
         assert!(!usable().is_empty());
         assert!((1..=usable().len()).contains(&count()));
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "pinning is of a thread, and ends with it")]
+    fn a_pinned_thread_sees_its_own_cpu_only() {
+        let last = usable().last().copied().unwrap();
+        let seen = std::thread::spawn(move || (pin(last), usable())).join().unwrap();
+        assert_eq!(seen, (true, vec![last]));
+        assert!(!pin(100_000));
     }
 }

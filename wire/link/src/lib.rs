@@ -10,6 +10,7 @@
 //! * `ring`: the raw io_uring under all of it. `signal`, `watchdog`, `polling`: waiting and waking.
 //! * [`files`]: a storage core's folder. [`preflight`], [`probe`]: trying the host out. [`clock`], [`cpus`],
 //!   [`host`]: facts.
+//! * [`streams`]: connections of a thread that hosts no machine, such as a load generator's.
 //!
 //! `unsafe` stands where the kernel is spoken to and nowhere else, behind functions that are safe to call.
 #![deny(unsafe_code)]
@@ -33,6 +34,7 @@ mod sending;
 mod signal;
 mod slots;
 mod socket;
+pub mod streams;
 mod turn;
 mod watchdog;
 

@@ -2,34 +2,93 @@
 
 use super::Failed;
 use super::bare::{Bare, BareLoops, PAGE_BYTES, WRITE_BYTES};
+use super::build::build_json;
+use super::run::{describe, invalid};
 use super::servers::{ByRole, Used};
 use crate::cli::output::{columns, count, line, say};
+use evenkeel_bench::chart::{count_name, time_name};
+use evenkeel_bench::host::Host;
+use evenkeel_bench::interval_log::{IntervalLog, Second};
+use evenkeel_bench::noise::Noise;
 use evenkeel_bench::phases::Phase;
+use evenkeel_bench::plan::Pace;
 use evenkeel_bench::report::{Latencies, PERCENTILES, Report};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
+/// What was run.
+pub(super) struct Ran {
+    /// The settings that all loads have.
+    pub(super) run: Map<String, Value>,
+    /// How requests were begun.
+    pub(super) pace: Pace,
+    /// Whether the rate was found, and not given.
+    pub(super) found: bool,
+    pub(super) host: Host,
+    /// When, in seconds since 1970.
+    pub(super) started: u64,
+}
+
 /// Everything that a run measured.
 pub(super) struct Measured {
     pub(super) report: Report,
+    /// Every second.
+    pub(super) log: IntervalLog,
     /// The disk alone, with the depth of its reads.
     pub(super) bare: Option<(BareLoops, usize)>,
     /// What the servers used while the load was measured.
     pub(super) used: Option<ByRole>,
+    /// What the host itself added, before the load.
+    pub(super) noise: Option<Noise>,
+    pub(super) ran: Ran,
 }
 
 impl Measured {
-    /// For people. In an open loop, `service` latencies are told as well.
-    pub(super) fn print(&self, open: bool) -> Result<(), Failed> {
+    /// Why it is no measurement, if it is none. A closed loop is always one of what it got.
+    pub(super) fn invalid(&self) -> Option<String> {
+        if self.ran.pace.is_open() { invalid(&self.report) } else { None }
+    }
+
+    /// What was run, in one line.
+    pub(super) fn describe(&self) -> String {
+        describe(self.ran.run["workload"].as_str().unwrap_or_default(), &self.ran.pace)
+    }
+
+    /// What came of it, in one line.
+    pub(super) fn summary(&self) -> String {
         let report = &self.report;
+        let us = |percentile: f64| report.latencies.percentile(percentile);
+        let told = PERCENTILES.into_iter().filter_map(|percentile| {
+            us(percentile).map(|us| format!("p{percentile} {}", time_name(us as f64)))
+        });
+        let mut parts = vec![
+            format!("{} requests", count(report.latencies.count())),
+            format!("{} a second", count_name(report.rate())),
+        ];
+        parts.extend(told);
+        parts.push(format!("max {}", time_name(report.latencies.max() as f64)));
+        parts.extend(self.invalid().map(|_| "INVALID".to_owned()));
+        parts.extend(self.noisy().then(|| "NOISY host".to_owned()));
+        parts.join("  ·  ")
+    }
+
+    fn noisy(&self) -> bool {
+        self.noise.as_ref().is_some_and(|noise| !noise.complaints().is_empty())
+    }
+
+    /// For people.
+    pub(super) fn print(&self) -> Result<(), Failed> {
+        let (report, open) = (&self.report, self.ran.pace.is_open());
         let mut header = vec![String::new(), "per second".to_owned(), "requests".to_owned()];
         header.extend(PERCENTILES.iter().map(|percentile| format!("p{percentile} us")));
         header.push("max us".to_owned());
-        let mut rows = vec![header, row("load", report.rate(), &report.latencies)];
+        let name = if open { "load, open loop" } else { "load, closed loop" };
+        let mut rows = vec![header, row(name, report.rate(), &report.latencies)];
         let seconds = report.measured.as_secs_f64();
         let rate = |latencies: &Latencies| latencies.count() as f64 / seconds;
         if open {
             rows.push(row("  service time", report.rate(), &report.service));
+            rows.push(row("  sent late by", report.rate(), &report.late));
         }
         let mixed = report.reads.count() > 0 && report.writes.count() > 0;
         for (name, latencies) in [("  reads", &report.reads), ("  writes", &report.writes)] {
@@ -53,6 +112,25 @@ impl Measured {
         }
         columns(&rows)?;
         self.print_used()?;
+        if open {
+            let offered = report.offered as f64 / seconds;
+            line(&format!(
+                "offered {} a second, achieved {}",
+                count(offered as u64),
+                count(report.rate() as u64)
+            ))?;
+        }
+        line(&self.ran.host.line())?;
+        if let Some(noise) = &self.noise {
+            line(&format!("{}{}", noise.line(), if self.noisy() { "  NOISY" } else { "" }))?;
+        }
+        for (requests, what) in
+            [(report.missed, "reads found nothing"), (report.unanswered, "requests were never answered")]
+        {
+            if requests > 0 {
+                say(&format!("{} {what}", count(requests)));
+            }
+        }
         for (code, errors) in &report.errors {
             say(&format!("{} requests failed: {code}", count(*errors)));
         }
@@ -104,9 +182,9 @@ impl Measured {
         (self.report.bytes_put > 0).then(|| storage.written as f64 / self.report.bytes_put as f64)
     }
 
-    /// For programs. `run` is what was run.
-    pub(super) fn to_json(&self, mut run: Map<String, Value>) -> Value {
-        let report = &self.report;
+    /// For programs.
+    pub(super) fn to_json(&self) -> Value {
+        let (report, mut run) = (&self.report, self.ran_json());
         let bare_json = |bare: &Bare, latencies: &Latencies| {
             let rate = latencies.count() as f64 / report.measured.as_secs_f64();
             json!({"rate": bare.rate(), "latencies_us": latencies_json(&bare.latencies),
@@ -119,9 +197,13 @@ impl Measured {
         let (during, outside) = (&phases.during, &phases.outside);
         let measured = json!({
             "measured_seconds": report.measured.as_secs_f64(),
-            "rate": report.rate(), "offered": report.offered,
+            "valid": self.invalid().is_none(), "invalid": self.invalid(), "noisy": self.noisy(),
+            "rate": report.rate(), "achieved_rate": report.rate(),
+            "offered": report.offered, "completed": report.completed, "shortfall": report.shortfall(),
+            "missed": report.missed, "unanswered": report.unanswered,
             "latencies_us": latencies_json(&report.latencies),
             "service_us": latencies_json(&report.service),
+            "late_us": latencies_json(&report.late),
             "reads_us": latencies_json(&report.reads), "writes_us": latencies_json(&report.writes),
             "errors": report.errors,
             "checkpoints": {
@@ -135,11 +217,46 @@ impl Measured {
             "servers": self.used.as_ref().map(|used| self.used_json(used)),
             "bytes_put": report.bytes_put,
             "written_per_byte": self.written_per_byte(),
+            "seconds": self.log.seconds().iter().map(second_json).collect::<Vec<Value>>(),
+            "host": self.ran.host, "noise": self.noise_json(), "build": build_json(),
         });
         if let Value::Object(measured) = measured {
             run.extend(measured);
         }
         Value::Object(run)
+    }
+
+    /// What was run.
+    fn ran_json(&self) -> Map<String, Value> {
+        let mut run = self.ran.run.clone();
+        let (mut rate, mut under_way, mut arrivals, mut speed) = (None, None, None, None);
+        match &self.ran.pace {
+            Pace::Closed(count) => under_way = Some(*count),
+            Pace::Open(offered, how) => (rate, arrivals) = (Some(*offered), Some(how.name())),
+            Pace::Trace(trace, times) => {
+                arrivals = Some("trace");
+                speed = Some(*times);
+                rate = Some(trace.requests.len() as f64 / self.report.measured.as_secs_f64());
+            }
+        }
+        let pace = json!({
+            "loop": if self.ran.pace.is_open() { "open" } else { "closed" },
+            "offered_rate": rate, "rate_was_found": self.ran.found, "arrivals": arrivals,
+            "speed": speed, "under_way": under_way, "started": self.ran.started,
+        });
+        if let Value::Object(pace) = pace {
+            run.extend(pace);
+        }
+        run
+    }
+
+    fn noise_json(&self) -> Value {
+        let Some(noise) = &self.noise else {
+            return Value::Null;
+        };
+        let mut value = json!(noise);
+        value["complaints"] = json!(noise.complaints());
+        value
     }
 
     fn used_json(&self, used: &ByRole) -> Value {
@@ -187,6 +304,12 @@ fn ratios(name: &str, rates: (f64, f64), latencies: (&Latencies, &Latencies)) ->
         ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}x"))
     }));
     row
+}
+
+fn second_json(second: &Second) -> Value {
+    let Second { index, count, errors, percentiles: [p50, p99, p999], max } = second;
+    json!({"second": index, "count": count, "errors": errors, "p50_us": p50, "p99_us": p99,
+        "p99.9_us": p999, "max_us": max})
 }
 
 fn phase_json(phase: &Phase) -> Value {

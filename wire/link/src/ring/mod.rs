@@ -24,6 +24,7 @@ use crate::slots::Slots;
 use buffers::ReceiveBuffers;
 use evenkeel_wire::aligned::AlignedBuffer;
 use evenkeel_wire::turn::Boot;
+use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use operations::{Memory, Operation, Owner};
 use std::collections::VecDeque;
@@ -32,6 +33,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
 use thiserror::Error;
 
 /// The group of receive buffers; a ring has one.
@@ -197,6 +199,22 @@ impl Ring {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
                 Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// The same, but sleeps for `period` at the most.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub(crate) fn wait_for(&mut self, period: Duration) -> io::Result<()> {
+        self.fill_from_backlog();
+        let time = Timespec::new().sec(period.as_secs()).nsec(period.subsec_nanos());
+        match self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&time)) {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
                 _ => Err(error),
             },
         }
