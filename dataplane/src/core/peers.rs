@@ -157,6 +157,11 @@ impl Serving {
         if !learns && !self.speaks_for(peer, header) {
             return;
         }
+        if matches!(message, Message::Prepare(_))
+            && !self.groups[&partition].replica.may_promise(header.epoch)
+        {
+            return;
+        }
         self.wake(partition);
         if matches!(message, Message::Accept { .. } | Message::Fetched { .. })
             && self.groups[&partition].gives_tree_up()
