@@ -100,3 +100,18 @@ fn a_checksum_that_is_not_compared_is_found() {
 fn a_split_whose_copied_pages_are_not_flushed_is_found() {
     is_found(Planted::SplitWithoutFlush);
 }
+
+#[test]
+fn what_was_read_at_the_start_and_not_flushed_is_found() {
+    is_found(Planted::ServeUnflushed);
+}
+
+#[test]
+fn a_completion_that_overtakes_is_found() {
+    is_found(Planted::CountAnyCompletion);
+}
+
+#[test]
+fn the_older_of_two_superblocks_is_found() {
+    is_found(Planted::OlderSuperblock);
+}

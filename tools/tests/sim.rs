@@ -114,15 +114,25 @@ fn pages_that_are_damaged_together_are_found_and_repaired_once_each_while_checkp
     }
 }
 
+/// What flips say of a bug, by seed.
+fn flips_with(planted: Planted, seeds: std::ops::Range<u64>, flips: u64) -> Vec<String> {
+    choose(Some(planted));
+    let run = |seed| flips::run(&flips::Options { seed, flips, keys: flips::KEYS }).err();
+    let failures: Vec<String> = seeds.filter_map(run).map(|failure| failure.to_string()).collect();
+    choose(None);
+    println!("{failures:#?}");
+    failures
+}
+
 #[test]
 fn a_page_that_is_taken_although_its_checksum_does_not_hold_is_found() {
-    choose(Some(Planted::ForgetChecksum));
-    let failures =
-        (1..5).filter_map(|seed| flips::run(&flips::Options { seed, flips: 17, keys: flips::KEYS }).err());
-    let failures: Vec<String> = failures.map(|failure| failure.to_string()).collect();
-    choose(None);
-    assert_eq!(failures.len(), 4, "every seed finds it: {failures:#?}");
-    println!("{failures:#?}");
+    let failures = flips_with(Planted::ForgetChecksum, 1..5, 17);
+    assert_eq!(failures.len(), 4, "every seed finds it");
+}
+
+#[test]
+fn damage_that_is_taken_for_a_torn_tail_is_found() {
+    assert_eq!(flips_with(Planted::IgnoreWatermark, 1..2, 68).len(), 1);
 }
 
 #[test]
@@ -235,7 +245,7 @@ fn full_disks_lose_nothing_and_are_left_behind() {
 }
 
 /// Bugs, each with the faults that bring it out. docs/testing.md lists those that are not found yet.
-const PLANTED: [(Planted, &[Fault]); 16] = {
+const PLANTED: [(Planted, &[Fault]); 18] = {
     use Fault::*;
     [
         (Planted::AcknowledgeBeforeDurable, &[PowerAll, PowerNode, Kill]),
@@ -254,6 +264,8 @@ const PLANTED: [(Planted, &[Fault]); 16] = {
         (Planted::ServeMovedKeys, &[Split, Kill]),
         (Planted::IgnoreFrozen, &[Checkpoint, SlowDisk]),
         (Planted::ForgetDeletion, &[Checkpoint]),
+        (Planted::VoteWithDamage, &[FlipBit, Kill, PowerNode]),
+        (Planted::RenewAnyBallot, &[Partition, OneWay, Pause]),
     ]
 };
 
