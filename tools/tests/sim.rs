@@ -190,14 +190,21 @@ fn clocks_that_run_wild_make_reads_old_and_lose_nothing() {
     }
 }
 
-/// What seeds have found, made small. That a script still leads to where the bug was is told by what must
-/// have happened in it.
+/// What seeds have found, made small; each with the bug that it still leads to if that is planted.
 #[test]
-fn scripts_of_bugs_that_were_found_end_well() {
-    let script = include_str!("scripts/leader-of-a-damaged-tree.sim");
-    let report =
-        run_script(&Script::parse(script).unwrap(), false).unwrap_or_else(|failure| panic!("{failure}"));
-    assert!(report.repaired > 0, "a page was damaged and is whole again");
+fn scripts_of_bugs_that_were_found_end_well_and_without_the_repair_they_do_not() {
+    let scripts = [
+        (include_str!("scripts/leader-of-a-damaged-tree.sim"), Planted::NeverStepAside),
+        (include_str!("scripts/candidate-that-slept-through-removals.sim"), Planted::LearnerVotes),
+    ];
+    for (script, planted) in scripts {
+        let script = Script::parse(script).unwrap();
+        run_script(&script, false).unwrap_or_else(|failure| panic!("{failure}"));
+        choose(Some(planted));
+        let failure = run_script(&script, false);
+        choose(None);
+        println!("{planted:?}: {}", failure.expect_err("the planted bug shows"));
+    }
 }
 
 #[test]
