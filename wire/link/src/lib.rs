@@ -17,6 +17,7 @@
 pub mod clock;
 mod control;
 pub mod cpus;
+mod delays;
 mod disk;
 mod driver;
 mod executor;
