@@ -81,11 +81,13 @@ pub enum Planted {
     ForgetDeletion,
     /// The older of two superblocks counts.
     OlderSuperblock,
+    /// A checkpoint merges as much as it can in each turn, however far the log is.
+    UnpacedCheckpoint,
 }
 
 impl Planted {
     /// Every bug, by the name that the command line and the environment use.
-    pub const ALL: [(&'static str, Self); 37] = [
+    pub const ALL: [(&'static str, Self); 38] = [
         ("acknowledge-before-durable", Self::AcknowledgeBeforeDurable),
         ("skip-flush", Self::SkipFlush),
         ("acknowledge-before-quorum", Self::AcknowledgeBeforeQuorum),
@@ -123,6 +125,7 @@ impl Planted {
         ("ignore-frozen", Self::IgnoreFrozen),
         ("forget-deletion", Self::ForgetDeletion),
         ("older-superblock", Self::OlderSuperblock),
+        ("unpaced-checkpoint", Self::UnpacedCheckpoint),
     ];
 
     /// The bug of that name.

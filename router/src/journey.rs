@@ -4,11 +4,13 @@
 //! what it did in between. What a machine waits for before a turn it knows only as a bound: it looked, and had
 //! nothing. Such bounds are cut to what the whole wait leaves room for.
 
+use crate::limits::TURNS_REMEMBERED;
 use evenkeel_wire::ids::{CoreId, NodeId, PartitionId, TableId};
 use evenkeel_wire::message::tail::Trace;
 use evenkeel_wire::table::RouteMember;
 use evenkeel_wire::timeline::{Causes, Packed, Stage, Timeline};
 use evenkeel_wire::turn::{Boot, Now};
+use std::collections::VecDeque;
 
 /// The time before a turn in which what it executes may have come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,15 +22,28 @@ pub struct Gap {
 }
 
 /// The turns of a router, as far as its requests' times need them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Turns {
     now: Now,
     gap: Gap,
+    /// The turns before this one, as many as are remembered.
+    past: VecDeque<Past>,
+}
+
+/// A turn that is over.
+#[derive(Clone, Copy, Debug)]
+struct Past {
+    at: Boot,
+    /// How long it took until what it sent was handed to the kernel, nanoseconds, and how much of that the
+    /// thread was runnable and did not run.
+    out_ns: u64,
+    kept_ns: u64,
 }
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { now: Now::new(Boot(0), 0), gap: Gap::default() }
+        let past = VecDeque::with_capacity(TURNS_REMEMBERED);
+        Self { now: Now::new(Boot(0), 0), gap: Gap::default(), past }
     }
 }
 
@@ -38,6 +53,13 @@ impl Turns {
         if now.boot == self.now.boot {
             return;
         }
+        if self.past.len() == TURNS_REMEMBERED {
+            self.past.pop_front();
+        }
+        let before = self.now;
+        let out_ns = now.delays.performed.since(before.boot).as_nanos() as u64;
+        let kept_ns = now.delays.run_queue_ns.saturating_sub(before.delays.run_queue_ns).min(out_ns);
+        self.past.push_back(Past { at: before.boot, out_ns, kept_ns });
         let total_ns = now.boot.since(now.delays.looked).as_nanos() as u64;
         self.gap = Gap { total_ns, run_queue_ns: now.delays.kept_ns.min(total_ns) };
         self.now = now;
@@ -47,6 +69,12 @@ impl Turns {
     #[must_use]
     pub fn now(&self) -> Now {
         self.now
+    }
+
+    /// The turn that began at `at`, if it is over and remembered.
+    fn past(&self, at: Boot) -> Option<Past> {
+        let place = self.past.partition_point(|past| past.at < at);
+        self.past.get(place).filter(|past| past.at == at).copied()
     }
 
     /// What lies before it.
@@ -67,14 +95,15 @@ pub struct Journey {
 }
 
 impl Journey {
-    /// The request came between two turns. It counts as having come in the middle of the time before this one,
-    /// or when the thread that would have taken it was kept from running.
+    /// The request came between two turns. It counts as having come in the middle of the time in between; if
+    /// the thread was woken for it, and had to wait for a CPU, at its beginning.
     #[must_use]
     pub fn begin(turns: &Turns) -> Self {
         let Gap { total_ns, run_queue_ns } = turns.gap();
         let mut timeline = Timeline::default();
-        timeline.add(Stage::RouterRunQueue, run_queue_ns);
-        timeline.add(Stage::RouterQueue, (total_ns - run_queue_ns) / 2);
+        let share = if run_queue_ns == total_ns { 1 } else { 2 };
+        timeline.add(Stage::RouterRunQueue, run_queue_ns / share);
+        timeline.add(Stage::RouterQueue, (total_ns - run_queue_ns) / share);
         Self { since: turns.now().boot, timeline, sent_to: None, attempts: 0 }
     }
 
@@ -99,7 +128,14 @@ impl Journey {
 
     /// The core has answered, and said where the time went since it was sent there.
     pub fn answered(&mut self, turns: &Turns, core: Packed) {
-        let wait = self.close(turns);
+        let sent = turns.past(self.since);
+        let mut wait = self.close(turns);
+        if let Some(Past { out_ns, kept_ns, .. }) = sent {
+            let out_ns = out_ns.min(wait);
+            wait -= out_ns;
+            self.timeline.add(Stage::RouterRunQueue, kept_ns.min(out_ns));
+            self.timeline.add(Stage::RouterQueue, out_ns - kept_ns.min(out_ns));
+        }
         let mut core = core.unpack();
         // What is only known as a bound goes first.
         let cut_first = [Stage::CoreQueue, Stage::RunQueue];
@@ -209,6 +245,25 @@ mod tests {
         assert_eq!(stages(&journey), expected);
         assert_eq!(journey.trace(16, 0, false).total_ns, 1_020);
         assert_eq!(journey.for_client().unpack().total(), 1_020);
+    }
+
+    #[test]
+    fn the_turn_that_sent_a_request_is_the_routers() {
+        let mut turns = Turns::default();
+        turns.at(now(1_000, 1_000, 0));
+        let mut journey = Journey::begin(&turns);
+        let next = now(1_400, 1_400, 0);
+        let delays = Delays { performed: Boot(1_300), run_queue_ns: 200, ..next.delays };
+        turns.at(Now { delays, ..next });
+        turns.at(now(2_000, 2_000, 0));
+        journey.answered(&turns, core(&[(Stage::Execute, 500)]));
+        let expected = [
+            (Stage::Execute, 500),
+            (Stage::RouterQueue, 100),
+            (Stage::RouterRunQueue, 200),
+            (Stage::Hop, 200),
+        ];
+        assert_eq!(stages(&journey), expected);
     }
 
     #[test]

@@ -64,6 +64,9 @@ pub const LOOKUP_FRAMES_MAX: usize = 1024;
 /// Bytes of items in the answer to a batch get (developer guide: 16 MB); the rest is left unprocessed.
 pub const BATCH_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Turns of which a router remembers how long they took: those that passed while a request was under way.
+pub const TURNS_REMEMBERED: usize = 512;
+
 /// How long an interval of the recorder lasts.
 pub const INTERVAL: Duration = Duration::from_secs(1);
 

@@ -72,7 +72,7 @@ pub struct Delays {
     pub looked: Boot,
     /// How much of the time since then the thread was runnable and did not run, nanoseconds.
     pub kept_ns: u64,
-    /// When the effects of the machine's turn before had been performed; zero: at once.
+    /// When the effects of the machine's turn before had been handed to the kernel; zero: at once.
     pub performed: Boot,
     /// For how long the thread was runnable and did not run, nanoseconds since it began.
     pub run_queue_ns: u64,

@@ -43,9 +43,11 @@ pub(crate) struct Driver {
     /// Buffers on their way back to `effects`.
     spent: Vec<Vec<u8>>,
     turns: u64,
-    /// When the ring was last emptied, and when the last turn's effects had been performed.
+    /// When the ring was last emptied, and when the last turn's effects had been handed to the kernel.
     gathered: Boot,
     performed: Boot,
+    /// They have not been yet.
+    performing: bool,
     wake_at: Boot,
     drain_told: bool,
     state: State,
@@ -72,6 +74,7 @@ impl Driver {
             turns: 0,
             gathered: Boot(0),
             performed: Boot(0),
+            performing: false,
             wake_at,
             drain_told: false,
             state: State::Running,
@@ -131,6 +134,9 @@ impl Driver {
     fn gather(&mut self) -> io::Result<()> {
         for _ in 0..ENTERS_PER_TURN_MAX {
             self.ring.enter()?;
+            if std::mem::take(&mut self.performing) {
+                self.performed = clock::boot();
+            }
             self.ring.take(COMPLETIONS_PER_TURN_MAX, &mut self.batch);
             if self.batch.len() == COMPLETIONS_PER_TURN_MAX || !self.ring.has_work() {
                 break;
@@ -172,9 +178,8 @@ impl Driver {
         if let Some(halt) = self.effects.halt.take() {
             return self.end(now, Outcome::Halted(halt));
         }
-        // The sends and operations below cost what they cost for whoever comes next.
-        self.performed = clock::boot();
-        self.effects.took(self.performed.since(now));
+        self.effects.took(clock::boot().since(now));
+        self.performing = true;
         for (to, bytes) in self.effects.take_outboxes() {
             self.spent.extend(self.network.send(&mut self.ring, now, to, bytes));
         }
