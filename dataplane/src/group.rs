@@ -22,7 +22,6 @@ use crate::partition::writes::{Decision, WriteRequest};
 use crate::paxos::{Message, Output, Replica, Seed};
 use crate::planted::{self, Planted};
 use crate::wal::record::{Record, RecordBody};
-use crate::wal::writer::LogWrite;
 use bytes::Bytes;
 use evenkeel_wire::entry::{Entry, EntryKind, Refusal, Split, Write};
 use evenkeel_wire::error::{ErrorAnswer, ErrorCode, Problem};

@@ -1,8 +1,8 @@
 //! Where a request spends its time while a router has it (decision 0018).
 //!
 //! A router knows when a request came and when its answer did; the storage core says in the answer's header
-//! what it did in between. What a machine waits for before a turn it knows only as a bound: it looked, and had
-//! nothing. Such bounds are cut to what the whole wait leaves room for.
+//! what it did in between. What a machine waits for before a turn it knows only as a bound: it looked, and
+//! had nothing. Such bounds are cut to what the whole wait leaves room for.
 
 use crate::limits::TURNS_REMEMBERED;
 use evenkeel_wire::ids::{CoreId, NodeId, PartitionId, TableId};
@@ -137,14 +137,18 @@ impl Journey {
             self.timeline.add(Stage::RouterQueue, out_ns - kept_ns.min(out_ns));
         }
         let mut core = core.unpack();
-        // What is only known as a bound goes first.
-        let cut_first = [Stage::CoreQueue, Stage::RunQueue];
-        for stage in cut_first.iter().chain(Stage::CORE) {
-            let over = core.total().saturating_sub(wait);
-            let place = &mut core.ns[*stage as usize];
-            *place -= over.min(*place);
+        let total = core.total();
+        let mut over = total.saturating_sub(wait);
+        let mut left = wait.saturating_sub(total);
+        if over > 0 {
+            // What is only known as a bound goes first.
+            for stage in [Stage::CoreQueue, Stage::RunQueue].iter().chain(Stage::CORE) {
+                let place = &mut core.ns[*stage as usize];
+                let cut = over.min(*place);
+                *place -= cut;
+                over -= cut;
+            }
         }
-        let mut left = wait - core.total();
         self.wait_for_turn(turns.gap(), &mut left);
         for stage in Stage::CORE {
             self.timeline.add(*stage, core.get(*stage));
@@ -178,6 +182,12 @@ impl Journey {
         let outside: u64 = timeline.ns[Stage::CORE.len()..].iter().sum();
         timeline.add(Stage::CoreQueue, outside);
         timeline.pack()
+    }
+
+    /// Nanoseconds so far.
+    #[must_use]
+    pub fn total_ns(&self) -> u64 {
+        self.timeline.total()
     }
 
     /// The request has ended.

@@ -48,8 +48,9 @@ impl Recorder {
         Self { intervals, newest: 0, newest_began: Boot(0), prng: Prng::new(seed) }
     }
 
-    /// Notes a request that has ended now.
-    pub fn note(&mut self, now: Boot, trace: &Trace) {
+    /// Notes a request that has ended now. Most are counted and no more: only of one that is remembered the
+    /// trace is asked for.
+    pub fn note(&mut self, now: Boot, total_ns: u64, trace: impl FnOnce() -> Trace) {
         if self.newest == 0 || now.since(self.newest_began) >= INTERVAL {
             self.newest += 1;
             self.newest_began = now;
@@ -57,7 +58,7 @@ impl Recorder {
             self.intervals[place].begin(self.newest);
         }
         let place = self.place(self.newest);
-        self.intervals[place].note(trace, &mut self.prng);
+        self.intervals[place].note(total_ns, trace, &mut self.prng);
     }
 
     fn place(&self, number: u64) -> usize {
@@ -91,21 +92,21 @@ impl Interval {
         self.sample.clear();
     }
 
-    fn note(&mut self, trace: &Trace, prng: &mut Prng) {
+    fn note(&mut self, total_ns: u64, trace: impl FnOnce() -> Trace, prng: &mut Prng) {
         self.requests += 1;
         if self.slowest.len() < SLOWEST_PER_INTERVAL {
-            self.slowest.push(*trace);
+            self.slowest.push(trace());
             if self.slowest.len() == SLOWEST_PER_INTERVAL {
                 self.find_fastest();
             }
             return;
         }
-        if trace.total_ns <= self.slowest[self.fastest].total_ns {
+        if total_ns <= self.slowest[self.fastest].total_ns {
             return self.draw(trace, prng);
         }
-        let other = std::mem::replace(&mut self.slowest[self.fastest], *trace);
+        let other = std::mem::replace(&mut self.slowest[self.fastest], trace());
         self.find_fastest();
-        self.draw(&other, prng);
+        self.draw(|| other, prng);
     }
 
     fn find_fastest(&mut self) {
@@ -114,14 +115,14 @@ impl Interval {
     }
 
     /// Algorithm R: each of the others is in the sample with the same chance.
-    fn draw(&mut self, trace: &Trace, prng: &mut Prng) {
+    fn draw(&mut self, trace: impl FnOnce() -> Trace, prng: &mut Prng) {
         self.others += 1;
         if self.sample.len() < SAMPLED_PER_INTERVAL {
-            return self.sample.push(*trace);
+            return self.sample.push(trace());
         }
         let place = prng.below(self.others) as usize;
         if let Some(kept) = self.sample.get_mut(place) {
-            *kept = *trace;
+            *kept = trace();
         }
     }
 }
@@ -150,6 +151,10 @@ mod tests {
         }
     }
 
+    fn note(recorder: &mut Recorder, now: Boot, total_ns: u64) {
+        recorder.note(now, total_ns, || trace(total_ns));
+    }
+
     fn totals(traces: &[Trace]) -> Vec<u64> {
         let mut totals: Vec<u64> = traces.iter().map(|trace| trace.total_ns).collect();
         totals.sort_unstable();
@@ -162,7 +167,7 @@ mod tests {
             let mut prng = Prng::new(seed);
             let mut recorder = Recorder::new(seed);
             let mut all: Vec<u64> = (0..5_000).map(|_| prng.below(1 << 40)).collect();
-            all.iter().for_each(|total| recorder.note(Boot(5), &trace(*total)));
+            all.iter().for_each(|total| note(&mut recorder, Boot(5), *total));
             all.sort_unstable();
             let answer = recorder.answer(0);
             assert_eq!(totals(&answer.slowest), all[all.len() - SLOWEST_PER_INTERVAL..]);
@@ -179,7 +184,7 @@ mod tests {
         for seed in 0..rounds {
             let mut recorder = Recorder::new(seed);
             // Falling totals: the slowest are the first, and none is pushed out of them.
-            (0..requests).for_each(|number| recorder.note(Boot(5), &trace(requests - number)));
+            (0..requests).for_each(|number| note(&mut recorder, Boot(5), requests - number));
             let half = (requests - SLOWEST_PER_INTERVAL as u64) / 2;
             early += recorder.answer(0).sample.iter().filter(|sampled| sampled.total_ns > half).count();
         }
@@ -197,7 +202,7 @@ mod tests {
         assert_eq!(recorder.answer(0), TailAnswer::default());
         for second in 0..2 * INTERVALS as u64 {
             let now = Boot(0).after(INTERVAL * second as u32);
-            (0..1_000).for_each(|ns| recorder.note(now.after(Duration::from_nanos(ns)), &trace(second)));
+            (0..1_000).for_each(|ns| note(&mut recorder, now.after(Duration::from_nanos(ns)), second));
         }
         assert_eq!(capacities(&recorder), before);
         let mut from = 0;

@@ -332,8 +332,8 @@ impl Router {
             self.note_error(problem, &flight);
         }
         let now = self.turns.now();
-        let trace = flight.journey.trace(flight.kind as u16, now.wall_ms, landing.is_err());
-        self.recorder.note(now.boot, &trace);
+        let (failed, kind, journey) = (landing.is_err(), flight.kind as u16, &flight.journey);
+        self.recorder.note(now.boot, journey.total_ns(), || journey.trace(kind, now.wall_ms, failed));
         let landing = landing.map_err(|problem| keep_unknown(&flight, problem));
         match (flight.asker, landing) {
             (Asker::Client(client, request), Ok(Landing::Answer(header, body))) => {

@@ -408,8 +408,8 @@ impl Header {
     }
 }
 
-/// Adds to the answer that begins `frame`, if its stages were measured, how long the turn took in which it was
-/// made.
+/// Adds to the answer that begins `frame`, if its stages were measured, how long the turn took in which it
+/// was made.
 pub(crate) fn add_turn(frame: &mut [u8], took_ns: u64) {
     let Some(header) = frame.first_chunk_mut::<HEADER_BYTES>() else {
         return;

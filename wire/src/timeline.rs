@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!  offset  bytes  field               (of the twenty bytes at offset 40 of a frame's header)
-//!       0     14  nine durations of 12 bits each, from the lowest bit on, in the order of Stage::CORE; then 4
-//!                 bits: the stage, counted from one, that most of the run queue was taken out of
+//!       0     14  nine durations of 12 bits each, from the lowest bit on, in the order of Stage::CORE; then
+//!                 4 bits: the stage, counted from one, that most of the run queue was taken out of
 //!      14      2  causes; bit 15: measured
 //!      16      4  the node that completed the quorum
 //! ```

@@ -243,7 +243,8 @@ mod tests {
     fn the_wait_for_the_quorum_begins_where_the_own_log_write_ends() {
         let waited = Waited::arrived(&now(1_000, 0), Causes::NONE);
         let durable = durable(&now(1_500, 0), 1_000, 1_100);
-        // The follower answered 1000 after the write was submitted, and had it on its way to its disk for 800.
+        // The follower answered 1000 after the write was submitted, and had it on its way to its disk for
+        // 800.
         let timeline = waited.written(Some(&durable), Some(&agreed(800)), &now(2_100, 0));
         let expected =
             [(Stage::Execute, 100), (Stage::LogWrite, 400), (Stage::Quorum, 120), (Stage::FollowerLog, 480)];

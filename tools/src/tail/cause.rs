@@ -165,7 +165,7 @@ pub fn part_name(part: Option<Stage>) -> &'static str {
         Some(Stage::Quorum) => "way to follower",
         Some(Stage::FollowerLog) => "follower's log",
         Some(Stage::RunQueue) => "run queue of core",
-        Some(Stage::RouterQueue) => "router queue",
+        Some(Stage::RouterQueue) => "router's turns",
         Some(Stage::Lookup) => "look-up",
         Some(Stage::Attempts) => "earlier attempts",
         Some(Stage::RouterRunQueue) => "run queue of router",

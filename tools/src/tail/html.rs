@@ -1,5 +1,5 @@
-//! A report as one HTML file that needs no other: bars of stages for each percentile, a table, and the slowest
-//! requests as waterfalls, drawn as SVG.
+//! A report as one HTML file that needs no other: bars of stages for each percentile, a table, and the
+//! slowest requests as waterfalls, drawn as SVG.
 
 use super::cause::{Cause, Origin, part_name};
 use super::report::{Band, Report, stage_of};
@@ -13,12 +13,14 @@ const WIDTH: f64 = 860.0;
 /// Its height.
 const HEIGHT: f64 = 26.0;
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2.5em auto;max-width:1000px;color:#1c2430}\
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2.5em auto;max-width:1000px;\
+color:#1c2430}\
 h1{font-size:24px;margin-bottom:0}h2{font-size:18px;margin-top:2em}p.sub{color:#5b6676;margin-top:.2em}\
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
 td,th{padding:.25em .9em;border-bottom:1px solid #e2e6ec;text-align:right;font-weight:400}\
 th{color:#5b6676}td:first-child,th:first-child{text-align:left}\
-td.dominant{font-weight:600}.key{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:7px}\
+td.dominant{font-weight:600}\
+.key{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:7px}\
 .tag{font-size:12px;border-radius:9px;padding:1px 9px;margin-left:8px;color:#fff}\
 svg{display:block;margin:.25em 0}svg text{font:12px system-ui,sans-serif}.small{color:#5b6676;font-size:13px}\
 ul{padding-left:1.1em}li{margin:.45em 0}";
@@ -65,7 +67,8 @@ pub fn page(report: &Report, about: &str) -> String {
     let _ = write!(
         out,
         "<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>\
-         <h1>{title}</h1><p class=sub>{}; {:.0} requests; {:.1}% of the time of the slowest 1% is explained</p>",
+         <h1>{title}</h1><p class=sub>{}; {:.0} requests; {:.1}% of the time of the slowest 1% is \
+         explained</p>",
         escape(about),
         report.requests,
         100.0 * report.explained
@@ -108,8 +111,8 @@ fn rectangles(out: &mut String, parts: &[(usize, f64, f64)], scale: f64, height:
         let name = part_name(stage_of(*part));
         let _ = write!(
             out,
-            "<rect x=\"{x:.1}\" y=0 width=\"{width:.1}\" height={height} fill=\"{}\"><title>{name}: {}</title>\
-             </rect>",
+            "<rect x=\"{x:.1}\" y=0 width=\"{width:.1}\" height={height} fill=\"{}\"><title>{name}: {}\
+             </title></rect>",
             color(*part),
             duration(*ns)
         );
@@ -175,7 +178,8 @@ fn waterfall(out: &mut String, request: &Weighted, longest_ns: u64) {
     let _ = write!(
         out,
         "<div class=small><b>{}</b> {}</div>\
-         <svg viewBox=\"0 0 {WIDTH} {height}\" width={WIDTH} height={height} role=img aria-label=\"waterfall\">\
+         <svg viewBox=\"0 0 {WIDTH} {height}\" width={WIDTH} height={height} role=img \
+         aria-label=\"waterfall\">\
          <rect width={WIDTH} height={height} fill=\"#f4f6f9\"/>",
         duration(request.trace.total_ns as f64),
         escape(&about(request))

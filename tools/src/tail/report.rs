@@ -2,8 +2,8 @@
 //! slowest requests.
 //!
 //! Two questions are told apart: what slow requests spent most of their time with, and with what they spent
-//! what others do not spend. What a request met (a checkpoint, say) is behind that if the slow ones met it much
-//! more often than the others.
+//! what others do not spend. What a request met (a checkpoint, say) is behind that if the slow ones met it
+//! much more often than the others.
 
 use super::cause::Cause;
 use super::sample::{PARTS, Sample, Weighted};

@@ -253,8 +253,8 @@ pub(crate) mod tests {
         );
         assert_eq!(
             sentence(&report().bands[0]),
-            "p50 is 400 us: 75% is log writes and their flushes on n1 (log write and flush, 300 us of 400 us) \
-             [host]"
+            "p50 is 400 us: 75% is log writes and their flushes on n1 (log write and flush, 300 us of 400 \
+             us) [host]"
         );
     }
 
@@ -266,7 +266,8 @@ pub(crate) mod tests {
             "unexplained ",
             "p99: ours 11%, host 89%, network 0%, unknown 0%",
             "100.0% of the time of the slowest 1% is explained",
-            "    18.30 ms |qqqqrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrw| put p3 on n1.c0, awaited n2, met checkpoint",
+            "    18.30 ms |qqqqrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrw| put p3 on n1.c0, awaited n2, met \
+             checkpoint",
         ] {
             assert!(text.contains(expected), "{expected:?} is not in\n{text}");
         }

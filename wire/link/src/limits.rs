@@ -110,7 +110,8 @@ pub(crate) const PARK_COST: Duration = POLL_MAX;
 /// or the watchdog takes some microseconds; a neighbour that computes takes milliseconds.
 pub(crate) const STOLEN_MIN: Duration = Duration::from_micros(500);
 
-/// A gap between two looks that is worth asking the kernel for how much of it the thread was kept from running…
+/// A gap between two looks that is worth asking the kernel for how much of it the thread was kept from
+/// running…
 pub(crate) const RUN_QUEUE_GAP_MIN: Duration = STOLEN_MIN;
 
 /// …and how often that is asked without such a gap, so that short delays are not told of a later long gap. A

@@ -41,8 +41,8 @@ pub struct Scrub<S> {
     deadline: Option<Duration>,
 }
 
-/// Asks a router where the time of requests went (decision 0018): for the first interval that it still has from
-/// this one on.
+/// Asks a router where the time of requests went (decision 0018): for the first interval that it still has
+/// from this one on.
 #[derive(Clone, Debug)]
 #[must_use = "a request does nothing until it is sent"]
 pub struct Tail<S> {
