@@ -54,7 +54,7 @@ impl Tail {
         }
         let client = global.connect()?;
         let routers: Vec<String> =
-            client.topology().send()?.routers.iter().map(|router| router.to_string()).collect();
+            client.topology().send()?.routers.iter().map(ToString::to_string).collect();
         let table = match &self.table {
             Some(name) => Some(client.describe_table(name.as_str()).send()?.id),
             None => None,

@@ -16,7 +16,7 @@ const HEIGHT: f64 = 26.0;
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2.5em auto;max-width:1000px;\
 color:#1c2430}\
 h1{font-size:24px;margin-bottom:0}h2{font-size:18px;margin-top:2em}p.sub{color:#5b6676;margin-top:.2em}\
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
+table{margin-top:1.2em;border-collapse:collapse;font-variant-numeric:tabular-nums}\
 td,th{padding:.25em .9em;border-bottom:1px solid #e2e6ec;text-align:right;font-weight:400}\
 th{color:#5b6676}td:first-child,th:first-child{text-align:left}\
 td.dominant{font-weight:600}\

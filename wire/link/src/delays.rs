@@ -157,7 +157,7 @@ mod tests {
         let threads: Vec<_> =
             (0..2).map(|_| std::thread::Builder::new().spawn(spin).expect("a thread")).collect();
         let waited: Vec<Option<u64>> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
-        let kept = waited.iter().all(|waited| waited.is_some());
+        let kept = waited.iter().all(Option::is_some);
         assert!(!kept || waited.iter().flatten().sum::<u64>() > 10_000_000, "{waited:?}");
     }
 }
