@@ -3,6 +3,9 @@
 //! The replica says what is committed; the partition applies it and knows who waits for it. Requests come in
 //! here, and answers leave from here; records and messages go through [`Output`]s to the core.
 
+mod milestones;
+mod status;
+
 use crate::btree::delta::Delta;
 use crate::btree::lookup::{Miss, Pages};
 use crate::btree::space::LoosePages;
@@ -14,6 +17,7 @@ use crate::partition::pending::{Asker, Pending};
 use crate::partition::reads;
 use crate::partition::sessions::{Outcome, Returned};
 use crate::partition::state::{Applied, State};
+use crate::partition::waited::{Agreed, Durable, Milestones, Moment};
 use crate::partition::writes::{Decision, WriteRequest};
 use crate::paxos::{Message, Output, Replica, Seed};
 use crate::planted::{self, Planted};
@@ -25,12 +29,11 @@ use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::ids::{Ballot, CoreId, NodeId, PartitionId, Slot};
 use evenkeel_wire::message::peer::LogPoint;
 use evenkeel_wire::message::request::{ArchivedGet, ArchivedRange, Position, Row, WriteAnswer};
-use evenkeel_wire::message::status::{GroupStatus, Role};
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::table::{GroupConfig, LastSplit};
+use evenkeel_wire::timeline::{Causes, Packed, Stage, Timeline};
 use evenkeel_wire::turn::{Boot, Effects, Now};
 use std::borrow::Cow;
-use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
 /// A state that was received as a snapshot and waits to become durable.
@@ -80,6 +83,9 @@ pub struct Group {
     successor_of: Option<(Ballot, Boot)>,
     /// The ballot for which the core last hurried to ask for a lease.
     lease_wanted: Ballot,
+    milestones: Milestones,
+    /// The record that was last found durable: when it was appended, and how long that took.
+    last_settled: Option<(Moment, Durable)>,
 }
 
 impl Group {
@@ -100,6 +106,8 @@ impl Group {
             born: Vec::new(),
             successor_of: None,
             lease_wanted: Ballot::ZERO,
+            milestones: Milestones::default(),
+            last_settled: None,
         };
         while let Some(entry) = group.next_committed() {
             group.apply(&entry);
@@ -207,11 +215,27 @@ impl Group {
         now < until && (!is_known || (replica.is_leader() && !self.is_ready(now)))
     }
 
-    /// A member said something (see [`Replica::receive`]). If it has given its leadership to this replica,
-    /// requests wait until this one serves.
-    pub fn receive(&mut self, now: Boot, from: NodeId, message: Message, outputs: &mut Vec<Output>) {
+    /// A member said something (see [`Replica::receive`]), and how long its log took. If it has given its
+    /// leadership to this replica, requests wait until this one serves.
+    pub fn receive(
+        &mut self,
+        now: Boot,
+        from: NodeId,
+        message: Message,
+        timeline: Packed,
+        outputs: &mut Vec<Output>,
+    ) {
         let (ballot, handed) = (self.replica.promised(), matches!(message, Message::HandOver(_)));
+        let commit = self.replica.commit();
         self.replica.receive(now, from, message, outputs);
+        if self.replica.commit() > commit && !self.pending.is_empty() {
+            let told = timeline.unpack();
+            let kept_ns = told.get(Stage::RunQueue);
+            let log_ns = told.total() - told.get(Stage::CoreQueue);
+            let was_kept = 2 * kept_ns > log_ns;
+            let through = self.replica.commit();
+            self.milestones.agreed(Agreed { through, node: from, log_ns, was_kept });
+        }
         if handed && self.replica.is_candidate() {
             self.await_successor(now, ballot);
         }
@@ -269,7 +293,7 @@ impl Group {
                 let slot = append(&mut self.replica, timestamp, &write, outputs);
                 self.proposed(slot, Some(asker));
             }
-            Decision::Repeated(outcome) => self.answer_write(asker, &outcome, out),
+            Decision::Repeated(outcome) => self.answer_write(asker, asker.waited.timeline(), &outcome, out),
             Decision::Await(slot) => self.pending.park(slot, asker, request.token)?,
         }
         Ok(())
@@ -382,12 +406,20 @@ impl Group {
     }
 
     fn answer_header(&self, kind: Kind, asker: Asker) -> Header {
+        let timeline = asker.waited.timeline().pack();
+        Header { timeline, ..self.header_to(kind, asker) }
+    }
+
+    fn header_to(&self, kind: Kind, asker: Asker) -> Header {
         Header::new(kind, asker.request).to_partition(self.replica.partition(), self.replica.epoch())
     }
 
-    fn answer_write(&self, asker: Asker, outcome: &Outcome, out: &mut Effects) {
+    fn answer_write(&self, asker: Asker, timeline: Timeline, outcome: &Outcome, out: &mut Effects) {
+        let timeline = timeline.pack();
         if let Some(Refusal { code, message }) = &outcome.refused {
-            return answer_error(asker, &Problem::new(*code, message.as_str()), out);
+            let answer = ErrorAnswer::from(&Problem::new(*code, message.as_str()));
+            let header = Header { timeline, ..Header::new(Kind::Error, asker.request) };
+            return out.send(asker.endpoint, header, &answer);
         }
         let item = outcome
             .returned
@@ -395,11 +427,12 @@ impl Group {
             .map(|Returned { checksum, archive }| Row { checksum: *checksum, item: Cow::Borrowed(archive) });
         let position = Position { partition: self.replica.partition(), slot: outcome.slot };
         let answer = WriteAnswer { position, timestamp: outcome.timestamp, item };
-        out.send(asker.endpoint, self.answer_header(Kind::WriteAnswer, asker), &answer);
+        out.send(asker.endpoint, Header { timeline, ..self.header_to(Kind::WriteAnswer, asker) }, &answer);
     }
 
-    /// Applies what is committed, and answers whoever waits for it. Returns whether an item was written.
-    pub fn apply_committed(&mut self, out: &mut Effects) -> bool {
+    /// Applies what is committed, and answers whoever waits for it: they have met `causes` meanwhile. Returns
+    /// whether an item was written.
+    pub fn apply_committed(&mut self, now: Now, causes: Causes, out: &mut Effects) -> bool {
         let mut changed = false;
         self.follow_log();
         while let Some(entry) = self.next_committed() {
@@ -408,14 +441,18 @@ impl Group {
             self.splitting = self.splitting.take().filter(|(slot, _)| *slot > entry.header.slot);
             if let Some(outcome) = written {
                 changed = true;
-                if let Some(asker) = asker {
-                    self.answer_write(asker, &outcome, out);
+                if let Some(mut asker) = asker {
+                    asker.waited.met(causes);
+                    let (durable, agreed) = self.milestones.of(entry.header.slot);
+                    let durable = durable.filter(|durable| durable.through >= entry.header.slot);
+                    let timeline = asker.waited.written(durable, agreed, &now);
+                    self.answer_write(asker, timeline, &outcome, out);
                 }
             }
         }
         while let Some((asker, token)) = self.pending.unpark(self.state.slot()) {
             match self.state.sessions.find(&token) {
-                Some(outcome) => self.answer_write(asker, outcome, out),
+                Some(outcome) => self.answer_write(asker, asker.waited.repeated(&now), outcome, out),
                 None => answer_error(asker, &outcome_unknown(), out),
             }
         }
@@ -457,6 +494,7 @@ impl Group {
     /// This replica lost its leadership: nobody will be answered from here.
     pub fn abandon(&mut self, out: &mut Effects) {
         self.splitting = None;
+        self.milestones.clear();
         for asker in self.pending.abandon() {
             answer_error(asker, &outcome_unknown(), out);
         }
@@ -606,67 +644,6 @@ impl Group {
     pub fn applied(&self) -> (LogPoint, Ballot) {
         (self.state.applied, self.state.applied_ballot)
     }
-
-    /// Feeds `hasher` with what decides what this group does from now on (see [`Replica::digest`]). The
-    /// applied state is named by the chain of entries that led to it.
-    ///
-    /// # Panics
-    /// When a snapshot is staged: it is not named by this group's own log.
-    pub fn digest(&self, now: Boot, hasher: &mut impl Hasher) {
-        let Self {
-            replica,
-            staged,
-            state,
-            pending,
-            given_up: _,
-            resting_since,
-            splitting,
-            tree_given_up,
-            arriving,
-            born,
-            successor_of,
-            lease_wanted: _,
-        } = self;
-        assert!(staged.is_none() && born.is_empty(), "a staged snapshot and a child have no digest");
-        (splitting, tree_given_up, arriving).hash(hasher);
-        successor_of.map(|(ballot, until)| (ballot, until.since(now))).hash(hasher);
-        resting_since.map(|at| now.since(at)).hash(hasher);
-        replica.digest(now, hasher);
-        (state.applied.slot, state.applied.hash).hash(hasher);
-        pending.digest(hasher);
-    }
-
-    /// What this replica says of itself.
-    #[must_use]
-    pub fn status(&self, now: Boot) -> GroupStatus {
-        let replica = &self.replica;
-        let role = if replica.is_leader() {
-            Role::Leader
-        } else if replica.is_candidate() {
-            Role::Candidate
-        } else {
-            Role::Follower
-        };
-        GroupStatus {
-            partition: replica.partition(),
-            table: replica.config().table,
-            epoch: replica.epoch(),
-            members: replica.config().members.iter().map(|member| member.node).collect(),
-            log_replicas: replica.config().log_replicas.clone(),
-            role,
-            ready: self.is_ready(now),
-            leader: replica.leader(),
-            ballot: replica.promised(),
-            last: replica.log().last().slot,
-            durable: replica.durable(),
-            commit: replica.commit(),
-            refilling: replica.is_refilling(),
-            stores: replica.stores(),
-            items: self.state.tree.items(),
-            bytes: self.state.tree.bytes(),
-            followers: replica.followers(now),
-        }
-    }
 }
 
 fn append<B: Deref<Target = [u8]>>(
@@ -694,5 +671,7 @@ fn outcome_unknown() -> Problem {
 
 /// Answers with an error.
 pub fn answer_error(asker: Asker, problem: &Problem, out: &mut Effects) {
-    out.send(asker.endpoint, Header::new(Kind::Error, asker.request), &ErrorAnswer::from(problem));
+    let timeline = asker.waited.timeline().pack();
+    let header = Header { timeline, ..Header::new(Kind::Error, asker.request) };
+    out.send(asker.endpoint, header, &ErrorAnswer::from(problem));
 }

@@ -217,6 +217,10 @@ pub const CHECKPOINT_LAG_MAX: f64 = 1.2;
 /// Changes that a checkpoint merges in a second even when the log hardly grows.
 pub const CHECKPOINT_CHANGES_PER_SECOND: u64 = 4000;
 
+/// Milestones of a partition's open writes that are remembered to tell where their time went: more than the
+/// turns that one takes.
+pub const MILESTONES_MAX: usize = 256;
+
 /// Requests that waited for a checkpoint or a new leader and are taken up again in one turn.
 pub const HELD_PER_TURN: usize = 64;
 

@@ -85,11 +85,13 @@ pub enum Planted {
     LearnerVotes,
     /// A leader that can neither repair its tree nor send it to who needs it goes on leading.
     NeverStepAside,
+    /// A checkpoint merges as much as it can in each turn, however far the log is.
+    UnpacedCheckpoint,
 }
 
 impl Planted {
     /// Every bug, by the name that the command line and the environment use.
-    pub const ALL: [(&'static str, Self); 39] = [
+    pub const ALL: [(&'static str, Self); 40] = [
         ("acknowledge-before-durable", Self::AcknowledgeBeforeDurable),
         ("skip-flush", Self::SkipFlush),
         ("acknowledge-before-quorum", Self::AcknowledgeBeforeQuorum),
@@ -129,6 +131,7 @@ impl Planted {
         ("older-superblock", Self::OlderSuperblock),
         ("learner-votes", Self::LearnerVotes),
         ("never-step-aside", Self::NeverStepAside),
+        ("unpaced-checkpoint", Self::UnpacedCheckpoint),
     ];
 
     /// The bug of that name.

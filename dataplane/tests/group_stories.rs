@@ -19,6 +19,7 @@ use evenkeel_wire::message::request::{Get, Put, ReturnItem, Token};
 use evenkeel_wire::message::{access, encode};
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::table::{GroupConfig, Member};
+use evenkeel_wire::timeline::{Causes, Packed};
 use evenkeel_wire::turn::{Boot, ConnectionId, Effects, Endpoint, Now};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -96,7 +97,7 @@ impl Stage {
     }
 
     fn deliver(&mut self, (from, to, message): Sent) {
-        self.act(to, |group, now, out| group.receive(now, from, message, out));
+        self.act(to, |group, now, out| group.receive(now, from, message, Packed::NONE, out));
     }
 
     /// Goes on until nothing is left but the messages that `held` names.
@@ -124,7 +125,8 @@ impl Stage {
 
     fn end_turn(&mut self, node: NodeId) {
         let mut out = std::mem::take(&mut self.out);
-        self.group(node).apply_committed(&mut out);
+        let now = Now::new(self.now, WALL_MS);
+        self.group(node).apply_committed(now, Causes::NONE, &mut out);
         self.out = out;
         self.act(node, |group, now, out| group.replica.end_turn(now, out));
     }
@@ -142,7 +144,7 @@ impl Stage {
     }
 
     fn write(&mut self, node: NodeId, body: &[u8]) -> Result<(), Stopped> {
-        let now = Now { boot: self.now, wall_ms: WALL_MS };
+        let now = Now::new(self.now, WALL_MS);
         let request = WriteRequest::read(Kind::Put, body).unwrap();
         let (mut out, mut result) = (std::mem::take(&mut self.out), Ok(()));
         let pages = Pages::default();
@@ -188,7 +190,7 @@ fn stopped(stop: Stop) -> Stopped {
 const WALL_MS: u64 = 1_000_000;
 
 fn asker() -> Asker {
-    Asker { endpoint: Endpoint::Incoming(ConnectionId(1)), request: RequestId(1) }
+    Asker::new(Endpoint::Incoming(ConnectionId(1)), RequestId(1))
 }
 
 fn put() -> Vec<u8> {

@@ -18,7 +18,8 @@ use evenkeel_wire::message::peer::LogPoint;
 use evenkeel_wire::message::request::{ReturnItem, Token};
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::table::{GroupConfig, Member};
-use evenkeel_wire::turn::{Boot, Effects};
+use evenkeel_wire::timeline::Causes;
+use evenkeel_wire::turn::{Boot, Effects, Now};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -195,7 +196,7 @@ fn a_snapshot_from_behind_a_split_is_preceded_by_the_split_where_its_entry_is_in
         let kept = if has_entry { 3 } else { 2 };
         let [group] = &mut replay(&entries[..kept], 2, Vec::new())[..] else { panic!("one group") };
         group.stage(divided.clone(), later.clone(), Arc::default());
-        group.apply_committed(&mut Effects::new());
+        group.apply_committed(Now::new(NOW, 0), Causes::NONE, &mut Effects::new());
         assert_eq!(group.take_born().len(), born, "the entry is there: {has_entry}");
         assert!(group.staged.is_some(), "it is still behind the snapshot");
     }
@@ -248,7 +249,7 @@ fn serves_after(parent_serves_from: Option<Boot>) -> Duration {
             outputs.remove(place);
             child.replica.persisted(now, &mut outputs);
         }
-        child.apply_committed(&mut Effects::new());
+        child.apply_committed(Now::new(now, 0), Causes::NONE, &mut Effects::new());
         if !child.is_ready(now) {
             now = now.after(Duration::from_millis(1));
         }

@@ -2,11 +2,13 @@
 
 use crate::cache::Routed;
 use crate::edge::Wanted;
+use crate::journey::Journey;
 use crate::limits::{FLIGHT_BYTES_MAX, FLIGHTS_MAX};
 use bytes::Bytes;
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::frame::Kind;
 use evenkeel_wire::ids::RequestId;
+use evenkeel_wire::timeline;
 use evenkeel_wire::turn::{Boot, Endpoint};
 use std::collections::BTreeSet;
 
@@ -45,6 +47,17 @@ pub enum Stage {
     },
 }
 
+impl Stage {
+    /// What a request that ends now has spent its time with since it came to this stage.
+    #[must_use]
+    pub fn spends(&self) -> timeline::Stage {
+        match self {
+            Self::Lookup { .. } => timeline::Stage::Lookup,
+            Self::Forwarded { .. } => timeline::Stage::Attempts,
+        }
+    }
+}
+
 /// A request under way.
 #[derive(Clone, Debug)]
 pub struct Flight {
@@ -68,6 +81,8 @@ pub struct Flight {
     pub outcome_unknown: bool,
     /// How far it is.
     pub stage: Stage,
+    /// Where its time went so far.
+    pub journey: Journey,
 }
 
 impl Flight {

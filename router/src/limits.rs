@@ -5,6 +5,7 @@ use evenkeel_wire::limits::{
     FRAME_BODY_BYTES_MAX, PARTITION_KEY_BYTES_MAX, SORT_KEY_BYTES_MAX, TABLE_NAME_BYTES_MAX,
 };
 use evenkeel_wire::message::routing::{ArchivedLookupKey, ArchivedLookupOutcome};
+use evenkeel_wire::message::tail::ArchivedTrace;
 use evenkeel_wire::table::ArchivedRouteMember;
 use std::time::Duration;
 
@@ -62,6 +63,25 @@ pub const LOOKUP_FRAMES_MAX: usize = 1024;
 
 /// Bytes of items in the answer to a batch get (developer guide: 16 MB); the rest is left unprocessed.
 pub const BATCH_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Turns of which a router remembers how long they took: those that passed while a request was under way.
+pub const TURNS_REMEMBERED: usize = 512;
+
+/// How long an interval of the recorder lasts.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Intervals that a router remembers: with those below, 1.7 MB for each core.
+pub const INTERVALS: usize = 60;
+
+/// Requests of an interval that are remembered because none was slower: the slowest 1% of 3,200 a second.
+pub const SLOWEST_PER_INTERVAL: usize = 32;
+
+/// Others that are remembered, drawn by chance.
+pub const SAMPLED_PER_INTERVAL: usize = 128;
+
+const _: () = assert!(
+    (SLOWEST_PER_INTERVAL + SAMPLED_PER_INTERVAL) * size_of::<ArchivedTrace>() <= FRAME_BODY_BYTES_MAX / 64
+);
 
 /// Routes that a MemDS server holds.
 pub const MEMDS_ROUTES_MAX: usize = 4_000_000;

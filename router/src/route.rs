@@ -15,8 +15,10 @@ use crate::batch::{Batches, PartAnswer, take_apart};
 use crate::cache::{Cache, CacheMode, Routed};
 use crate::edge::{self, Wanted};
 use crate::flight::{Asker, Flight, FlightId, Flights, Stage};
+use crate::journey::{Journey, Turns};
 use crate::limits::{ATTEMPTS_MAX, LOOKUP_PATIENCE, PATIENCE};
 use crate::lookups::{Lookups, Waiting};
+use crate::recorder::Recorder;
 use bytes::Bytes;
 use evenkeel_wire::checksum::crc32c;
 use evenkeel_wire::error::{ErrorAnswer, ErrorCode, Problem};
@@ -25,9 +27,11 @@ use evenkeel_wire::ids::RequestId;
 use evenkeel_wire::message::catalog::TableAnswer;
 use evenkeel_wire::message::routing::{LookupAnswer, LookupKey, LookupOutcome, TableKey};
 use evenkeel_wire::message::status::{RouterStatus, StatusAnswer, TopologyAnswer};
+use evenkeel_wire::message::tail::Tail;
 use evenkeel_wire::message::{access, to_owned};
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::table::RouteMember;
+use evenkeel_wire::timeline::{self, Causes};
 use evenkeel_wire::turn::{Boot, Effects, Endpoint, Input, Machine, Now};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -56,6 +60,8 @@ pub struct Router {
     batches: Batches,
     prng: Prng,
     status: RouterStatus,
+    turns: Turns,
+    recorder: Recorder,
     draining: bool,
 }
 
@@ -71,6 +77,8 @@ impl Router {
             batches: Batches::default(),
             prng,
             status: RouterStatus::default(),
+            turns: Turns::default(),
+            recorder: Recorder::new(!config.seed),
             draining: false,
             config,
         }
@@ -95,7 +103,7 @@ impl Router {
 
         // Look the route up in the cache.
         let cached = self.look_up_cached(&wanted);
-        let id = self.take_off(now, request, wanted.clone());
+        let id = self.take_off(now, request, wanted.clone(), cached.is_some());
 
         // The same look-up goes to MemDS, hit or miss.
         let waiting = cached.is_none().then_some(Waiting { flight: id, attempts: 0 });
@@ -122,8 +130,12 @@ impl Router {
         cached
     }
 
-    fn take_off(&mut self, now: Boot, request: NewRequest, wanted: Wanted) -> FlightId {
+    fn take_off(&mut self, now: Boot, request: NewRequest, wanted: Wanted, cached: bool) -> FlightId {
         let unanswered = self.lookups.servers();
+        let mut journey = Journey::begin(&self.turns);
+        if !cached {
+            journey.met(Causes::ROUTE_MISS);
+        }
         self.flights.insert(Flight {
             asker: request.asker,
             kind: request.kind,
@@ -135,6 +147,7 @@ impl Router {
             attempts: 0,
             outcome_unknown: false,
             stage: Stage::Lookup { unanswered, worst: None, wrong: None },
+            journey,
         })
     }
 
@@ -159,6 +172,7 @@ impl Router {
             .to_partition(routed.route.partition, routed.route.generation.epoch);
         out.forward(to, header, &flight.body, flight.body_checksum);
         flight.attempts += 1;
+        flight.journey.sent(&self.turns, routed.route.partition, routed.table.id, member);
         flight.stage = Stage::Forwarded { to, routed };
         let deadline = flight.deadline;
         self.flights.look_at(id, deadline);
@@ -172,6 +186,7 @@ impl Router {
         let Stage::Forwarded { routed, .. } = flight.stage.clone() else {
             return;
         };
+        flight.journey.spent(&self.turns, timeline::Stage::Attempts);
         if flight.attempts >= ATTEMPTS_MAX || now >= flight.deadline {
             return self.land(id, Err(problem), out);
         }
@@ -277,6 +292,7 @@ impl Router {
             return;
         }
         if header.kind != Kind::Error {
+            self.note_answer(id, header);
             return self.land(id, Ok(Landing::Answer(header, body)), out);
         }
         let problem = match access::<ErrorAnswer>(body) {
@@ -292,22 +308,37 @@ impl Router {
                 let problem = Problem { code: ErrorCode::NotLeader, ..problem };
                 self.retry(now, id, problem, out);
             }
-            _ => self.land(id, Err(problem), out),
+            _ => {
+                self.note_answer(id, header);
+                self.land(id, Err(problem), out);
+            }
+        }
+    }
+
+    /// The core has said where the time of a request went.
+    fn note_answer(&mut self, id: FlightId, header: Header) {
+        if let Some(flight) = self.flights.get(id) {
+            flight.journey.answered(&self.turns, header.timeline);
         }
     }
 
     /// Answers a request, and forgets it.
     fn land(&mut self, id: FlightId, landing: Result<Landing<'_>, Problem>, out: &mut Effects) {
-        let Some(flight) = self.flights.remove(id) else {
+        let Some(mut flight) = self.flights.remove(id) else {
             return;
         };
+        flight.journey.spent(&self.turns, flight.stage.spends());
         if let Err(problem) = &landing {
             self.note_error(problem, &flight);
         }
+        let now = self.turns.now();
+        let (failed, kind, journey) = (landing.is_err(), flight.kind as u16, &flight.journey);
+        self.recorder.note(now.boot, journey.total_ns(), || journey.trace(kind, now.wall_ms, failed));
         let landing = landing.map_err(|problem| keep_unknown(&flight, problem));
         match (flight.asker, landing) {
             (Asker::Client(client, request), Ok(Landing::Answer(header, body))) => {
-                let header = Header { request, deadline_us: 0, ..header };
+                let timeline = flight.journey.for_client();
+                let header = Header { request, deadline_us: 0, timeline, ..header };
                 out.forward(client, header, body, header.body_checksum);
             }
             (Asker::Client(client, request), Ok(Landing::Table(table))) => {
@@ -364,6 +395,10 @@ impl Router {
                 out.send(from, header, &self.config.topology);
                 Ok(())
             }
+            Kind::Tail => access::<Tail>(body).map(|tail| {
+                let answer = self.recorder.answer(tail.from.into());
+                out.send(from, Header::new(Kind::TailAnswer, header.request), &answer);
+            }),
             _ => self.on_request(now.boot, from, header, body, out),
         };
         if let Err(problem) = outcome {
@@ -567,6 +602,7 @@ fn link_lost(flight: &Flight, address: SocketAddr) -> Problem {
 
 impl Machine for Router {
     fn step(&mut self, now: Now, input: Input<'_>, out: &mut Effects) {
+        self.turns.at(now);
         match input {
             Input::Frame { from, header, body } => self.on_frame(now, from, header, body, out),
             Input::Down { endpoint } => self.on_down(now.boot, endpoint, out),

@@ -6,6 +6,7 @@
 //! * [`cluster`]: the same as separate processes on this host. [`health`]: how a cluster is.
 //! * [`cli`]: the command's verbs.
 //! * [`sim`]: the cluster in simulation; [`linearizability`]: the check of its clients' histories.
+//! * [`tail`]: why slow requests were slow.
 //! * [`torture`]: the same check for real processes under faults.
 #![forbid(unsafe_code)]
 
@@ -21,4 +22,5 @@ pub mod live;
 pub mod local;
 pub mod process;
 pub mod sim;
+pub mod tail;
 pub mod torture;

@@ -11,7 +11,7 @@
 //!      24      8  partition       0 until a router has placed the request
 //!      32      4  epoch           of that partition's membership, as the sender knows it
 //!      36      4  deadline        microseconds that remain; 0 = none
-//!      40     20  reserved        zero
+//!      40     20  timeline        of answers and Accepted: where the time went (timeline.rs); otherwise zero
 //!      60      4  header checksum CRC-32C of bytes 0..60
 //!      64      …  body
 //! ```
@@ -24,6 +24,7 @@ use crate::checksum::crc32c;
 use crate::error::{ErrorCode, Problem};
 use crate::ids::{Epoch, PartitionId, RequestId};
 use crate::limits::{FRAME_BODY_BYTES_BEFORE_HELLO_MAX, FRAME_BODY_BYTES_MAX};
+use crate::timeline::{Packed, TIMELINE_BYTES};
 use thiserror::Error;
 
 /// "EVKL" as the bytes stand on the wire.
@@ -32,6 +33,10 @@ pub const MAGIC: [u8; 4] = *b"EVKL";
 pub const VERSION: u16 = 1;
 /// Length of the header, bytes.
 pub const HEADER_BYTES: usize = 64;
+
+/// Where the timeline stands in the header.
+const TIMELINE_AT: usize = 40;
+const _: () = assert!(TIMELINE_AT + TIMELINE_BYTES == HEADER_BYTES - 4);
 
 /// Set in the kind of an answer; the rest names the question.
 const ANSWER: u16 = 0x8000;
@@ -121,6 +126,10 @@ kinds! {
     Scrub = 50,
     /// The answer to it.
     ScrubAnswer = 50 | ANSWER,
+    /// Where the time of requests went, as a router has noted it.
+    Tail = 51,
+    /// The answer to it.
+    TailAnswer = 51 | ANSWER,
 
     /// Routers to MemDS: the routes of some keys.
     Lookup = 64,
@@ -189,6 +198,12 @@ impl Kind {
     pub fn is_answer(self) -> bool {
         self as u16 & ANSWER != 0
     }
+
+    /// Whether its frames may say where the time went.
+    #[must_use]
+    pub fn has_timeline(self) -> bool {
+        self.is_answer() || self == Self::Accepted
+    }
 }
 
 /// A checked frame header.
@@ -208,6 +223,8 @@ pub struct Header {
     pub epoch: Epoch,
     /// Microseconds until the asker gives up; 0 = it never does.
     pub deadline_us: u32,
+    /// Where the time went, in answers and Accepted.
+    pub timeline: Packed,
 }
 
 /// Why bytes are not a frame. The connection that carried them is closed: its framing is lost.
@@ -302,6 +319,7 @@ impl Header {
             partition: PartitionId::NONE,
             epoch: Epoch(0),
             deadline_us: 0,
+            timeline: Packed::NONE,
         }
     }
 
@@ -326,6 +344,7 @@ impl Header {
         bytes[24..32].copy_from_slice(&self.partition.0.to_le_bytes());
         bytes[32..36].copy_from_slice(&self.epoch.0.to_le_bytes());
         bytes[36..40].copy_from_slice(&self.deadline_us.to_le_bytes());
+        bytes[TIMELINE_AT..60].copy_from_slice(&self.timeline.0);
         let checksum = crc32c(&bytes[..60]);
         bytes[60..].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -348,11 +367,12 @@ impl Header {
         if got != expected {
             return Err(FrameError::HeaderChecksum { got, expected });
         }
-        if bytes[40..60].iter().any(|byte| *byte != 0) {
-            return Err(FrameError::Reserved);
-        }
         let number = u16::from_le_bytes(field(bytes, 6));
         let kind = Kind::from_u16(number).ok_or(FrameError::Kind { got: number })?;
+        let timeline = Packed(field(bytes, TIMELINE_AT));
+        if timeline != Packed::NONE && !kind.has_timeline() {
+            return Err(FrameError::Reserved);
+        }
         let body_bytes = u32::from_le_bytes(field(bytes, 8));
         if body_bytes > limit.0 {
             return Err(FrameError::BodyTooLarge { got: body_bytes, limit: limit.0 });
@@ -365,6 +385,7 @@ impl Header {
             partition: PartitionId(u64::from_le_bytes(field(bytes, 24))),
             epoch: Epoch(u32::from_le_bytes(field(bytes, 32))),
             deadline_us: u32::from_le_bytes(field(bytes, 36)),
+            timeline,
         })
     }
 
@@ -385,6 +406,18 @@ impl Header {
         }
         Ok(())
     }
+}
+
+/// Adds to the answer that begins `frame`, if its stages were measured, how long the turn took in which it
+/// was made.
+pub(crate) fn add_turn(frame: &mut [u8], took_ns: u64) {
+    let Some(header) = frame.first_chunk_mut::<HEADER_BYTES>() else {
+        return;
+    };
+    let timeline = Packed(field(header, TIMELINE_AT)).executed(took_ns);
+    header[TIMELINE_AT..60].copy_from_slice(&timeline.0);
+    let checksum = crc32c(&header[..60]);
+    header[60..].copy_from_slice(&checksum.to_le_bytes());
 }
 
 fn field<const N: usize>(bytes: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
@@ -499,6 +532,20 @@ mod tests {
         let checksum = crc32c(&unknown[..60]);
         unknown[60..].copy_from_slice(&checksum.to_le_bytes());
         check(&unknown, FrameError::Kind { got: 0x7777 });
+    }
+
+    #[test]
+    fn only_answers_say_where_the_time_went() {
+        let mut timeline = crate::timeline::Timeline::default();
+        timeline.add(crate::timeline::Stage::LogWrite, 1 << 20);
+        let with = |kind| Header { timeline: timeline.pack(), ..Header::new(kind, RequestId(1)) }.encode();
+        for kind in [Kind::WriteAnswer, Kind::Error, Kind::Accepted] {
+            let header = Header::decode(&with(kind), BodyLimit::AFTER_HELLO).unwrap();
+            assert_eq!(header.timeline.unpack().total(), 1 << 20);
+        }
+        for kind in [Kind::Put, Kind::Accept, Kind::Hello] {
+            assert_eq!(Header::decode(&with(kind), BodyLimit::AFTER_HELLO), Err(FrameError::Reserved));
+        }
     }
 
     #[test]

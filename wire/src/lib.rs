@@ -20,4 +20,5 @@ pub mod membership;
 pub mod message;
 pub mod prng;
 pub mod table;
+pub mod timeline;
 pub mod turn;

@@ -15,7 +15,7 @@
 //! A machine never waits. What it wants from the outside is an effect, and the outcome is a later input.
 
 use crate::aligned::AlignedBuffer;
-use crate::frame::{Header, Kind, forward, seal};
+use crate::frame::{Header, Kind, add_turn, forward, seal};
 use crate::handshake::Peer;
 use crate::ids::RequestId;
 use crate::message::{Body, Encode, encode};
@@ -52,6 +52,32 @@ pub struct Now {
     pub boot: Boot,
     /// Milliseconds since 1970: for token issue times and record timestamps, never for safety.
     pub wall_ms: u64,
+    /// For those who account for where time went.
+    pub delays: Delays,
+}
+
+impl Now {
+    /// These clocks, and no delay: everything came in this instant.
+    #[must_use]
+    pub const fn new(boot: Boot, wall_ms: u64) -> Self {
+        let delays = Delays { looked: boot, kept_ns: 0, performed: Boot(0), run_queue_ns: 0, stolen_ns: 0 };
+        Self { boot, wall_ms, delays }
+    }
+}
+
+/// What the door knows of the time before a turn. Nothing is ever decided by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delays {
+    /// The door looked and had nothing: what this turn executes came later.
+    pub looked: Boot,
+    /// How much of the time since then the thread was runnable and did not run, nanoseconds.
+    pub kept_ns: u64,
+    /// When the effects of the machine's turn before had been handed to the kernel; zero: at once.
+    pub performed: Boot,
+    /// For how long the thread was runnable and did not run, nanoseconds since it began.
+    pub run_queue_ns: u64,
+    /// For how long the hypervisor ran somebody else on its CPU, nanoseconds since some instant.
+    pub stolen_ns: u64,
 }
 
 /// A connection that somebody else opened to this machine.
@@ -198,6 +224,8 @@ pub struct Effects {
     /// Where a destination stands in `outboxes`. Looked up, never iterated.
     places: AHashMap<Endpoint, usize>,
     spare: Vec<Vec<u8>>,
+    /// Answers whose stages were measured: outbox, and where they begin in it.
+    measured: Vec<(usize, usize)>,
     /// Disk operations, in the order in which they must be submitted.
     pub disk: Vec<DiskOperation>,
     /// Links to close once what was sent on them is out.
@@ -218,7 +246,20 @@ impl Effects {
     /// Sends a frame with `body`, whose kind is the body's.
     pub fn send<T: Body + for<'a> Encode<'a>>(&mut self, to: Endpoint, header: Header, body: &T) {
         debug_assert_eq!(header.kind, T::KIND);
-        seal(self.outbox(to), header, |out| encode(body, out));
+        let place = self.place(to);
+        let outbox = &mut self.outboxes[place].1;
+        if header.timeline.is_measured() {
+            self.measured.push((place, outbox.len()));
+        }
+        seal(outbox, header, |out| encode(body, out));
+    }
+
+    /// Tells how long the turn took: it is added to the answers whose stages were measured.
+    pub fn took(&mut self, took: Duration) {
+        let took_ns = took.as_nanos() as u64;
+        for (place, start) in self.measured.drain(..) {
+            add_turn(&mut self.outboxes[place].1[start..], took_ns);
+        }
     }
 
     /// Asks: a frame with `body` and a request id.
@@ -238,17 +279,22 @@ impl Effects {
 
     /// The bytes that go to `to` at the end of this turn.
     pub fn outbox(&mut self, to: Endpoint) -> &mut Vec<u8> {
-        let place = *self.places.entry(to).or_insert_with(|| {
+        let place = self.place(to);
+        &mut self.outboxes[place].1
+    }
+
+    fn place(&mut self, to: Endpoint) -> usize {
+        *self.places.entry(to).or_insert_with(|| {
             self.outboxes.push((to, self.spare.pop().unwrap_or_default()));
             self.outboxes.len() - 1
-        });
-        &mut self.outboxes[place].1
+        })
     }
 
     /// Takes everything to be sent, in the order of first use. Give the buffers back with
     /// [`recycle`](Self::recycle).
     pub fn take_outboxes(&mut self) -> std::vec::Drain<'_, (Endpoint, Vec<u8>)> {
         self.places.clear();
+        self.measured.clear();
         self.outboxes.drain(..)
     }
 
@@ -276,4 +322,36 @@ pub trait Machine {
 
     /// When this machine next wants [`Input::Wake`], if nothing else happens before.
     fn wake_at(&self) -> Boot;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{BodyLimit, first_frame};
+    use crate::message::status::ScrubAnswer;
+    use crate::timeline::{Packed, Stage, Timeline};
+
+    #[test]
+    fn what_a_turn_took_is_added_to_the_answers_that_were_measured_and_to_no_others() {
+        let mut effects = Effects::new();
+        let [a, b] = [1, 2].map(|id| Endpoint::Incoming(ConnectionId(id)));
+        let measured = Timeline::default().pack();
+        for (to, timeline) in [(a, Packed::NONE), (b, measured), (a, measured), (a, Packed::NONE)] {
+            let header = Header { timeline, ..Header::new(Kind::ScrubAnswer, RequestId(7)) };
+            effects.send(to, header, &ScrubAnswer { checks: 1 });
+        }
+        effects.took(Duration::from_nanos(200));
+        let executed: Vec<(Endpoint, Vec<u64>)> = effects
+            .take_outboxes()
+            .map(|(to, bytes)| {
+                let (mut left, mut executed) = (&bytes[..], Vec::new());
+                while let Some((header, _)) = first_frame(left, BodyLimit::AFTER_HELLO).unwrap() {
+                    executed.push(header.timeline.unpack().get(Stage::Execute));
+                    left = &left[header.frame_bytes()..];
+                }
+                (to, executed)
+            })
+            .collect();
+        assert_eq!(executed, [(a, vec![0, 200, 0]), (b, vec![200])]);
+    }
 }

@@ -1,6 +1,7 @@
 //! New pages on their way to the file: those that lie side by side become one write.
 
 use crate::limits::{TREE_WRITE_BYTES, TREE_WRITES_IN_FLIGHT_MAX};
+use crate::planted::{self, Planted};
 use evenkeel_wire::aligned::AlignedBuffer;
 use evenkeel_wire::limits::BLOCK_BYTES;
 use evenkeel_wire::turn::DiskAction;
@@ -45,7 +46,8 @@ impl Batches {
     /// Whether enough waits: no more pages should be made now.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.queue.len() + self.under_way >= 2 * TREE_WRITES_IN_FLIGHT_MAX
+        let bound = 2 * TREE_WRITES_IN_FLIGHT_MAX;
+        self.queue.len() + self.under_way >= bound && !planted::active(Planted::UnpacedCheckpoint)
     }
 
     /// Whether nothing waits and nothing is under way.

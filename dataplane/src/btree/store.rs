@@ -26,11 +26,12 @@ use super::space::Space;
 use super::version::Redirects;
 use crate::limits::{FEED_READS_IN_FLIGHT_MAX, PAGE_READS_IN_FLIGHT_MAX, PARKED_OPERATIONS_MAX};
 use crate::operations::Owner;
+use crate::partition::pending::Asker;
 use crate::wal::block::LogIdentity;
 use evenkeel_wire::aligned::AlignedBuffer;
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::ids::{NodeId, PartitionId};
-use evenkeel_wire::turn::{DiskAction, DiskCompletion, DiskOperation, Effects, Endpoint, File};
+use evenkeel_wire::turn::{DiskAction, DiskCompletion, DiskOperation, Effects, File};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Background work that reads pages.
@@ -49,8 +50,8 @@ pub enum FeedId {
 /// An operation that waits for pages.
 #[derive(Debug)]
 pub struct Parked {
-    /// Who sent it.
-    pub from: Endpoint,
+    /// Who sent it, and how long it has waited.
+    pub asker: Asker,
     /// Its frame's header.
     pub header: Header,
     /// Its frame's body. Give it back with [`Store::unpark`].
@@ -254,7 +255,7 @@ impl Store {
 
     /// Parks an operation until `pages` have come; the first is needed, the others are read for what comes
     /// after. Returns false when the slab is full.
-    pub fn park(&mut self, from: Endpoint, header: Header, body: &[u8], pages: &[PagePointer]) -> bool {
+    pub fn park(&mut self, asker: Asker, header: Header, body: &[u8], pages: &[PagePointer]) -> bool {
         let Some(place) = self.free.pop() else {
             return false;
         };
@@ -266,17 +267,17 @@ impl Store {
         }
         let mut attempt = std::mem::take(&mut self.current);
         attempt.count += 1;
-        self.parked[place] = Some(Parked { from, header, body: kept, waits_for: pages.len(), attempt });
+        self.parked[place] = Some(Parked { asker, header, body: kept, waits_for: pages.len(), attempt });
         true
     }
 
     /// Holds a request until [`take_held`](Self::take_held). Returns false when the slab is full.
-    pub fn hold(&mut self, from: Endpoint, header: Header, body: &[u8]) -> bool {
+    pub fn hold(&mut self, asker: Asker, header: Header, body: &[u8]) -> bool {
         let Some(place) = self.free.last().copied() else {
             return false;
         };
         self.held.push_back(place);
-        self.park(from, header, body, &[])
+        self.park(asker, header, body, &[])
     }
 
     /// The request of such a kind that was held first.

@@ -315,7 +315,8 @@ impl Checkpointer {
             }
             return;
         };
-        if running.is_ahead(now, log) {
+        let unpaced = planted::active(Planted::UnpacedCheckpoint);
+        if running.is_ahead(now, log) && !unpaced {
             self.wake_at = now.after(REST);
             return;
         }
@@ -339,7 +340,8 @@ impl Checkpointer {
         let merge = running
             .merge
             .get_or_insert_with(|| Box::new(Merge::new(old, frozen.unwrap_or(&Delta::default()), clip())));
-        match merge.advance(&mut shop, &mut self.feed, CHECKPOINT_LEAVES_PER_TURN) {
+        let leaves_max = if unpaced { usize::MAX } else { CHECKPOINT_LEAVES_PER_TURN };
+        match merge.advance(&mut shop, &mut self.feed, leaves_max) {
             MergeProgress::Waits => return,
             MergeProgress::More => {
                 // Writes that end wake it when enough of them are under way.

@@ -141,7 +141,7 @@ impl StorageCore {
     }
 
     fn answer_while_recovering(&self, from: Endpoint, header: Header, out: &mut Effects) {
-        let asker = Asker { endpoint: from, request: header.request };
+        let asker = Asker::new(from, header.request);
         match header.kind {
             Kind::Status => {
                 let status = StatusAnswer::Storage(StorageStatus {

@@ -65,7 +65,7 @@ impl Serving {
             Kind::FetchRange => access::<FetchRange>(body).map(|fetch| {
                 if let Err(Stop::Wait(miss)) = self.on_fetch_range(from, peer, header, fetch, out) {
                     // Without room to wait, or with damage here, the asker asks another member.
-                    let _ = self.park(from, header, body, miss);
+                    let _ = self.park(Asker::new(from, header.request), header, body, miss);
                 }
             }),
             Kind::RangeCells => access::<RangeCells<'static>>(body).map(|cells| {
@@ -125,7 +125,7 @@ impl Serving {
     fn refuse_kind(&self, from: Endpoint, header: Header, out: &mut Effects) {
         if !header.kind.is_answer() {
             let message = format!("a storage core does not serve {:?}; ask a router", header.kind);
-            let asker = Asker { endpoint: from, request: header.request };
+            let asker = Asker::new(from, header.request);
             answer_error(asker, &Problem::new(ErrorCode::UnknownKind, message), out);
         }
     }
@@ -173,7 +173,7 @@ impl Serving {
             self.outputs.push(crate::paxos::Output::Send { to: peer.node, message: rejected });
         } else if let Some(group) = self.groups.get_mut(&partition) {
             group.replica.meet(peer.as_member());
-            group.receive(now.boot, peer.node, message, &mut self.outputs);
+            group.receive(now.boot, peer.node, message, header.timeline, &mut self.outputs);
         }
         self.perform(partition, now, out);
     }

@@ -8,6 +8,7 @@ use crate::group::{Group, answer_error};
 use crate::limits::HELD_PER_TURN;
 use crate::partition::Stop;
 use crate::partition::pending::Asker;
+use crate::partition::waited::Waited;
 use crate::partition::writes::WriteRequest;
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind};
@@ -17,6 +18,7 @@ use evenkeel_wire::message::access;
 use evenkeel_wire::message::request::{Get, Query, Scan};
 use evenkeel_wire::message::status::ScrubAnswer;
 use evenkeel_wire::table::RouteHint;
+use evenkeel_wire::timeline::Causes;
 use evenkeel_wire::turn::{Boot, Effects, Endpoint, Now};
 use std::collections::BTreeMap;
 
@@ -76,7 +78,19 @@ impl Serving {
         body: &[u8],
         out: &mut Effects,
     ) {
-        let asker = Asker { endpoint: from, request: header.request };
+        let waited = Waited::arrived(&now, self.causes());
+        let asker = Asker { endpoint: from, request: header.request, waited };
+        self.execute(now, asker, header, body, out);
+    }
+
+    /// What every request meets that is taken up now.
+    pub(super) fn causes(&self) -> Causes {
+        Causes::NONE.with(Causes::CHECKPOINT, !self.checkpointer.may_begin())
+    }
+
+    /// Executes a frame, for the first time or again.
+    pub(super) fn execute(&mut self, now: Now, asker: Asker, header: Header, body: &[u8], out: &mut Effects) {
+        let from = asker.endpoint;
         let outcome: Result<(), Stop> = match header.kind {
             kind if is_write(kind) => self.on_write(now, asker, header, body, out),
             Kind::Get | Kind::Query | Kind::Scan => self.on_read(now, asker, header, body, out),
@@ -97,8 +111,8 @@ impl Serving {
         };
         let refused = match outcome {
             Ok(()) => return,
-            Err(Stop::Wait(miss)) => self.park(from, header, body, miss),
-            Err(Stop::Hold) => self.hold(from, header, body),
+            Err(Stop::Wait(miss)) => self.park(asker, header, body, miss),
+            Err(Stop::Hold) => self.hold(now.boot, asker, header, body),
             Err(Stop::Refuse(problem)) => Err(problem),
         };
         if let Err(problem) = refused {
@@ -115,8 +129,16 @@ impl Serving {
     }
 
     /// Holds a request until the checkpoint has caught up with the log, or it is known who leads.
-    fn hold(&mut self, from: Endpoint, header: Header, body: &[u8]) -> Result<(), Problem> {
-        if self.store.hold(from, header, body) {
+    fn hold(&mut self, now: Boot, mut asker: Asker, header: Header, body: &[u8]) -> Result<(), Problem> {
+        let group = self.groups.get(&header.partition);
+        asker.waited.met(if self.holds_writes() && is_write(header.kind) {
+            Causes::HELD_BY_CHECKPOINT
+        } else if group.is_some_and(|group| group.awaits_successor(now)) {
+            Causes::HELD_BY_HAND_OVER
+        } else {
+            Causes::SPLIT
+        });
+        if self.store.hold(asker, header, body) {
             return Ok(());
         }
         let message = "too many requests of this core wait; try again in a moment";
@@ -130,7 +152,9 @@ impl Serving {
             let Some(parked) = self.store.take_held(|kind| !writes_wait || !is_write(kind)) else {
                 return;
             };
-            self.on_frame(now, parked.from, parked.header, &parked.body, out);
+            let mut asker = parked.asker;
+            asker.waited.held(&now, self.causes());
+            self.execute(now, asker, parked.header, &parked.body, out);
             self.store.unpark(parked);
         }
     }
@@ -138,7 +162,7 @@ impl Serving {
     /// Parks a request until the pages that it misses have come.
     pub(super) fn park(
         &mut self,
-        from: Endpoint,
+        asker: Asker,
         header: Header,
         body: &[u8],
         mut miss: Miss,
@@ -154,7 +178,7 @@ impl Serving {
             return Err(Problem::new(ErrorCode::Unavailable, message));
         }
         miss.pages.truncate(self.store.read_ahead_max());
-        if self.store.park(from, header, body, &miss.pages) {
+        if self.store.park(asker, header, body, &miss.pages) {
             return Ok(());
         }
         let message = "too many operations of this core wait for pages; try again in a moment";

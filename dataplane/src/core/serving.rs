@@ -26,20 +26,23 @@ use crate::group::Group;
 use crate::limits::{CHANGES_FREED_PER_TURN, FREE_EVERY};
 use crate::operations::Owner;
 use crate::partition::state::State;
+use crate::partition::waited::Moment;
 use crate::paxos::log::GroupLog;
-use crate::paxos::{Output, Seed};
+use crate::paxos::{Message, Output, Seed};
 use crate::planted::{self, Planted};
 use crate::wal::block::LogIdentity;
 use crate::wal::segments::Segments;
 use crate::wal::writer::Writer;
 use ahash::AHashMap;
 use evenkeel_wire::aligned::AlignedBuffer;
+use evenkeel_wire::frame::Header;
 use evenkeel_wire::handshake::Peer;
 use evenkeel_wire::ids::{Ballot, Epoch, Lsn, NodeId, PartitionId, Slot, TableId};
 use evenkeel_wire::message::catalog::EnsureReplicasAnswer;
 use evenkeel_wire::message::peer::LogPoint;
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::table::GroupConfig;
+use evenkeel_wire::timeline::Packed;
 use evenkeel_wire::turn::{Boot, DiskCompletion, Effects, Endpoint, Halt, Input, Now};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -59,7 +62,7 @@ pub struct Serving {
     pub(crate) store: Store,
     pub(crate) groups: BTreeMap<PartitionId, Group>,
     /// Records that are not yet durable, in the order of the log.
-    awaiting: VecDeque<(Lsn, PartitionId)>,
+    awaiting: VecDeque<Awaiting>,
     /// Groups that were made while a checkpoint ran: of which of its partitions it merges their changes.
     pub(super) merged_as: BTreeMap<PartitionId, PartitionId>,
     /// Groups to end the turn for.
@@ -106,6 +109,15 @@ pub(super) struct LostMemory {
     pub(super) number: u64,
     /// The catalogue has answered: every group that is missing was created.
     pub(super) told_everything: bool,
+}
+
+/// A record that is not yet durable.
+#[derive(Clone, Copy, Debug)]
+struct Awaiting {
+    lsn: Lsn,
+    partition: PartitionId,
+    /// The turn that appended it.
+    appended: Moment,
 }
 
 /// An answer to the catalogue that waits for the log.
@@ -287,6 +299,7 @@ impl Serving {
     }
 
     pub(super) fn step(&mut self, now: Now, input: Input<'_>, out: &mut Effects) -> Result<(), Halt> {
+        self.log.performed(now.delays.performed);
         match input {
             Input::Frame { from, header, body } => self.on_frame(now, from, header, body, out),
             Input::Up { endpoint, peer } => self.link_up(endpoint, peer),
@@ -386,7 +399,8 @@ impl Serving {
         }
         for mut parked in ready {
             self.store.resume(&mut parked);
-            self.on_frame(now, parked.from, parked.header, &parked.body, out);
+            parked.asker.waited.missed_pages(&now, self.causes());
+            self.execute(now, parked.asker, parked.header, &parked.body, out);
             self.store.unpark(parked);
         }
     }
@@ -403,10 +417,11 @@ impl Serving {
     /// Tells groups which of their records are durable.
     fn settle(&mut self, now: Now, out: &mut Effects) {
         let durable = self.log.durable();
-        while self.awaiting.front().is_some_and(|(lsn, _)| *lsn <= durable) {
-            let (_, partition) = self.awaiting.pop_front().expect("there is a first");
+        while self.awaiting.front().is_some_and(|awaiting| awaiting.lsn <= durable) {
+            let Awaiting { lsn, partition, appended } = self.awaiting.pop_front().expect("there is a first");
             if let Some(group) = self.groups.get_mut(&partition) {
-                group.replica.persisted(now.boot, &mut self.outputs);
+                let write = self.log.settled(lsn).unwrap_or_default();
+                group.persisted(now, appended, write, &mut self.outputs);
                 self.perform(partition, now, out);
             }
         }
@@ -418,7 +433,7 @@ impl Serving {
 
     /// A replica is gone: nobody waits for its records.
     pub(super) fn forget_awaited(&mut self, partition: PartitionId) {
-        self.awaiting.retain(|(_, of)| *of != partition);
+        self.awaiting.retain(|awaiting| awaiting.partition != partition);
     }
 
     /// Does what a group's replica wants done.
@@ -429,11 +444,13 @@ impl Serving {
             match output {
                 Output::Persist(record) => {
                     let lsn = self.log.append(&record);
-                    self.awaiting.push_back((lsn, partition));
+                    self.awaiting.push_back(Awaiting { lsn, partition, appended: Moment::of(&now) });
                 }
                 Output::Send { to, message } => {
                     if let Some((endpoint, epoch)) = self.member_endpoint(partition, to) {
-                        messages::send(endpoint, messages::header(partition, epoch), &message, out);
+                        let timeline = self.log_took(partition, &message, &now);
+                        let header = Header { timeline, ..messages::header(partition, epoch) };
+                        messages::send(endpoint, header, &message, out);
                     }
                 }
                 Output::NeedsSnapshot { to } => self.begin_snapshot(partition, to, now.boot),
@@ -451,6 +468,12 @@ impl Serving {
             }
         }
         self.outputs = outputs;
+    }
+
+    /// How long this core's log took for what `message` acknowledges.
+    fn log_took(&self, partition: PartitionId, message: &Message, now: &Now) -> Packed {
+        let group = self.groups.get(&partition).filter(|_| matches!(message, Message::Accepted(_)));
+        group.map_or(Packed::NONE, |group| group.log_took(now))
     }
 
     /// Where a member of a group listens, and the group's epoch.
@@ -552,12 +575,13 @@ impl Serving {
             return;
         }
         self.notice_at = Boot::NEVER;
+        let causes = self.causes();
         for partition in &touched {
             let Some(group) = self.groups.get_mut(partition) else {
                 continue;
             };
             self.heartbeats.wake(group);
-            let changed = group.apply_committed(out);
+            let changed = group.apply_committed(now, causes, out);
             if changed && *partition == PartitionId::SYSTEM {
                 self.catalog.mark_changed();
             }

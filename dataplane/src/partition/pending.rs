@@ -5,6 +5,7 @@
 //! it is committed: so an answer never speaks of something that came to nothing.
 
 use crate::limits::{PARKED_ANSWERS_MAX, PENDING_BYTES_MAX, PENDING_WRITES_MAX};
+use crate::partition::waited::Waited;
 use ahash::AHashMap;
 use bytes::Bytes;
 use evenkeel_wire::entry::{Effect, Write, WrittenItem};
@@ -22,6 +23,16 @@ pub struct Asker {
     pub endpoint: Endpoint,
     /// Which of its requests.
     pub request: RequestId,
+    /// How long it has waited.
+    pub waited: Waited,
+}
+
+impl Asker {
+    /// Who has only just asked.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, request: RequestId) -> Self {
+        Self { endpoint, request, waited: Waited::default() }
+    }
 }
 
 /// An item as it will be once a pending write is applied.

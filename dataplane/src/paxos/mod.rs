@@ -346,6 +346,12 @@ impl Replica {
         epoch > committed.epoch || committed.members.contains(&peer) || self.config.members.contains(&peer)
     }
 
+    /// Whose replica this is.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// How many members make a quorum.
     #[must_use]
     pub fn quorum(&self) -> usize {

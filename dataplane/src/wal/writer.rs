@@ -16,6 +16,7 @@ use crate::limits::{
     LOG_BUFFER_BYTES, LOG_BUFFERS, LOG_WRITES_IN_FLIGHT_MAX, SEGMENTS_RESERVED, WATERMARK_WITHIN,
 };
 use crate::planted::{self, Planted};
+use arrayvec::ArrayVec;
 use evenkeel_wire::aligned::{AlignedBuffer, round_up};
 use evenkeel_wire::checksum::Hash128;
 use evenkeel_wire::ids::Lsn;
@@ -59,7 +60,18 @@ struct Mark {
 struct InFlight {
     lsn: Lsn,
     issued_at: Boot,
+    /// When it had been handed to the device; none: in this turn.
+    submitted: Option<Boot>,
     done: bool,
+}
+
+/// When a log write began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogWrite {
+    /// The turn that issued it.
+    pub issued_in: Boot,
+    /// When it had been handed to the device.
+    pub submitted: Boot,
 }
 
 /// The log's writer.
@@ -86,6 +98,8 @@ pub struct Writer {
     watermark: Lsn,
     watermark_due: Boot,
     mark: Option<Mark>,
+    /// Writes that have become durable by the last completion.
+    settled: ArrayVec<(Lsn, LogWrite), LOG_WRITES_IN_FLIGHT_MAX>,
     /// How long writes took of late; the last one counts for a quarter.
     took: Duration,
     status: LogStatus,
@@ -116,6 +130,7 @@ impl Writer {
             watermark: tail.highest,
             watermark_due: Boot::NEVER,
             mark: None,
+            settled: ArrayVec::new(),
             took: Duration::ZERO,
             status: LogStatus::default(),
         }
@@ -221,7 +236,7 @@ impl Writer {
         }
         self.status.writes += 1;
         self.status.bytes += batch.buffer.len() as u64;
-        self.in_flight.push_back(InFlight { lsn: batch.lsn, issued_at: now, done: false });
+        self.in_flight.push_back(InFlight { lsn: batch.lsn, issued_at: now, submitted: None, done: false });
         let durable = !planted::active(Planted::SkipFlush);
         let action = DiskAction::Write { offset: place.offset, buffer: batch.buffer, durable };
         out.disk.push(DiskOperation {
@@ -248,16 +263,32 @@ impl Writer {
         let write = self.in_flight.iter_mut().find(|write| write.lsn == lsn);
         let write = write.expect("completions belong to writes in flight");
         write.done = true;
+        self.settled.clear();
         self.took = (self.took * 3 + now.since(write.issued_at)) / 4;
         while self.in_flight.front().is_some_and(|write| write.done) {
             let write = self.in_flight.pop_front().expect("there is a first");
             self.durable = write.lsn;
+            let submitted = write.submitted.unwrap_or(write.issued_at);
+            self.settled.push((write.lsn, LogWrite { issued_in: write.issued_at, submitted }));
         }
         if planted::active(Planted::CountAnyCompletion) {
             self.durable = self.durable.max(lsn);
         }
         self.watermark_due = now.after(WATERMARK_WITHIN);
         Ok(self.durable)
+    }
+
+    /// The effects of the turn before had been performed at `at`.
+    pub fn performed(&mut self, at: Boot) {
+        for write in self.in_flight.iter_mut().rev().take_while(|write| write.submitted.is_none()) {
+            write.submitted = Some(at.max(write.issued_at));
+        }
+    }
+
+    /// When the write `lsn` began, if the last completion has made it durable.
+    #[must_use]
+    pub fn settled(&self, lsn: Lsn) -> Option<LogWrite> {
+        self.settled.iter().find(|(settled, _)| *settled == lsn).map(|(_, write)| *write)
     }
 
     /// The last durable write that is in the log. Until the first write of this process is durable, that is

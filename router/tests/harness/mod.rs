@@ -13,7 +13,7 @@ use evenkeel_wire::table::{Route, RouteGeneration, RouteMember, TableDescriptor}
 use evenkeel_wire::turn::{Boot, ConnectionId, Effects, Endpoint, Input, Machine, Now};
 use std::net::SocketAddr;
 
-pub(crate) const NOW: Now = Now { boot: Boot(1_000_000_000), wall_ms: 1_000_000 };
+pub(crate) const NOW: Now = Now::new(Boot(1_000_000_000), 1_000_000);
 pub(crate) const TABLE: TableId = TableId(9);
 pub(crate) const CLIENT: Endpoint = Endpoint::Incoming(ConnectionId(7));
 

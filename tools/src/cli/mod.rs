@@ -18,6 +18,7 @@ mod sim_hours;
 mod sim_script;
 mod start;
 mod table;
+mod tail;
 mod torture;
 
 use clap::{Args, Parser, Subcommand};
@@ -105,6 +106,8 @@ enum Verb {
     Export(export::Export),
     /// Put load on a cluster, and measure it.
     Bench(Box<bench::Bench>),
+    /// Tell why the slow requests were slow: where their time went, and what was behind it.
+    Tail(tail::Tail),
     /// Read a storage node's data folder, running or not, and tell what in it is damaged.
     Check(check::Check),
     /// Look at this host: what would slow a storage node down, and how to mend it.
@@ -157,6 +160,7 @@ pub fn main() -> ExitCode {
         Verb::Load(verb) => verb.run(&command.global),
         Verb::Export(verb) => verb.run(&command.global),
         Verb::Bench(verb) => verb.run(&command.global),
+        Verb::Tail(verb) => verb.run(&command.global),
         Verb::Check(verb) => verb.run(&command.global),
         Verb::Doctor(verb) => verb.run(&command.global),
         Verb::Sim(verb) => verb.run(&command.global),

@@ -95,7 +95,7 @@ impl Clock {
     }
 
     fn now(&self, now: u64) -> Now {
-        Now { boot: self.boot(now), wall_ms: 1_700_000_000_000 + now / MS + self.wall_offset_ms }
+        Now::new(self.boot(now), 1_700_000_000_000 + now / MS + self.wall_offset_ms)
     }
 }
 

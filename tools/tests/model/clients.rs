@@ -81,7 +81,7 @@ impl Requests {
     ) -> bool {
         let body = &self.puts[usize::from(write) - 1];
         let request = WriteRequest::read(Kind::Put, body).expect("it was encoded here");
-        let now = Now { boot, wall_ms: WALL_MS };
+        let now = Now::new(boot, WALL_MS);
         group.write(now, asker(write.into()), &request, &Pages::default(), out, outputs).is_ok()
     }
 
@@ -135,5 +135,5 @@ fn frames(out: &mut Effects, mut each: impl FnMut(Header, &[u8])) {
 
 /// One client for each write, and one that reads.
 fn asker(number: u64) -> Asker {
-    Asker { endpoint: Endpoint::Incoming(ConnectionId(number)), request: RequestId(number) }
+    Asker::new(Endpoint::Incoming(ConnectionId(number)), RequestId(number))
 }

@@ -6,7 +6,8 @@ use super::network::{Letter, Said};
 use evenkeel_dataplane::group::Group;
 use evenkeel_dataplane::paxos::Output;
 use evenkeel_wire::ids::NodeId;
-use evenkeel_wire::turn::{Boot, Effects};
+use evenkeel_wire::timeline::Causes;
+use evenkeel_wire::turn::{Boot, Effects, Now};
 use std::sync::Arc;
 
 /// What happens to one member.
@@ -154,7 +155,7 @@ impl Turn {
         let (mut out, mut outputs) = (Effects::new(), Vec::new());
         let result = input(&mut self.member.group, self.now, &mut out, &mut outputs);
         self.perform(&mut outputs, &mut out);
-        self.member.group.apply_committed(&mut out);
+        self.member.group.apply_committed(Now::new(self.now, 0), Causes::NONE, &mut out);
         self.member.group.replica.end_turn(self.now, &mut outputs);
         self.perform(&mut outputs, &mut out);
         for write in acknowledged(&mut out) {

@@ -98,8 +98,11 @@ impl Processes {
 
     /// Begins it.
     pub(crate) fn begin(mut self, more: &[&str]) -> Self {
-        let small = ["--port", "0", "--segments", "8", "--segment-mib", "8"];
-        let arguments: Vec<&str> = small.iter().chain(more).copied().collect();
+        let mut arguments = vec!["--port", "0", "--segments", "8"];
+        if !more.contains(&"--segment-mib") {
+            arguments.extend(["--segment-mib", "8"]);
+        }
+        arguments.extend(more);
         self.endpoint = self.run("up", &arguments).ok().trim().to_owned();
         self
     }

@@ -21,7 +21,7 @@ pub use batch::{BatchGet, BatchWrite};
 pub(crate) use range::Cursor;
 pub use range::{Query, Scan};
 pub use single::{Delete, Get, Put, Update};
-pub use status::{Scrub, Status, Topology};
+pub use status::{Scrub, Status, Tail, Topology};
 pub use table::{CreateTable, DeleteTable, DescribeTable, ListTables, SplitTable};
 
 use crate::error::Invalid;
@@ -240,6 +240,12 @@ macro_rules! begin_requests {
             /// Asks the storage core that listens at `endpoint` to check all its trees now.
             pub fn scrub(&self, endpoint: impl Into<String>) -> crate::request::Scrub<Self> {
                 crate::request::Scrub::new(self, endpoint.into())
+            }
+
+            /// Asks the router that listens at `endpoint` where the time of requests went, for the first
+            /// interval that it still has from `from` on.
+            pub fn tail_of(&self, endpoint: impl Into<String>, from: u64) -> crate::request::Tail<Self> {
+                crate::request::Tail::new(self, endpoint.into(), from)
             }
         }
     };

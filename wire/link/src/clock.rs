@@ -18,7 +18,7 @@ pub fn wall_ms() -> u64 {
 /// Both, for one turn.
 #[must_use]
 pub fn now() -> Now {
-    Now { boot: boot(), wall_ms: wall_ms() }
+    Now::new(boot(), wall_ms())
 }
 
 fn nanoseconds(clock: libc::clockid_t) -> u64 {

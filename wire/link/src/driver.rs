@@ -9,12 +9,13 @@
 
 use crate::clock;
 use crate::control::{Command, Ended, Outcome};
+use crate::delays::ThreadDelays;
 use crate::disk::Disk;
 use crate::limits::{COMPLETIONS_PER_TURN_MAX, ENTERS_PER_TURN_MAX};
 use crate::network::Network;
 use crate::ring::{Completion, Ring, Token};
 use crate::turn::Turn;
-use evenkeel_wire::turn::{Boot, Effects, Halt, Input, Machine, Now};
+use evenkeel_wire::turn::{Boot, Delays, Effects, Halt, Input, Machine, Now};
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,6 +43,11 @@ pub(crate) struct Driver {
     /// Buffers on their way back to `effects`.
     spent: Vec<Vec<u8>>,
     turns: u64,
+    /// When the ring was last emptied, and when the last turn's effects had been handed to the kernel.
+    gathered: Boot,
+    performed: Boot,
+    /// They have not been yet.
+    performing: bool,
     wake_at: Boot,
     drain_told: bool,
     state: State,
@@ -66,6 +72,9 @@ impl Driver {
             batch: Vec::new(),
             spent: Vec::new(),
             turns: 0,
+            gathered: Boot(0),
+            performed: Boot(0),
+            performing: false,
             wake_at,
             drain_told: false,
             state: State::Running,
@@ -73,8 +82,8 @@ impl Driver {
     }
 
     /// Runs one turn. Returns whether there was anything in it.
-    pub(crate) fn turn(&mut self, command: Command) -> bool {
-        match catch_unwind(AssertUnwindSafe(|| self.run(command))) {
+    pub(crate) fn turn(&mut self, command: Command, delays: &mut ThreadDelays) -> bool {
+        match catch_unwind(AssertUnwindSafe(|| self.run(command, delays))) {
             Ok(worked) => worked,
             Err(panic) => {
                 let halt = Halt(format!("it panicked, which is a bug: {}", words_of(&*panic)));
@@ -84,7 +93,7 @@ impl Driver {
         }
     }
 
-    fn run(&mut self, command: Command) -> bool {
+    fn run(&mut self, command: Command, delays: &mut ThreadDelays) -> bool {
         if let Err(error) = self.gather() {
             tracing::error!(machine = self.name, %error, "the ring does not work any more");
             self.state = State::Ended(Outcome::Halted(Halt(format!("the ring failed: {error}"))));
@@ -92,7 +101,7 @@ impl Driver {
         }
         // What this turn executes has been taken; nothing of it was executed yet. This is the one place for
         // this.
-        let now = clock::now();
+        let now = self.with_delays(clock::now(), delays);
         if command == Command::Stop && matches!(self.state, State::Running) {
             self.end(now.boot, Outcome::Stopped);
         }
@@ -107,10 +116,27 @@ impl Driver {
         worked
     }
 
+    /// Adds what the door knows of the time before this turn.
+    fn with_delays(&mut self, now: Now, thread: &mut ThreadDelays) -> Now {
+        let before = std::mem::replace(&mut self.gathered, now.boot);
+        let (looked, kept_ns) = thread.look(now.boot, before.max(thread.quiet_at));
+        let delays = Delays {
+            looked,
+            kept_ns,
+            performed: self.performed,
+            run_queue_ns: thread.run_queue_ns,
+            stolen_ns: thread.stolen_ns,
+        };
+        Now { delays, ..now }
+    }
+
     /// Takes what has arrived, as far as one turn may.
     fn gather(&mut self) -> io::Result<()> {
         for _ in 0..ENTERS_PER_TURN_MAX {
             self.ring.enter()?;
+            if std::mem::take(&mut self.performing) {
+                self.performed = clock::boot();
+            }
             self.ring.take(COMPLETIONS_PER_TURN_MAX, &mut self.batch);
             if self.batch.len() == COMPLETIONS_PER_TURN_MAX || !self.ring.has_work() {
                 break;
@@ -152,6 +178,8 @@ impl Driver {
         if let Some(halt) = self.effects.halt.take() {
             return self.end(now, Outcome::Halted(halt));
         }
+        self.effects.took(clock::boot().since(now));
+        self.performing = true;
         for (to, bytes) in self.effects.take_outboxes() {
             self.spent.extend(self.network.send(&mut self.ring, now, to, bytes));
         }

@@ -9,6 +9,7 @@
 use crate::clock;
 use crate::control::{Command, Control, Ended, Outcome};
 use crate::cpus;
+use crate::delays::ThreadDelays;
 use crate::disk::Disk;
 use crate::driver::Driver;
 use crate::files::CoreFiles;
@@ -141,7 +142,9 @@ pub fn start(
             let control = Arc::clone(&control);
             move || async move {
                 let poller = Poller::new(polling);
-                let host = Host { drivers: Vec::new(), on_ends: Vec::new(), control, poller, cpus };
+                let cpu = if let Placement::Cpu(cpu) = placement { Some(cpu) } else { None };
+                let delays = ThreadDelays::of_this_thread(cpu);
+                let host = Host { drivers: Vec::new(), on_ends: Vec::new(), control, poller, delays, cpus };
                 seat.watch(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
                 host.run(hosted, sender).await;
                 drop(seat);
@@ -251,6 +254,7 @@ struct Host {
     on_ends: Vec<Option<OnEnd>>,
     control: Arc<Control>,
     poller: Poller,
+    delays: ThreadDelays,
     cpus: usize,
 }
 
@@ -269,7 +273,7 @@ impl Host {
             let command = self.control.command();
             let mut worked = false;
             for driver in &mut self.drivers {
-                worked |= driver.turn(command);
+                worked |= driver.turn(command, &mut self.delays);
             }
             self.bury();
             if worked {
@@ -348,6 +352,7 @@ impl Host {
             let has_work = self.drivers.iter_mut().any(Driver::has_work);
             let now = clock::boot();
             self.poller.looked(now, now.since(looked));
+            self.delays.quiet_at = looked;
             looked = now;
             let idle = now.since(since);
             if has_work || now >= deadline {
@@ -369,6 +374,7 @@ impl Host {
             glommio::timer::sleep(Duration::from_millis(1)).await;
         }
         self.control.signal.clear();
+        self.delays.parked = true;
         self.drivers.iter_mut().for_each(Driver::unparked);
     }
 }

@@ -18,6 +18,7 @@
 pub mod clock;
 mod control;
 pub mod cpus;
+mod delays;
 mod disk;
 mod driver;
 mod executor;

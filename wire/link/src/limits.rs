@@ -110,6 +110,23 @@ pub(crate) const PARK_COST: Duration = POLL_MAX;
 /// or the watchdog takes some microseconds; a neighbour that computes takes milliseconds.
 pub(crate) const STOLEN_MIN: Duration = Duration::from_micros(500);
 
+/// A gap between two looks that is worth asking the kernel for how much of it the thread was kept from
+/// running…
+pub(crate) const RUN_QUEUE_GAP_MIN: Duration = STOLEN_MIN;
+
+/// …and how often that is asked without such a gap, so that short delays are not told of a later long gap. A
+/// look costs about a microsecond.
+pub(crate) const RUN_QUEUE_READ_EVERY: Duration = Duration::from_millis(5);
+
+/// A gap that is worth asking what the hypervisor took: it is counted in ticks…
+pub(crate) const STEAL_GAP_MIN: Duration = Duration::from_millis(4);
+
+/// …and how often that is asked at most, because the file has a line for each interrupt.
+pub(crate) const STEAL_READ_EVERY: Duration = Duration::from_millis(200);
+
+/// A tick in `/proc/stat`, nanoseconds: its unit is a hundredth of a second on every architecture.
+pub(crate) const STEAL_TICK_NS: u64 = 10_000_000;
+
 /// First pause of polling after the CPU was taken away from a polling executor…
 pub(crate) const CONTENDED_PAUSE_MIN: Duration = Duration::from_millis(20);
 

@@ -10,6 +10,7 @@ pub mod peer;
 pub mod request;
 pub mod routing;
 pub mod status;
+pub mod tail;
 
 use crate::error::{ErrorCode, Problem};
 use crate::frame::Kind;

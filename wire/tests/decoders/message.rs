@@ -25,6 +25,7 @@ use evenkeel_wire::message::request::{
 };
 use evenkeel_wire::message::routing::{Lookup, LookupAnswer, PublishAnswer, PublishRoutes, PublishTables};
 use evenkeel_wire::message::status::{ScrubAnswer, StatusAnswer, TopologyAnswer};
+use evenkeel_wire::message::tail::{Tail, TailAnswer};
 use evenkeel_wire::message::{Body, Encode, Validator, access, encode, to_owned};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::de::Pool;
@@ -143,6 +144,8 @@ fn decoder(kind: Kind) -> (Family, fn(&[u8]) -> bool) {
         Kind::StatusAnswer => (Family::Status, body::<StatusAnswer>),
         Kind::TopologyAnswer => (Family::Status, body::<TopologyAnswer>),
         Kind::ScrubAnswer => (Family::Status, body::<ScrubAnswer>),
+        Kind::Tail => (Family::Status, body::<Tail>),
+        Kind::TailAnswer => (Family::Status, body::<TailAnswer>),
 
         Kind::Lookup => (Family::Routing, body::<Lookup<'static>>),
         Kind::LookupAnswer => (Family::Routing, body::<LookupAnswer>),

@@ -95,6 +95,8 @@ pub(crate) fn samples(kind: Kind) -> Vec<Sample> {
         Kind::StatusAnswer => tables::status_answers(),
         Kind::TopologyAnswer => tables::topology_answers(),
         Kind::ScrubAnswer => tables::scrub_answers(),
+        Kind::Tail => tables::tails(),
+        Kind::TailAnswer => tables::tail_answers(),
         Kind::Lookup => tables::lookups(),
         Kind::LookupAnswer => tables::lookup_answers(),
         Kind::PublishRoutes => tables::publish_routes(),

@@ -4,6 +4,7 @@ use super::{
     Sample, address, ballot, every, generation, incarnation, lower, number, partition, point, route_member,
     sample, slot,
 };
+use evenkeel_wire::frame::Kind;
 use evenkeel_wire::ids::{CoreId, Epoch, NodeId, PartitionId, TableId};
 use evenkeel_wire::key::{HashKey, KeySchema, KeyType};
 use evenkeel_wire::message::catalog::{
@@ -17,6 +18,7 @@ use evenkeel_wire::message::status::{
     CoreState, FollowerStatus, GroupStatus, LogStatus, MemdsStatus, Role, RouterStatus, ScrubAnswer,
     StatusAnswer, StorageStatus, TopologyAnswer, TopologyNode, TreeStatus,
 };
+use evenkeel_wire::message::tail::{Tail, TailAnswer, Trace};
 use evenkeel_wire::table::{
     Billing, GroupConfig, LastSplit, Member, Origin, Route, TableDescriptor, TableStatus, Throughput,
 };
@@ -344,4 +346,33 @@ pub(super) fn topology_answers() -> Vec<Sample> {
 
 pub(super) fn scrub_answers() -> Vec<Sample> {
     vec![sample("status.scrub_answer", ScrubAnswer { checks: number(0x11) })]
+}
+
+pub(super) fn tails() -> Vec<Sample> {
+    vec![sample("status.tail", Tail { from: number(0x11) })]
+}
+
+pub(super) fn tail_answers() -> Vec<Sample> {
+    let trace = |first: u8| Trace {
+        wall_ms: number(first),
+        kind: Kind::Put as u16,
+        causes: 0x8102,
+        attempts: 3,
+        run_queue_in: 4,
+        table: TableId(number(first + 1)),
+        partition: PartitionId(number(first + 2)),
+        node: NodeId(0x1112_1314),
+        core: CoreId(0x1516),
+        awaited: NodeId(0x1718_191a),
+        total_ns: number(first + 3),
+        stages: std::array::from_fn(|place| number(first + 4 + place as u8)),
+    };
+    let answer = TailAnswer {
+        interval: number(0x11),
+        more: true,
+        requests: number(0x12),
+        slowest: vec![trace(0x20)],
+        sample: vec![trace(0x40), trace(0x60)],
+    };
+    vec![sample("status.tail_answer", answer)]
 }

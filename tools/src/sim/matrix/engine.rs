@@ -216,7 +216,7 @@ impl Engine {
     /// The clocks.
     #[must_use]
     pub fn clock(&self) -> Now {
-        Now { boot: Boot(self.now + SECOND), wall_ms: 1_700_000_000_000 + self.now / MS }
+        Now::new(Boot(self.now + SECOND), 1_700_000_000_000 + self.now / MS)
     }
 
     /// A frame of the router is on its way.

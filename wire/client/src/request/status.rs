@@ -41,6 +41,17 @@ pub struct Scrub<S> {
     deadline: Option<Duration>,
 }
 
+/// Asks a router where the time of requests went (decision 0018): for the first interval that it still has
+/// from this one on.
+#[derive(Clone, Debug)]
+#[must_use = "a request does nothing until it is sent"]
+pub struct Tail<S> {
+    shell: S,
+    endpoint: String,
+    from: u64,
+    deadline: Option<Duration>,
+}
+
 impl<S: Shell> Topology<S> {
     pub(crate) fn new(shell: &S) -> Self {
         Self { shell: shell.clone(), deadline: None }
@@ -60,6 +71,14 @@ impl<S: Shell> Status<S> {
 impl<S: Shell> Scrub<S> {
     pub(crate) fn new(shell: &S, endpoint: String) -> Self {
         Self { shell: shell.clone(), endpoint, deadline: None }
+    }
+
+    sending_methods!();
+}
+
+impl<S: Shell> Tail<S> {
+    pub(crate) fn new(shell: &S, endpoint: String, from: u64) -> Self {
+        Self { shell: shell.clone(), endpoint, from, deadline: None }
     }
 
     sending_methods!();
@@ -87,6 +106,15 @@ impl<S: Shell> Request for Scrub<S> {
 
     fn prepare(self) -> Prepared<status::Scrub> {
         let operation = check_endpoint(&self.endpoint).map(|()| status::Scrub::new(self.endpoint));
+        Prepared { operation, deadline: self.deadline }
+    }
+}
+
+impl<S: Shell> Request for Tail<S> {
+    type Operation = status::Tail;
+
+    fn prepare(self) -> Prepared<status::Tail> {
+        let operation = check_endpoint(&self.endpoint).map(|()| status::Tail::new(self.endpoint, self.from));
         Prepared { operation, deadline: self.deadline }
     }
 }

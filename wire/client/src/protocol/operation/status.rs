@@ -6,7 +6,7 @@ use crate::protocol::answer::Answer;
 use crate::protocol::session::Session;
 use evenkeel_wire::frame::Kind;
 use evenkeel_wire::message::status::{ScrubAnswer, StatusAnswer, TopologyAnswer};
-use evenkeel_wire::message::to_owned;
+use evenkeel_wire::message::{encode, tail, to_owned};
 
 /// Where the processes of the cluster are. Any router knows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +37,21 @@ impl Scrub {
     #[must_use]
     pub fn new(endpoint: impl Into<String>) -> Self {
         Self { endpoint: endpoint.into() }
+    }
+}
+
+/// What the router at one endpoint has noted of where the time of requests went, one interval at a time.
+#[derive(Clone, Debug)]
+pub struct Tail {
+    endpoint: String,
+    from: u64,
+}
+
+impl Tail {
+    /// The first interval from `from` on that the router at `endpoint` still has.
+    #[must_use]
+    pub fn new(endpoint: impl Into<String>, from: u64) -> Self {
+        Self { endpoint: endpoint.into(), from }
     }
 }
 
@@ -77,6 +92,23 @@ impl Operation for Scrub {
 
     fn absorb(&mut self, answer: &Answer<'_>, _: &Session) -> Result<Progress<ScrubAnswer>, Error> {
         Ok(Progress::Done(to_owned::<ScrubAnswer>(expect::<ScrubAnswer>(answer)?)))
+    }
+
+    fn endpoint(&self) -> Option<&str> {
+        Some(&self.endpoint)
+    }
+}
+
+impl Operation for Tail {
+    type Output = tail::TailAnswer;
+
+    fn encode(&mut self, _: &mut Context<'_>, out: &mut Vec<u8>) -> Result<Kind, Unready> {
+        encode(&tail::Tail { from: self.from }, out);
+        Ok(Kind::Tail)
+    }
+
+    fn absorb(&mut self, answer: &Answer<'_>, _: &Session) -> Result<Progress<tail::TailAnswer>, Error> {
+        Ok(Progress::Done(to_owned::<tail::TailAnswer>(expect::<tail::TailAnswer>(answer)?)))
     }
 
     fn endpoint(&self) -> Option<&str> {
