@@ -248,8 +248,8 @@ pub(crate) mod tests {
     fn the_sentence_names_the_cause_its_share_and_where_it_fell() {
         assert_eq!(
             sentence(&report().bands[1]),
-            "p99 is 18.30 ms: 87% is the storage core's thread being runnable and not running on n1 (16.00 ms \
-             of 18.30 ms, 0 ns around p50, most in run queue of core; it fell into the core queue) [host]"
+            "p99 is 18.30 ms: 87% is the storage core's thread being runnable and not running on n1 (16.00 \
+             ms of 18.30 ms, 0 ns around p50, most in run queue of core; it fell into the core queue) [host]"
         );
         assert_eq!(
             sentence(&report().bands[0]),
