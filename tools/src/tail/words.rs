@@ -253,8 +253,8 @@ pub(crate) mod tests {
         );
         assert_eq!(
             sentence(&report().bands[0]),
-            "p50 is 400 us: 75% is log writes and their flushes on n1 (log write and flush, 300 us of 400 \
-             us) [host]"
+            "p50 is 400 us: 75% is log writes and their flushes on n1 (300 us of 400 us, most in log write \
+             and flush) [host]"
         );
     }
 
