@@ -1,10 +1,10 @@
 //! Questions to MemDS: constant work.
 //!
 //! Every key that a client names becomes one look-up at each of two servers, whether the cache knows its
-//! route or not: so what MemDS has to do depends on the traffic and on nothing else. Look-ups travel together:
-//! one frame per server and [`LOOKUP_FRAME_EVERY`], or a few when there are very many. A request that waits for
-//! its route is no exception, or a flushed cache would cost MemDS more than a warm one; one that comes after a
-//! pause goes at once.
+//! route or not: so what MemDS has to do depends on the traffic and on nothing else. Look-ups travel
+//! together: one frame per server and [`LOOKUP_FRAME_EVERY`], or a few when there are very many. A request
+//! that waits for its route is no exception, or a flushed cache would cost MemDS more than a warm one; one
+//! that comes after a pause goes at once.
 
 use crate::flight::FlightId;
 use crate::limits::{LOOKUP_FRAME_EVERY, LOOKUP_FRAMES_MAX, LOOKUP_KEYS_MAX};
