@@ -49,7 +49,7 @@ const FLOORS: [Floor; 7] = [
     Floor {
         folder: "bench",
         uses: &["wire", "wire/client"],
-        tests_use: &["dataplane"],
+        tests_use: &["dataplane", "router"],
         reason: "floor 4: load comes from outside, through the client, as everybody's does; its benches look \
                  at pieces",
     },
