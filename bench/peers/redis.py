@@ -12,70 +12,20 @@ own, which is none of ours: systemctl disable --now redis-server.
 import argparse
 import csv
 import json
-import os
-import shutil
-import socket
-import statistics
 import subprocess
-import sys
 import tempfile
-import time
 
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def cpu_seconds(pid):
-    """CPU time of a process so far, user and system, with that of its children which have ended: Redis
-    rewrites its log in a child, as a core of ours writes its checkpoints itself."""
-    with open(f"/proc/{pid}/stat") as stat:
-        fields = stat.read().rsplit(")", 1)[1].split()
-    return sum(int(field) for field in fields[11:15]) / TICKS_PER_SECOND
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+from common import Evenkeel, cpu_seconds, medians, need, redis_server, say
 
 
 class Redis:
-    """A server with an append-only file that is flushed before every answer, and nothing else."""
+    """Redis, and the load that its own generator puts on it."""
 
     name = "redis"
 
     def __init__(self, folder, options):
         self.options = options
-        self.port = free_port()
-        self.log = open(os.path.join(folder, "redis.log"), "w")
-        settings = {
-            "port": self.port, "bind": "127.0.0.1", "dir": folder,
-            "appendonly": "yes", "appendfsync": "always", "save": "",
-        }
-        command = ["redis-server"]
-        for key, value in settings.items():
-            command += [f"--{key}", str(value)]
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
-        self.wait_until_it_answers()
-        asked = subprocess.run(
-            ["redis-cli", "-p", str(self.port), "config", "get", "append*"], capture_output=True, text=True
-        )
-        words = asked.stdout.split()
-        assert dict(zip(words[::2], words[1::2]))["appendfsync"] == "always", "Redis is set otherwise"
-
-    def wait_until_it_answers(self):
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", self.port)).close()
-                return
-            except OSError:
-                if self.process.poll() is not None:
-                    break
-                time.sleep(0.05)
-        sys.exit(f"redis-server does not answer; it says: {open(self.log.name).read()}")
+        self.server, self.port = redis_server(folder)
 
     def measure(self):
         options = self.options
@@ -83,10 +33,10 @@ class Redis:
         common += ["-d", str(options.item_bytes), "-r", str(options.keys), "-t", "set", "--csv"]
         # How many requests fill the time is found out first; that warms up as well.
         rate = self.run(common, options.connections * 200)["rps"]
-        before = cpu_seconds(self.process.pid)
+        before = cpu_seconds(self.server.pid)
         requests = max(int(rate * options.seconds), options.connections)
         row = self.run(common, requests)
-        cpu = cpu_seconds(self.process.pid) - before
+        cpu = cpu_seconds(self.server.pid) - before
         return {
             "rate": row["rps"], "p50_us": 1000 * row["p50_latency_ms"], "p99_us": 1000 * row["p99_latency_ms"],
             "requests_per_cpu_second": {"storage": requests / cpu},
@@ -99,47 +49,29 @@ class Redis:
         return {name: float(value) for name, value in row.items() if name != "test"}
 
     def stop(self):
-        self.process.terminate()
-        self.process.wait()
-        self.log.close()
+        self.server.stop()
 
 
-class Evenkeel:
+class OneNode(Evenkeel):
     """One storage node of one core, replication off, with a router and two MemDS servers before it."""
 
     name = "evenkeel"
 
     def __init__(self, folder, options):
         self.options = options
-        self.folder = os.path.join(folder, "cluster")
-        up = ["cluster", "up", "--dir", self.folder, "--nodes", "1", "--port", "0"]
+        up = ["--nodes", "1", "--port", "0"]
         up += ["--segment-mib", str(options.segment_mib), "--cache-mib", str(options.cache_mib)]
-        self.endpoint = json.loads(self.command(*up))["endpoint"]
-
-    def command(self, *words):
-        ran = subprocess.run([self.options.evenkeel, *words, "--json"], capture_output=True, text=True)
-        if ran.returncode != 0:
-            sys.exit(f"evenkeel {' '.join(words)}: {ran.stderr}")
-        return ran.stdout
+        super().__init__(folder, options.evenkeel, up)
 
     def measure(self):
         options = self.options
-        count = str(options.connections)
-        words = ["bench", "--endpoint", self.endpoint, "--cluster", self.folder, "--workload", "put"]
-        words += ["--closed", count, "--connections", count, "--for", f"{options.seconds}s"]
-        words += ["--keys", str(options.keys), "--item-bytes", str(options.item_bytes)]
-        report = json.loads(self.command(*words))
-        if report["errors"]:
-            sys.exit(f"requests failed: {report['errors']}")
+        report = self.bench("put", options.connections, options.seconds, options.keys, options.item_bytes)
         latencies, servers = report["latencies_us"], report["servers"]
         per_cpu = {role: servers[role]["requests_per_cpu_second"] for role in ("storage", "storage+router")}
         return {
             "rate": report["rate"], "p50_us": latencies["p50"], "p99_us": latencies["p99"],
             "requests_per_cpu_second": per_cpu,
         }
-
-    def stop(self):
-        self.command("cluster", "down", "--dir", self.folder)
 
 
 def flat(measured):
@@ -149,10 +81,6 @@ def flat(measured):
     row["per CPU s, storage"] = per_cpu["storage"]
     row["per CPU s, with router"] = per_cpu.get("storage+router", per_cpu["storage"])
     return row
-
-
-def median(rows):
-    return {key: statistics.median(row[key] for row in rows) for key in rows[0]}
 
 
 def main():
@@ -168,9 +96,7 @@ def main():
     parser.add_argument("--cache-mib", type=int, default=256, help="of our page cache")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    for program in ("redis-server", "redis-benchmark", "redis-cli"):
-        if shutil.which(program) is None:
-            sys.exit(f"{program} is not installed: apt-get install redis-server")
+    need("redis-server", "redis-benchmark", "redis-cli")
     with tempfile.TemporaryDirectory(prefix="evenkeel-peers-", dir=options.folder) as folder:
         measure(folder, options)
 
@@ -178,7 +104,7 @@ def main():
 def measure(folder, options):
     peers, rows = [], {}
     try:
-        for peer in (Redis, Evenkeel):
+        for peer in (Redis, OneNode):
             peers.append(peer(folder, options))
         for number in range(options.rounds):
             for peer in peers:
@@ -188,7 +114,7 @@ def measure(folder, options):
     finally:
         for peer in peers:
             peer.stop()
-    ours, theirs = median(rows["evenkeel"]), median(rows["redis"])
+    ours, theirs = medians(rows["evenkeel"]), medians(rows["redis"])
     ratios = {key: ours[key] / theirs[key] for key in ours}
     if options.json:
         return print(json.dumps({"runs": rows, "medians": {"evenkeel": ours, "redis": theirs},

@@ -2,8 +2,9 @@
 //! same.
 
 use crate::limits::CACHED_ROUTES_MAX;
-use evenkeel_wire::ids::TableId;
-use evenkeel_wire::table::{Route, RouteHint, TableDescriptor};
+use evenkeel_wire::ids::{PartitionId, TableId};
+use evenkeel_wire::message::routing::ArchivedLookupOutcome;
+use evenkeel_wire::table::{Route, RouteGeneration, RouteHint, TableDescriptor};
 use evenkeel_wire::turn::Boot;
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
@@ -101,6 +102,25 @@ impl Cache {
         };
         let reaches = route.end.is_empty() || (!key.is_empty() && key <= route.end.as_slice());
         reaches.then(|| cached.routed(route))
+    }
+
+    /// Whether an answer of MemDS says exactly what is remembered, so that there is nothing to be learnt.
+    #[must_use]
+    pub fn knows(&self, outcome: &ArchivedLookupOutcome) -> bool {
+        let ArchivedLookupOutcome::Route(route, table) = outcome else {
+            return false;
+        };
+        let cached = self.tables.get(&TableId::from(&route.table));
+        let cached = cached.filter(|cached| u64::from(table.generation) <= cached.table.generation);
+        let known = cached.and_then(|cached| cached.routes.get::<[u8]>(&route.start));
+        known.is_some_and(|known| {
+            known.generation == RouteGeneration::from(&route.generation)
+                && known.partition == PartitionId::from(&route.partition)
+                && known.end == *route.end
+                && known.leader == route.leader.as_ref().copied()
+                && known.members.len() == route.members.len()
+                && known.members.iter().zip(&*route.members).all(|(known, told)| *known == told.into())
+        })
     }
 
     /// Remembers a route, unless a newer one is known. What it overlaps gives way.
@@ -222,6 +242,35 @@ mod tests {
         let below =
             |key: &str| cache.below(TableId(0), key.as_bytes()).map(|routed| routed.route.partition.0);
         assert_eq!((below("m"), below("n"), below("")), (Some(2), Some(3), Some(3)));
+    }
+
+    #[test]
+    fn an_answer_that_says_anything_new_is_not_known() {
+        use evenkeel_wire::message::routing::{LookupAnswer, LookupOutcome};
+        use evenkeel_wire::message::{access, encode};
+        let mut cache = Cache::new(CacheMode::On);
+        let known = routed(1, "c", "m", 5);
+        cache.insert(&known);
+        let knows = |route: Route, table: TableDescriptor| {
+            let mut body = Vec::new();
+            encode(&LookupAnswer { outcomes: vec![LookupOutcome::Route(route, table)] }, &mut body);
+            cache.knows(&access::<LookupAnswer>(&body).unwrap().outcomes[0])
+        };
+        let (route, table) = (Route::clone(&known.route), TableDescriptor::clone(&known.table));
+        assert!(knows(route.clone(), table.clone()));
+        let newer = RouteGeneration { epoch: Epoch(2), ..route.generation };
+        for other in [
+            Route { partition: PartitionId(2), ..route.clone() },
+            Route { start: b"d".to_vec(), ..route.clone() },
+            Route { end: b"l".to_vec(), ..route.clone() },
+            Route { generation: newer, ..route.clone() },
+            Route { leader: None, ..route.clone() },
+            Route { members: vec![member(1), member(3)], ..route.clone() },
+        ] {
+            assert!(!knows(other.clone(), table.clone()), "{other:?}");
+        }
+        let changed = TableDescriptor { generation: table.generation + 1, ..table };
+        assert!(!knows(route, changed));
     }
 
     #[test]

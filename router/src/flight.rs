@@ -171,7 +171,9 @@ impl Flights {
 
     /// Sets when the router looks at a flight again.
     pub fn look_at(&mut self, id: FlightId, at: Boot) {
-        if let Some(flight) = self.get(id) {
+        if let Some(flight) = self.get(id)
+            && flight.look_at != at
+        {
             let old = std::mem::replace(&mut flight.look_at, at);
             self.timers.remove(&(old, id));
             self.timers.insert((at, id));

@@ -58,6 +58,10 @@ const _: () =
     assert!(LOOKUP_FRAME_BYTES + LOOKUP_KEYS_MAX * LOOKUP_OUTCOME_BYTES_MAX <= FRAME_BODY_BYTES_MAX);
 const _: () = assert!(TABLE_NAME_BYTES_MAX <= BOUND_BYTES_MAX);
 
+/// How often look-ups go out. Each frame wakes two servers and, twice, this router, which costs more than the
+/// look-ups in it (docs/decisions/0019-turns.md); a request without a route waits for half of it, on average.
+pub const LOOKUP_FRAME_EVERY: Duration = Duration::from_millis(1);
+
 /// Unanswered look-up frames that are remembered per MemDS server.
 pub const LOOKUP_FRAMES_MAX: usize = 1024;
 
@@ -85,3 +89,5 @@ const _: () = assert!(
 
 /// Routes that a MemDS server holds.
 pub const MEMDS_ROUTES_MAX: usize = 4_000_000;
+
+const _: () = assert!(LOOKUP_FRAME_EVERY.as_millis() * 100 <= LOOKUP_PATIENCE.as_millis());

@@ -25,7 +25,9 @@ use evenkeel_wire::error::{ErrorAnswer, ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::ids::RequestId;
 use evenkeel_wire::message::catalog::TableAnswer;
-use evenkeel_wire::message::routing::{LookupAnswer, LookupKey, LookupOutcome, TableKey};
+use evenkeel_wire::message::routing::{
+    ArchivedLookupAnswer, LookupAnswer, LookupKey, LookupOutcome, TableKey,
+};
 use evenkeel_wire::message::status::{RouterStatus, StatusAnswer, TopologyAnswer};
 use evenkeel_wire::message::tail::Tail;
 use evenkeel_wire::message::{access, to_owned};
@@ -103,7 +105,9 @@ impl Router {
 
         // Look the route up in the cache.
         let cached = self.look_up_cached(&wanted);
-        let id = self.take_off(now, request, wanted.clone(), cached.is_some());
+        // A request that has its route is looked at again when its time is over.
+        let look_at = if cached.is_some() { request.deadline } else { now.after(LOOKUP_PATIENCE) };
+        let id = self.take_off(request, wanted.clone(), look_at, cached.is_some());
 
         // The same look-up goes to MemDS, hit or miss.
         let waiting = cached.is_none().then_some(Waiting { flight: id, attempts: 0 });
@@ -130,7 +134,7 @@ impl Router {
         cached
     }
 
-    fn take_off(&mut self, now: Boot, request: NewRequest, wanted: Wanted, cached: bool) -> FlightId {
+    fn take_off(&mut self, request: NewRequest, wanted: Wanted, look_at: Boot, cached: bool) -> FlightId {
         let unanswered = self.lookups.servers();
         let mut journey = Journey::begin(&self.turns);
         if !cached {
@@ -143,7 +147,7 @@ impl Router {
             body_checksum: request.body_checksum,
             wanted,
             deadline: request.deadline,
-            look_at: request.deadline.min(now.after(LOOKUP_PATIENCE)),
+            look_at: request.deadline.min(look_at),
             attempts: 0,
             outcome_unknown: false,
             stage: Stage::Lookup { unanswered, worst: None, wrong: None },
@@ -209,14 +213,18 @@ impl Router {
         now: Boot,
         server: SocketAddr,
         request: RequestId,
-        answer: LookupAnswer,
+        answer: &ArchivedLookupAnswer,
         out: &mut Effects,
     ) {
         let Some(waiting) = self.lookups.answered(server, request) else {
             return;
         };
-        for (outcome, waiting) in answer.outcomes.into_iter().zip(waiting) {
-            let found = match outcome {
+        for (outcome, waiting) in answer.outcomes.iter().zip(waiting) {
+            // By far the most answers say once more what is known.
+            if waiting.is_none() && self.cache.knows(outcome) {
+                continue;
+            }
+            let found = match to_owned::<LookupOutcome>(outcome) {
                 LookupOutcome::Route(route, table) => {
                     let routed = Routed { table: Rc::new(table), route: Rc::new(route) };
                     self.cache.insert(&routed);
@@ -374,7 +382,6 @@ impl Router {
             return match header.kind {
                 Kind::LookupAnswer => {
                     if let Ok(answer) = access::<LookupAnswer>(body) {
-                        let answer = to_owned::<LookupAnswer>(answer);
                         self.on_lookup_answer(now.boot, server, header.request, answer, out);
                     }
                 }
@@ -614,13 +621,13 @@ impl Machine for Router {
     fn end_turn(&mut self, now: Now, out: &mut Effects) {
         self.cache.tick(now.boot);
         self.look_at_flights(now.boot, out);
-        for waiting in self.lookups.end_turn(out) {
+        for waiting in self.lookups.end_turn(now.boot, out) {
             self.take_outcome(now.boot, waiting, Err(ErrorCode::Unavailable), out);
         }
         out.drained = self.draining && self.flights.is_empty();
     }
 
     fn wake_at(&self) -> Boot {
-        self.flights.next_timer()
+        self.flights.next_timer().min(self.lookups.wake_at())
     }
 }

@@ -1,6 +1,7 @@
 //! A router without sockets: tests say what comes in and see what goes out.
 
 use evenkeel_router::cache::CacheMode;
+use evenkeel_router::limits::LOOKUP_FRAME_EVERY;
 use evenkeel_router::route::{Router, RouterConfig};
 use evenkeel_wire::error::{ErrorAnswer, ErrorCode, Problem};
 use evenkeel_wire::frame::{BodyLimit, HEADER_BYTES, Header, Kind, first_frame, seal};
@@ -96,6 +97,8 @@ pub(crate) fn code(frames: &[Frame]) -> Option<ErrorCode> {
 pub(crate) struct TestRouter {
     router: Router,
     out: Effects,
+    /// Each turn is so much later than the one before that look-ups go out at its end.
+    now: Now,
 }
 
 impl TestRouter {
@@ -103,7 +106,7 @@ impl TestRouter {
         let topology = TopologyAnswer { nodes: vec![], memds: vec![], routers: vec![] };
         let memds = vec![address(901), address(902)];
         let config = RouterConfig { memds, topology, cache: CacheMode::On, seed: 1 };
-        Self { router: Router::new(config), out: Effects::new() }
+        Self { router: Router::new(config), out: Effects::new(), now: NOW }
     }
 
     /// One turn with these frames; what was sent in it.
@@ -111,7 +114,8 @@ impl TestRouter {
         for frame in frames {
             step(&mut self.router, frame, &mut self.out);
         }
-        self.router.end_turn(NOW, &mut self.out);
+        self.router.end_turn(self.now, &mut self.out);
+        self.now.boot = self.now.boot.after(LOOKUP_FRAME_EVERY);
         sent(&mut self.out)
     }
 

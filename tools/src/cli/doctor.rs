@@ -1,26 +1,24 @@
 //! The host doctor: what would slow a storage node down on this host, or keep it from starting, what that
 //! costs, and how to mend it. It changes nothing.
+//!
+//! * [`disk`]: what the disk under a folder can give a log, and how it is set.
+
+mod disk;
 
 use super::output::{columns, json};
-use super::{Ended, Failed, Global, Outcome};
+use super::{Ended, Global, Outcome};
 use clap::Args;
-use evenkeel_link::{cpus, host, preflight, probe};
+use evenkeel_link::{cpus, host, preflight};
 use serde_json::json;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
-/// How long the disk is measured.
-const DISK_FOR: Duration = Duration::from_secs(2);
-/// A commit that takes longer than this, in the middle, is a slow disk, microseconds.
-const COMMIT_SLOW_US: u128 = 2_000;
-/// A tail this many times the middle is a rough disk.
-const COMMIT_ROUGH: u128 = 20;
 /// Locked memory that one core asks for, bytes.
 const MEMLOCK_PER_CORE: u64 = 2 * 1024 * 1024;
 
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
-    /// Also measure the commit latency of the disk under this folder (writes a temporary file).
+    /// Also measure what the disk under this folder can give a log, by writing as one does (to a temporary
+    /// file), and look at how it is set.
     #[arg(long, value_name = "FOLDER")]
     disk: Option<PathBuf>,
 }
@@ -61,9 +59,9 @@ fn finding(
 
 impl Doctor {
     pub(super) fn run(self, global: &Global) -> Outcome {
-        let mut findings = vec![io_uring(), memlock(), cores(), clock(), open_files(), steal()];
+        let mut findings = vec![io_uring(), memlock(), cores(), governor(), clock(), open_files(), steal()];
         if let Some(folder) = &self.disk {
-            findings.push(disk(folder)?);
+            findings.extend(disk::findings(folder)?);
         }
         if global.json {
             let findings: Vec<_> = findings
@@ -124,6 +122,21 @@ fn cores() -> Finding {
     finding(Verdict::Warn, "CPUs", measured, advice)
 }
 
+/// How the first CPU chooses its clock; the others are set alike.
+fn governor() -> Finding {
+    let Ok(governor) = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    else {
+        return finding(Verdict::Ok, "CPU clock", "the host's or the hypervisor's own", "");
+    };
+    let governor = governor.trim();
+    if governor == "performance" {
+        return finding(Verdict::Ok, "CPU clock", governor, "");
+    }
+    let advice = "a CPU that was idle wakes up slowly, and every hop waits for it, some 10 to 100 us; set \
+                  `cpupower frequency-set -g performance`";
+    finding(Verdict::Warn, "CPU clock", governor, advice)
+}
+
 fn clock() -> Finding {
     let source = std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
     let source = source.map(|source| source.trim().to_owned()).unwrap_or_else(|_| "unknown".to_owned());
@@ -169,24 +182,4 @@ fn steal() -> Finding {
     }
     let advice = "the hypervisor takes CPU time away; the tail follows it; ask for dedicated CPUs";
     finding(Verdict::Warn, "steal", measured, advice)
-}
-
-fn disk(folder: &Path) -> Result<Finding, Failed> {
-    let mut times = probe::log_writes(folder, 4096, DISK_FOR)?;
-    times.sort_unstable();
-    let at = |percent: usize| times.get(times.len() * percent / 100).map_or(0, Duration::as_micros);
-    let (middle, tail) = (at(50), at(99));
-    let measured =
-        format!("p50 {middle} us, p99 {tail} us for a durable 4 KiB write, {} of them", times.len());
-    if middle > COMMIT_SLOW_US {
-        let advice =
-            "each write waits for two of three such commits; use a disk with a protected write cache";
-        return Ok(finding(Verdict::Warn, "disk", measured, advice));
-    }
-    if tail > middle * COMMIT_ROUGH {
-        let advice =
-            "commits stall now and then; look for other users of the disk, and for discards (fstrim)";
-        return Ok(finding(Verdict::Warn, "disk", measured, advice));
-    }
-    Ok(finding(Verdict::Ok, "disk", measured, ""))
 }

@@ -9,7 +9,8 @@
 
 use crate::host::{closed_by_peer, would_wait};
 use crate::protocol::connection::Connection;
-use polling::{Event, Poller};
+use polling::{Event, PollMode, Poller};
+use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ struct Watched {
     stream: TcpStream,
     poller: Arc<Poller>,
     key: usize,
+    /// What it is watched for until that is changed: something to read, room to write.
+    interest: Cell<(bool, bool)>,
 }
 
 impl Watched {
@@ -30,8 +33,9 @@ impl Watched {
         stream.set_nonblocking(true)?;
         // SAFETY: the socket must be deleted from the poller before it is closed. It is owned by the value
         // that is made below, whose `drop` deletes it; nothing moves it out.
-        unsafe { poller.add(&stream, interest)? };
-        Ok(Self { stream, poller: Arc::clone(poller), key })
+        unsafe { poller.add_with_mode(&stream, interest, mode(poller))? };
+        let interest = Cell::new((interest.readable, interest.writable));
+        Ok(Self { stream, poller: Arc::clone(poller), key, interest })
     }
 }
 
@@ -42,8 +46,14 @@ impl Drop for Watched {
     }
 }
 
-/// A connection and its socket, of which a poller says when it is ready. The poller is told to watch once at
-/// a time ([`watch`](Link::watch)).
+/// How a socket is watched: until something else is said, which saves two system calls for each request; once
+/// at a time where the system cannot do that.
+fn mode(poller: &Poller) -> PollMode {
+    if poller.supports_level() { PollMode::Level } else { PollMode::Oneshot }
+}
+
+/// A connection and its socket, of which a poller says when it is ready. Take what has come when it does, and
+/// call [`watch`](Link::watch) after that: the poller says the same again and again otherwise, or never.
 #[derive(Debug)]
 pub struct Link {
     watched: Watched,
@@ -120,13 +130,16 @@ impl Link {
         }
     }
 
-    /// Tells the poller what to watch for, once: something to read, and room to write if something is left.
+    /// Tells the poller what to watch for: something to read, and room to write if something is left.
     ///
     /// # Errors
     /// When the operating system refuses to watch the socket.
     pub fn watch(&self) -> io::Result<()> {
+        let Watched { stream, poller, key, interest } = &self.watched;
         let writable = !self.connection.transmit().is_empty();
-        let interest = Event::new(self.watched.key, true, writable);
-        self.watched.poller.modify(&self.watched.stream, interest)
+        if interest.replace((true, writable)) == (true, writable) && poller.supports_level() {
+            return Ok(());
+        }
+        poller.modify_with_mode(stream, Event::new(*key, true, writable), mode(poller))
     }
 }

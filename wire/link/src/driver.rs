@@ -249,6 +249,33 @@ impl Driver {
         machine.min(self.network.deadline()).min(self.disk.deadline())
     }
 
+    /// Sleeps in the ring until something completes, time makes a turn necessary, or the signal is raised.
+    /// For a driver that has its executor to itself, and [watches](Self::watch_signal) the signal.
+    pub(crate) fn sleep(&mut self) {
+        if self.network.has_work() || self.disk.has_ended() {
+            return;
+        }
+        let (deadline, now) = (self.deadline(), clock::boot());
+        if deadline <= now {
+            return;
+        }
+        let at_most = (deadline != Boot::NEVER).then(|| deadline.since(now));
+        if let Err(error) = self.ring.sleep(at_most) {
+            // The next turn meets the same error and ends the machine.
+            tracing::warn!(machine = self.name, %error, "the ring could not be waited for");
+        }
+    }
+
+    /// Has the signal wake it from its sleep.
+    pub(crate) fn watch_signal(&mut self) {
+        self.ring.watch_signal();
+    }
+
+    /// Whether the signal was raised since this was last asked.
+    pub(crate) fn take_raised(&mut self) -> bool {
+        self.ring.take_raised()
+    }
+
     /// Prepares for parking: what completes from now on, and the deadline, raise the signal. Look for work
     /// once more before parking.
     pub(crate) fn prepare_to_park(&mut self) {

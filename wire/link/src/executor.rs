@@ -1,8 +1,10 @@
 //! Executors: threads that run machines.
 //!
 //! An executor is a glommio executor with one task, which takes the turns of all its machines one after
-//! another. In production it has one machine; a demonstration or a test has several on few CPUs. When no
-//! machine has work the task polls for a while and then parks, and glommio sleeps until the signal is raised.
+//! another. When no machine has work the task polls for a while and then waits. In production there is one
+//! machine, and the thread sleeps in that one's ring: one system call submits, waits and collects
+//! (docs/decisions/0019-turns.md). A demonstration or a test has several machines on few CPUs: then the task
+//! parks, and glommio sleeps until a ring has raised the signal.
 //!
 //! Everything that a machine has in flight ends before its executor does.
 
@@ -145,7 +147,10 @@ pub fn start(
                 let cpu = if let Placement::Cpu(cpu) = placement { Some(cpu) } else { None };
                 let delays = ThreadDelays::of_this_thread(cpu);
                 let host = Host { drivers: Vec::new(), on_ends: Vec::new(), control, poller, delays, cpus };
-                seat.watch(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
+                // Who sleeps in a ring is not woken by glommio, and needs no watchdog.
+                if hosted.len() > 1 {
+                    seat.watch(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
+                }
                 host.run(hosted, sender).await;
                 drop(seat);
                 // The watchdog may have woken us a moment ago; the executor drops such wake-ups when it looks
@@ -269,6 +274,9 @@ impl Host {
         };
         let _counted = Counted::new();
         let _caller_is_gone = started.send(Ok(()));
+        if self.drivers.len() == 1 {
+            return self.run_alone();
+        }
         while !self.drivers.is_empty() {
             let command = self.control.command();
             let mut worked = false;
@@ -280,6 +288,23 @@ impl Host {
                 glommio::yield_if_needed().await;
             } else if !self.drivers.is_empty() {
                 self.idle(&pollable).await;
+            }
+        }
+    }
+
+    /// Runs the only driver. The task never returns to glommio meanwhile: nobody else is there.
+    fn run_alone(mut self) {
+        self.drivers[0].watch_signal();
+        while let [driver] = &mut self.drivers[..] {
+            // In this order: a command that is told from here on raises the signal again.
+            if driver.take_raised() {
+                self.control.signal.clear();
+            }
+            let worked = driver.turn(self.control.command(), &mut self.delays);
+            self.bury();
+            if !worked && !self.drivers.is_empty() && self.poll_for_work().is_none() {
+                self.drivers[0].sleep();
+                self.delays.parked = true;
             }
         }
     }
@@ -335,13 +360,18 @@ impl Host {
 
     /// Waits for work: polls as long as it pays, then parks.
     async fn idle(&mut self, pollable: &PollableFd<Arc<Signal>>) {
+        if self.poll_for_work().is_none() {
+            self.park(pollable).await;
+        }
+    }
+
+    /// Polls as long as it pays. Returns how long it took until there was work, if any came.
+    fn poll_for_work(&mut self) -> Option<Duration> {
         let since = clock::boot();
         let budget = self.poller.budget(since, EXECUTORS.load(Ordering::Relaxed) > self.cpus);
         let found_after = if budget.is_zero() { None } else { self.poll(since, budget) };
         self.poller.note(budget, found_after);
-        if found_after.is_none() {
-            self.park(pollable).await;
-        }
+        found_after
     }
 
     /// Looks at the rings until there is work or `budget` is used up. Returns how long it took to find some.

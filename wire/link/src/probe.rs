@@ -3,7 +3,7 @@
 use crate::clock;
 use crate::files::{FilesError, os, scratch};
 use crate::limits::FILL_WRITE_BYTES;
-use crate::ring::{Completion, Payload, Ring, Token};
+use crate::ring::{Completion, Payload, Ring, Token, WriteMode};
 use crate::signal::Signal;
 use evenkeel_wire::aligned::AlignedBuffer;
 use evenkeel_wire::prng::Prng;
@@ -41,6 +41,78 @@ pub fn log_writes(directory: &Path, bytes: usize, period: Duration) -> Result<Ve
         offset = if offset + 2 * bytes as u64 <= AREA_BYTES { offset + bytes as u64 } else { 0 };
     }
     Ok(times)
+}
+
+/// A scratch file that is written to as a core writes its log. It goes when this is dropped.
+#[derive(Debug)]
+pub struct LogCommits {
+    directory: PathBuf,
+    file: File,
+    offset: u64,
+}
+
+impl LogCommits {
+    /// Makes the file in `directory`, and fills it: a log's segments have been written before, too.
+    ///
+    /// # Errors
+    /// When the folder cannot be written to, or has no direct input/output.
+    pub fn prepare(directory: &Path) -> Result<Self, FilesError> {
+        let file = scratch(directory, AREA_BYTES, &noise())?;
+        Ok(Self { directory: directory.to_owned(), file, offset: 0 })
+    }
+
+    /// Writes `bytes` (whole blocks) at a time for the time `period`, `depth` of them under way: with
+    /// O_DIRECT and RWF_DSYNC through a ring like that of a core, from registered buffers if the host allows
+    /// them. Returns how long each took.
+    ///
+    /// # Errors
+    /// When the kernel gives no ring, or a write fails.
+    ///
+    /// # Panics
+    /// When `bytes` is not a whole number of blocks, or more than the file has.
+    pub fn run(&mut self, bytes: usize, depth: usize, period: Duration) -> Result<Vec<Duration>, FilesError> {
+        let directory = self.directory.clone();
+        self.write_for(bytes, depth, period).map_err(|error| os(&directory, error))
+    }
+
+    fn write_for(&mut self, bytes: usize, depth: usize, period: Duration) -> io::Result<Vec<Duration>> {
+        let mut ring = Ring::new(Arc::new(Signal::new()?)).map_err(io::Error::other)?;
+        let mut buffers: Vec<AlignedBuffer> = (0..depth).map(|_| AlignedBuffer::zeroed(bytes)).collect();
+        buffers.iter_mut().for_each(|buffer| buffer.fill(0x5a));
+        // Without them a write costs a little more, as it does a core.
+        let _too_little_may_be_locked = ring.register(&mut buffers);
+        let (end, mut times, mut completions) = (clock::boot().after(period), Vec::new(), Vec::new());
+        let mut begun = vec![Boot(0); depth];
+        for (place, buffer) in buffers.into_iter().enumerate() {
+            begun[place] = self.begin(&mut ring, place as u32, buffer);
+        }
+        while !ring.is_quiet() {
+            ring.wait()?;
+            ring.take(depth, &mut completions);
+            for Completion { token, result, payload, .. } in completions.drain(..) {
+                let (Token::Disk(place), Payload::Block(buffer)) = (token, payload) else {
+                    unreachable!("nothing but writes was asked for");
+                };
+                let got = result.map_err(io::Error::from_raw_os_error)? as usize;
+                assert_eq!(got, bytes, "a write to a file on a disk is whole, or an error");
+                let (begun, now) = (&mut begun[place as usize], clock::boot());
+                times.push(now.since(*begun));
+                if now < end {
+                    *begun = self.begin(&mut ring, place, buffer);
+                }
+            }
+        }
+        Ok(times)
+    }
+
+    fn begin(&mut self, ring: &mut Ring, place: u32, buffer: AlignedBuffer) -> Boot {
+        let bytes = buffer.len() as u64;
+        self.offset = if self.offset + bytes <= AREA_BYTES { self.offset } else { 0 };
+        let (mode, now) = (WriteMode { durable: true, registered: buffer.registered() }, clock::boot());
+        ring.write(place, &self.file, buffer, self.offset, mode);
+        self.offset += bytes;
+        now
+    }
 }
 
 /// A scratch file that pages are read from, one here and one there. It goes when this is dropped.
@@ -132,6 +204,17 @@ mod tests {
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let times = log_writes(folder.path(), 4096, Duration::from_millis(30)).unwrap();
         assert!(!times.is_empty() && times.iter().all(|time| !time.is_zero()));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn commits_of_every_length_are_measured_at_any_depth_and_nothing_is_left_behind() {
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let mut commits = LogCommits::prepare(folder.path()).unwrap();
+        for (bytes, depth) in [(4096, 1), (65_536, 4)] {
+            let times = commits.run(bytes, depth, Duration::from_millis(20)).unwrap();
+            assert!(times.len() >= depth && times.iter().all(|time| !time.is_zero()));
+        }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 

@@ -74,7 +74,7 @@ impl Streams {
         if wait.is_zero() {
             self.ring.enter()?;
         } else {
-            self.ring.wait_for(wait)?;
+            self.ring.sleep(Some(wait))?;
         }
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.take(usize::MAX, &mut completions);

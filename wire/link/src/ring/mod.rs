@@ -96,8 +96,11 @@ pub(crate) struct Ring {
     timer: Option<(Key, Boot)>,
     /// Dropped by `drop` alone, once the kernel has finished with them.
     buffers: ManuallyDrop<ReceiveBuffers>,
-    /// Kept open as long as the kernel may raise it.
-    _signal: Arc<Signal>,
+    /// Kept open as long as the kernel may raise it, or watch it.
+    signal: Arc<Signal>,
+    /// The watch over the signal, and whether it was raised since somebody asked.
+    watch: Option<Key>,
+    raised: bool,
 }
 
 impl Ring {
@@ -125,7 +128,9 @@ impl Ring {
             backlog: VecDeque::new(),
             timer: None,
             buffers: ManuallyDrop::new(buffers),
-            _signal: signal,
+            signal,
+            watch: None,
+            raised: false,
         };
         ring.listen(false);
         Ok(ring)
@@ -204,20 +209,34 @@ impl Ring {
         }
     }
 
-    /// The same, but sleeps for `period` at the most.
+    /// Submits what was asked for, and sleeps until something has completed, the signal is raised, or that
+    /// much time is over. All of it is one system call, without a timer.
     ///
     /// # Errors
-    /// As [`wait`](Self::wait).
-    pub(crate) fn wait_for(&mut self, period: Duration) -> io::Result<()> {
+    /// When the kernel refuses for a reason other than that completions must be taken first.
+    pub(crate) fn sleep(&mut self, at_most: Option<Duration>) -> io::Result<()> {
         self.fill_from_backlog();
-        let time = Timespec::new().sec(period.as_secs()).nsec(period.subsec_nanos());
-        match self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&time)) {
+        if !self.backlog.is_empty() {
+            return self.enter();
+        }
+        let time = at_most.map(Timespec::from);
+        let mut arguments = SubmitArgs::new();
+        if let Some(time) = &time {
+            arguments = arguments.timespec(time);
+        }
+        match self.ring.submitter().submit_with_args(1, &arguments) {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
                 _ => Err(error),
             },
         }
+    }
+
+    /// Whether the signal was raised since this was last asked. Clear it, and look at what it may stand for
+    /// after that.
+    pub(crate) fn take_raised(&mut self) -> bool {
+        std::mem::take(&mut self.raised)
     }
 
     /// Whether [`enter`](Self::enter) or [`take`](Self::take) would find something.
@@ -289,6 +308,14 @@ impl Ring {
                 self.timer = self.timer.filter(|(armed, _)| *armed != key || !last);
                 None
             }
+            Owner::Signal => {
+                self.raised = true;
+                // The kernel may end a watch of its own accord; we have forgotten one that we have ended.
+                if last && self.watch.is_some_and(|watch| watch == key) {
+                    self.watch_signal();
+                }
+                None
+            }
             Owner::Aside => None,
         }
     }
@@ -330,6 +357,7 @@ impl Ring {
     /// When the kernel does not let us wait; then memory may still be in use.
     fn drain(&mut self) -> io::Result<()> {
         let mut taken = Vec::new();
+        self.watch = None;
         if !self.is_quiet() {
             self.submit(Owner::Aside, Memory::Nothing, |_| {
                 opcode::AsyncCancel2::new(io_uring::types::CancelBuilder::any()).build()

@@ -12,11 +12,12 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 
 /// The operations that are submitted here, as the kernel numbers them.
-pub(super) const CODES: [u8; 11] = [
+pub(super) const CODES: [u8; 12] = [
     opcode::AcceptMulti::CODE,
     opcode::AsyncCancel2::CODE,
     opcode::Connect::CODE,
     opcode::Fsync::CODE,
+    opcode::PollAdd::CODE,
     opcode::Read::CODE,
     opcode::RecvMulti::CODE,
     opcode::Send::CODE,
@@ -53,6 +54,8 @@ pub(super) enum Owner {
     Asked(Token),
     /// The ring's timer.
     Timer,
+    /// The ring's watch over its signal.
+    Signal,
     /// Something that the ring does for its own sake.
     Aside,
 }
@@ -197,6 +200,14 @@ impl Ring {
         });
     }
 
+    /// Has somebody who raises the signal wake whoever [sleeps](Self::sleep) here.
+    pub(crate) fn watch_signal(&mut self) {
+        let signal = Fd(self.signal.as_raw_fd());
+        self.watch = Some(self.submit(Owner::Signal, Memory::Nothing, |_| {
+            opcode::PollAdd::new(signal, libc::POLLIN as u32).multi(true).build()
+        }));
+    }
+
     /// Raises the signal at `at` at the latest. An earlier time than before replaces it; a later one does
     /// not, and costs a wake-up for nothing instead of an operation for each turn.
     pub(crate) fn wake_at(&mut self, at: Boot) {
@@ -217,8 +228,11 @@ impl Ring {
         self.timer = Some((key, at));
     }
 
-    /// Forgets the timer.
+    /// Forgets the timer, and the watch over the signal.
     pub(crate) fn disarm(&mut self) {
+        if let Some(key) = self.watch.take() {
+            self.cancel(key);
+        }
         if let Some((key, _)) = self.timer.take() {
             self.cancel(key);
         }

@@ -98,3 +98,36 @@ fn registered_buffers_know_their_index() {
     ring.register(&mut buffers).unwrap();
     assert_eq!(buffers[1].registered(), Some(1));
 }
+
+#[test]
+fn a_sleep_ends_when_its_time_is_over_something_completes_or_the_signal_is_raised() {
+    let signal = Arc::new(Signal::new().unwrap());
+    let mut ring = Ring::new(Arc::clone(&signal)).unwrap();
+    ring.watch_signal();
+    let before = clock::boot();
+    ring.sleep(Some(Duration::from_millis(20))).unwrap();
+    assert!(clock::boot().since(before) >= Duration::from_millis(20) && !ring.take_raised());
+    for _ in 0..3 {
+        signal.raise();
+        let mut taken = Vec::new();
+        while !ring.take_raised() {
+            ring.sleep(None).unwrap();
+            ring.take(64, &mut taken);
+        }
+        assert!(taken.is_empty(), "a raised signal is nobody's completion");
+        signal.clear();
+    }
+    let file = tempfile::tempfile().unwrap();
+    ring.flush(7, &file);
+    let mut taken = Vec::new();
+    while taken.is_empty() {
+        ring.sleep(None).unwrap();
+        ring.take(64, &mut taken);
+    }
+    assert_eq!(taken[0].token, Token::Disk(7));
+    ring.disarm();
+    while !ring.is_quiet() {
+        ring.sleep(None).unwrap();
+        ring.take(64, &mut taken);
+    }
+}
