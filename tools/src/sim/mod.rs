@@ -315,7 +315,7 @@ mod tests {
             let options = Options {
                 seed,
                 seconds: 60,
-                faults: Some(vec![Fault::Partition, Fault::BreakLink, Fault::OneWay]),
+                faults: Some(vec![Fault::Partition, Fault::OneWay, Fault::Pause, Fault::Stall]),
                 beyond: true,
                 verbose: false,
             };
@@ -323,7 +323,7 @@ mod tests {
             (run.beyond, run.checks) = (false, Checks::new(false));
             run.go(options.seconds * SECOND).err()
         };
-        let found = (1..300).find_map(fails).expect("leases are broken in one of the seeds");
+        let found = (1..600).find_map(fails).expect("leases are broken in one of the seeds");
         assert!(found.contains("both lead") || found.contains("linearizable"), "{found}");
     }
 }
