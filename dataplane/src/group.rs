@@ -334,7 +334,8 @@ impl Group {
             return Err(Problem::new(ErrorCode::Validation, message));
         }
         let (division, end) = (config.division + 1, Bytes::copy_from_slice(&config.end));
-        let split = Split { child, division, border: border.clone(), end };
+        let members = self.replica.memberships().latest().clone();
+        let split = Split { child, division, border: border.clone(), end, members };
         let timestamp = self.replica.next_timestamp(now.wall_ms);
         let encode = |out: &mut Vec<u8>| split.encode(out);
         let slot = self.replica.propose(EntryKind::Split, timestamp, split.encoded_bytes(), encode, outputs);

@@ -13,7 +13,7 @@ use evenkeel_dataplane::wal::record::{GroupState, Record, RecordBody};
 use evenkeel_dataplane::wal::replay::Replay;
 use evenkeel_wire::checksum::Hash128;
 use evenkeel_wire::entry::{Effect, Entry, EntryHeader, EntryKind, Split, Write, WrittenItem};
-use evenkeel_wire::ids::{Ballot, CoreId, Incarnation, NodeId, PartitionId, Slot, TableId};
+use evenkeel_wire::ids::{Ballot, CoreId, Epoch, Incarnation, NodeId, PartitionId, Slot, TableId};
 use evenkeel_wire::message::peer::LogPoint;
 use evenkeel_wire::message::request::{ReturnItem, Token};
 use evenkeel_wire::prng::Prng;
@@ -72,13 +72,18 @@ fn put(partition: PartitionId, at: &mut LogPoint, key: &'static str) -> Entry {
     entry(partition, at, EntryKind::Write, &payload)
 }
 
+/// The upper part is the child's, which has the members that the parent has.
+fn split() -> Split {
+    let (border, end) = (Bytes::from_static(b"m"), Bytes::new());
+    Split { child: CHILD, division: 1, border, end, members: config().membership() }
+}
+
 /// The parent's log up to its split at "m": puts of "a" and "z", then the split.
 fn until_split() -> (Vec<Entry>, LogPoint) {
     let mut at = LogPoint::default();
     let mut entries = vec![put(PARENT, &mut at, "a"), put(PARENT, &mut at, "z")];
-    let split = Split { child: CHILD, division: 1, border: Bytes::from_static(b"m"), end: Bytes::new() };
     let mut payload = Vec::new();
-    split.encode(&mut payload);
+    split().encode(&mut payload);
     entries.push(entry(PARENT, &mut at, EntryKind::Split, &payload));
     (entries, at)
 }
@@ -125,10 +130,8 @@ fn keys(state: &State) -> String {
 /// The child's configuration, as whoever applies the split makes it.
 fn child_config(at: LogPoint) -> GroupConfig {
     let mut parent = config();
-    let split = Split { child: CHILD, division: 1, border: Bytes::from_static(b"m"), end: Bytes::new() };
-    let members = parent.membership();
-    let child = parent.child(&split, at, members.clone());
-    parent.divide(&split, at, members);
+    let child = parent.child(&split(), at);
+    parent.divide(&split(), at);
     assert_eq!(parent.last_child().as_ref(), Some(&child));
     child
 }
@@ -169,13 +172,23 @@ fn a_crash_before_the_childs_first_record_makes_it_again_once_the_split_is_known
 }
 
 #[test]
+fn the_child_has_the_members_of_the_splits_entry_whatever_is_known_by_then() {
+    let (entries, at) = until_split();
+    let mut later = config();
+    later.epoch = Epoch(later.epoch.0 + 9);
+    // As of a learner, whose log begins behind what it knows of the group's members.
+    let more = vec![record(PARENT, at.slot.0, created(later, LogPoint::default()))];
+    let [parent] = &mut replay(&entries, 2, more)[..] else { panic!("one group") };
+    let [Born { config, .. }] = &parent.take_born()[..] else { panic!("one child") };
+    assert_eq!((config, parent.replica.epoch().0 - config.epoch.0), (&child_config(at), 9));
+}
+
+#[test]
 fn a_copy_of_the_parents_state_from_behind_the_split_does_not_change_what_the_split_makes() {
     // A checkpoint began behind the split and was not completed: the parent is copied forward as it is then.
     let (entries, at) = until_split();
     let mut divided = config();
-    let payload = entries[2].payload();
-    let members = divided.membership();
-    divided.divide(&Split::decode(payload).unwrap(), at, members);
+    divided.divide(&Split::decode(entries[2].payload()).unwrap(), at);
     let more = vec![record(PARENT, at.slot.0, created(divided, at))];
     let [parent] = &mut replay(&entries, at.slot.0, more)[..] else { panic!("one group") };
     let [Born { config, state }] = &parent.take_born()[..] else { panic!("one child") };
@@ -186,8 +199,7 @@ fn a_copy_of_the_parents_state_from_behind_the_split_does_not_change_what_the_sp
 fn a_snapshot_from_behind_a_split_is_preceded_by_the_split_where_its_entry_is_in_the_log() {
     let (entries, at) = until_split();
     let mut divided = config();
-    let members = divided.membership();
-    divided.divide(&Split::decode(entries[2].payload()).unwrap(), at, members);
+    divided.divide(&Split::decode(entries[2].payload()).unwrap(), at);
     let later = State {
         applied: LogPoint { slot: Slot(90), hash: Hash128::of(b"later") },
         ..State::of(PARENT, Version::default())

@@ -55,6 +55,7 @@
 use crate::checksum::Hash128;
 use crate::error::ErrorCode;
 use crate::ids::{Ballot, NodeId, PartitionId, Slot};
+use crate::membership::Membership;
 use crate::message::request::{ReturnItem, Token};
 use bytes::{Buf, BufMut, Bytes};
 use std::ops::Deref;
@@ -65,7 +66,7 @@ pub const ENTRY_HEADER_BYTES: usize = 64;
 /// Length of a write's fixed part, bytes.
 const WRITE_HEADER_BYTES: usize = 72;
 /// Length of a split's fixed part, bytes.
-const SPLIT_HEADER_BYTES: usize = 20;
+const SPLIT_HEADER_BYTES: usize = 24;
 /// Length of an extension before its content: kind 2, reserved 2, content bytes 4.
 const EXTENSION_HEADER_BYTES: usize = 8;
 /// The item before: its checksum 4, then its archive.
@@ -377,13 +378,16 @@ pub struct Split {
     pub border: Bytes,
     /// Its end, exclusive. Empty: to the end.
     pub end: Bytes,
+    /// Who is in the group at this entry, and so in both from now on. Whoever applies the entry may know of
+    /// later memberships already, and not any more of this one.
+    pub members: Membership,
 }
 
 impl Split {
     /// Length of the payload, bytes.
     #[must_use]
     pub fn encoded_bytes(&self) -> usize {
-        SPLIT_HEADER_BYTES + self.border.len() + self.end.len()
+        SPLIT_HEADER_BYTES + self.border.len() + self.end.len() + self.members.encoded_bytes()
     }
 
     /// Appends the payload.
@@ -392,8 +396,10 @@ impl Split {
         out.put_u32_le(self.division);
         out.put_u32_le(self.border.len() as u32);
         out.put_u32_le(self.end.len() as u32);
+        out.put_u32_le(self.members.encoded_bytes() as u32);
         out.put_slice(&self.border);
         out.put_slice(&self.end);
+        self.members.encode(out);
     }
 
     /// Reads a payload.
@@ -405,15 +411,15 @@ impl Split {
             return Err(EntryError::Truncated { expected: SPLIT_HEADER_BYTES, got: bytes.len() });
         }
         let (child, division) = (PartitionId(bytes.get_u64_le()), bytes.get_u32_le());
-        let [border, end] = std::array::from_fn(|_| bytes.get_u32_le() as usize);
-        if bytes.len() != border + end {
-            return Err(EntryError::Truncated { expected: border + end, got: bytes.len() });
+        let [border, end, members] = std::array::from_fn(|_| bytes.get_u32_le() as usize);
+        if bytes.len() != border + end + members {
+            return Err(EntryError::Truncated { expected: border + end + members, got: bytes.len() });
         }
-        let border = bytes.split_to(border);
-        if border.is_empty() || (!bytes.is_empty() && bytes <= border) {
+        let (border, end) = (bytes.split_to(border), bytes.split_to(end));
+        if border.is_empty() || (!end.is_empty() && end <= border) {
             return Err(EntryError::Unknown { field: "border", got: border.len() as u64 });
         }
-        Ok(Self { child, division, border, end: bytes })
+        Ok(Self { child, division, border, end, members: Membership::decode(bytes)? })
     }
 }
 
@@ -445,6 +451,8 @@ fn take_old(mut extensions: Bytes) -> Result<Option<WrittenItem>, EntryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{CoreId, Epoch, Incarnation};
+    use crate::table::Member;
 
     fn put() -> Write {
         write(Effect::Put(WrittenItem { checksum: 6, archive: Bytes::from_static(b"item") }))
@@ -490,11 +498,14 @@ mod tests {
 
     #[test]
     fn a_split_comes_back_and_one_that_divides_nothing_is_an_error() {
+        let member = |node| Member { node: NodeId(node), core: CoreId(0), incarnation: Incarnation([0; 16]) };
+        let members = vec![member(1), member(2)];
         let split = |border: &'static [u8], end: &'static [u8]| Split {
             child: PartitionId(9),
             division: 3,
             border: Bytes::from_static(border),
             end: Bytes::from_static(end),
+            members: Membership { epoch: Epoch(4), members: members.clone(), ..Default::default() },
         };
         let bytes_of = |split: &Split| {
             let mut bytes = Vec::new();

@@ -278,31 +278,32 @@ impl GroupConfig {
         border > self.start.as_slice() && self.contains(border)
     }
 
-    /// The group that `split`, the entry at `at`, makes of a part of this one, which has these members there.
+    /// The group that `split`, the entry at `at`, makes of a part of this one.
     #[must_use]
-    pub fn child(&self, split: &Split, at: LogPoint, members: Membership) -> Self {
+    pub fn child(&self, split: &Split, at: LogPoint) -> Self {
         let child = Self {
             partition: split.child,
             table: self.table,
             start: split.border.to_vec(),
             end: split.end.to_vec(),
-            birth: members.epoch,
+            birth: split.members.epoch,
             division: split.division,
             origin: Some(Origin { parent: self.partition, slot: at.slot }),
             last_split: None,
             ..self.clone()
         };
-        child.with_membership(members)
+        child.with_membership(split.members.clone())
     }
 
-    /// Gives away what `split`, the entry at `at`, gives to the child, which has these members. Nothing
-    /// happens when this is so already.
-    pub fn divide(&mut self, split: &Split, at: LogPoint, members: Membership) {
+    /// Gives away what `split`, the entry at `at`, gives to the child. Nothing happens when this is so
+    /// already.
+    pub fn divide(&mut self, split: &Split, at: LogPoint) {
         if self.division >= split.division {
             return;
         }
         self.division = split.division;
         self.end = split.border.to_vec();
+        let members = split.members.clone();
         self.last_split = Some(LastSplit {
             at,
             child: split.child,

@@ -124,17 +124,6 @@ fn entries_are_frozen() {
         check_entry(&name, &built);
         assert_eq!(Write::decode(built.payload()), Ok(write), "{name}");
     }
-    let split = Split {
-        child: PartitionId(0x6162_6364_6566_6768),
-        division: 0x7172_7374,
-        border: Bytes::from_static(b"border"),
-        end: Bytes::from_static(b"end"),
-    };
-    let mut payload = Vec::new();
-    split.encode(&mut payload);
-    let built = entry(EntryKind::Split, &payload);
-    check_entry("entry.split", &built);
-    assert_eq!(Split::decode(built.payload()), Ok(split));
     let member = |low: u8| Member {
         node: NodeId(0x1112_1300 + u32::from(low)),
         core: CoreId(0x2100 + u16::from(low)),
@@ -146,6 +135,18 @@ fn entries_are_frozen() {
         log_replicas: vec![member(2).node],
         former: Some(member(3)),
     };
+    let split = Split {
+        child: PartitionId(0x6162_6364_6566_6768),
+        division: 0x7172_7374,
+        border: Bytes::from_static(b"border"),
+        end: Bytes::from_static(b"end"),
+        members: membership.clone(),
+    };
+    let mut payload = Vec::new();
+    split.encode(&mut payload);
+    let built = entry(EntryKind::Split, &payload);
+    check_entry("entry.split", &built);
+    assert_eq!(Split::decode(built.payload()), Ok(split));
     let mut payload = Vec::new();
     membership.encode(&mut payload);
     let built = entry(EntryKind::Membership, &payload);

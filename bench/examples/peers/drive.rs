@@ -61,7 +61,7 @@ struct Seen {
 /// Which operations there are left to do.
 enum Source {
     /// Drawn, without an end.
-    Drawn(Draw),
+    Drawn(Box<Draw>),
     /// Every key once.
     Each(std::ops::Range<u64>),
 }
@@ -90,7 +90,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let source = match Workload::named(name) {
         Some(workload) => {
             let share = Share { thread: 0, threads: 1 };
-            Source::Drawn(Draw::new(&workload, keys, share, arguments.number("seed")?))
+            Source::Drawn(Box::new(Draw::new(&workload, keys, share, arguments.number("seed")?)))
         }
         None if name == "load" => Source::Each(0..keys),
         None => return Err(format!("there is no workload {name:?}")),

@@ -272,9 +272,8 @@ impl Replica {
 
     /// Gives away what a split gives to the child, and returns that.
     pub fn divide(&mut self, split: &Split, at: LogPoint) -> GroupConfig {
-        let members = self.memberships.at(at.slot);
-        let child = self.config.child(split, at, members.clone());
-        self.config.divide(split, at, members.clone());
+        let child = self.config.child(split, at);
+        self.config.divide(split, at);
         child
     }
 

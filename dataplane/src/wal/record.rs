@@ -31,7 +31,7 @@ pub const RECORD_HEADER_BYTES: usize = 40;
 /// Length of a group state before its configuration, bytes.
 const GROUP_STATE_HEADER_BYTES: usize = 56;
 /// The record format that this build writes.
-const FORMAT: u16 = 3;
+const FORMAT: u16 = 4;
 
 /// What a group must remember besides its entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -319,8 +319,8 @@ mod tests {
     #[test]
     fn a_newer_format_is_refused_by_name() {
         let mut bytes = bytes_of(&records()[1]);
-        bytes[6] = 4;
+        bytes[6] = FORMAT as u8 + 1;
         let error = Record::take(&mut Bytes::from(bytes)).unwrap_err();
-        assert_eq!(error, RecordError::Unknown { field: "format", got: 4 });
+        assert_eq!(error, RecordError::Unknown { field: "format", got: u64::from(FORMAT) + 1 });
     }
 }

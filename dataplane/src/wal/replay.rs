@@ -167,7 +167,7 @@ impl Replay {
         while parent.state.slot() < origin.slot {
             let entry = parent.log.get(parent.state.slot().next())?;
             if let Applied::Split { split, at, child } = parent.state.apply(entry) {
-                parent.config.divide(&split, at, of.config.membership());
+                parent.config.divide(&split, at);
                 state = (at == of.base).then_some(*child);
             }
         }
