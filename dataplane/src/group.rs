@@ -56,6 +56,9 @@ pub struct Born {
     pub config: GroupConfig,
     /// What it begins with.
     pub state: State,
+    /// This replica's log begins before the split, but it knows of later memberships: it is a learner that
+    /// was told of them. Its core may have had the group before, and have thrown away what it accepted then.
+    pub forgetful: bool,
 }
 
 /// A replica with its partition.
@@ -127,8 +130,10 @@ impl Group {
             Applied::Nothing => None,
             Applied::Written { outcome } => Some(outcome),
             Applied::Split { split, at, child } => {
+                let known = self.replica.memberships().at(at.slot).epoch;
                 let config = self.replica.divide(&split, at);
-                self.born.push(Born { config, state: *child });
+                let forgetful = known > config.epoch;
+                self.born.push(Born { config, state: *child, forgetful });
                 None
             }
         }

@@ -179,8 +179,9 @@ fn the_child_has_the_members_of_the_splits_entry_whatever_is_known_by_then() {
     // As of a learner, whose log begins behind what it knows of the group's members.
     let more = vec![record(PARENT, at.slot.0, created(later, LogPoint::default()))];
     let [parent] = &mut replay(&entries, 2, more)[..] else { panic!("one group") };
-    let [Born { config, .. }] = &parent.take_born()[..] else { panic!("one child") };
+    let [Born { config, forgetful, .. }] = &parent.take_born()[..] else { panic!("one child") };
     assert_eq!((config, parent.replica.epoch().0 - config.epoch.0), (&child_config(at), 9));
+    assert!(forgetful, "it may not vote for what it may have forgotten");
 }
 
 #[test]
@@ -191,8 +192,9 @@ fn a_copy_of_the_parents_state_from_behind_the_split_does_not_change_what_the_sp
     divided.divide(&Split::decode(entries[2].payload()).unwrap(), at);
     let more = vec![record(PARENT, at.slot.0, created(divided, at))];
     let [parent] = &mut replay(&entries, at.slot.0, more)[..] else { panic!("one group") };
-    let [Born { config, state }] = &parent.take_born()[..] else { panic!("one child") };
+    let [Born { config, state, forgetful }] = &parent.take_born()[..] else { panic!("one child") };
     assert_eq!((config, keys(state), keys(parent.state())), (&child_config(at), "z".into(), "a".into()));
+    assert!(!forgetful);
 }
 
 #[test]
@@ -240,7 +242,7 @@ fn a_half_that_a_snapshot_is_to_replace_gives_the_shared_tree_up_for_good() {
 fn serves_after(parent_serves_from: Option<Boot>) -> Duration {
     let (entries, at) = until_split();
     let [parent] = &mut replay(&entries, at.slot.0, Vec::new())[..] else { panic!("one group") };
-    let Born { config, state } = parent.take_born().pop().unwrap();
+    let Born { config, state, .. } = parent.take_born().pop().unwrap();
     let seed = Seed {
         config,
         promised: Ballot::ZERO,

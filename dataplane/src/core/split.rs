@@ -89,7 +89,7 @@ impl Serving {
             return;
         };
         let serves_from = group.replica.serves_from();
-        for Born { config, state } in group.take_born() {
+        for Born { config, state, forgetful } in group.take_born() {
             let child = config.partition;
             // What waits for a page of both is looked at again: it may be the child's.
             self.forget_repair(parent);
@@ -108,7 +108,7 @@ impl Serving {
                 log: GroupLog::new(state.applied, state.applied_ballot),
                 commit: state.slot(),
                 timestamp: state.timestamp,
-                refilling: self.lost_memory.is_some(),
+                refilling: self.lost_memory.is_some() || forgetful,
             };
             self.take_in(seed, state, now.boot);
             if let Some(group) = self.groups.get_mut(&child) {
