@@ -194,8 +194,8 @@ fn clocks_that_run_wild_make_reads_old_and_lose_nothing() {
 /// Variants of a script within which the bug that it leads to must show.
 const VARIANTS: u64 = 60;
 
-/// A script, and the same with the faults of its second half some seconds earlier or later: the traffic between
-/// the faults is another one after each change of the program.
+/// A script, and the same with the faults of its second half some seconds earlier or later: the traffic
+/// between the faults is another one after each change of the program.
 fn variants(script: &Script) -> impl Iterator<Item = Script> {
     (0..VARIANTS).map(|variant| {
         let mut moved = script.clone();
