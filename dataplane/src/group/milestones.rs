@@ -8,7 +8,7 @@ use evenkeel_wire::timeline::{Packed, Timeline};
 use evenkeel_wire::turn::Now;
 
 impl Group {
-    /// The oldest record that is not yet durable has become so (see [`Replica::persisted`]): one that was
+    /// The oldest record that is not yet durable has become so (see `Replica::persisted`): one that was
     /// appended in the turn `appended`.
     pub fn persisted(&mut self, now: Now, appended: Moment, write: LogWrite, outputs: &mut Vec<Output>) {
         let commit = self.replica.commit();

@@ -6,7 +6,7 @@ use evenkeel_wire::turn::Boot;
 use std::hash::{Hash, Hasher};
 
 impl Group {
-    /// Feeds `hasher` with what decides what this group does from now on (see [`Replica::digest`]). The
+    /// Feeds `hasher` with what decides what this group does from now on (see `Replica::digest`). The
     /// applied state is named by the chain of entries that led to it.
     ///
     /// # Panics
