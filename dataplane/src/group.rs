@@ -132,7 +132,7 @@ impl Group {
             Applied::Split { split, at, child } => {
                 let known = self.replica.memberships().at(at.slot).epoch;
                 let config = self.replica.divide(&split, at);
-                let forgetful = known > config.epoch;
+                let forgetful = known > config.epoch && !planted::active(Planted::LearnerVotes);
                 self.born.push(Born { config, state: *child, forgetful });
                 None
             }
