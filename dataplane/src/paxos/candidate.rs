@@ -234,6 +234,7 @@ mod tests {
     use evenkeel_wire::table::{GroupConfig, Member};
 
     const OLD: Ballot = Ballot { round: 1, node: NodeId(3) };
+    const NOW: Boot = Boot(1_000_000_000);
 
     fn entry(log: &GroupLog) -> Entry {
         let header = EntryHeader {
@@ -248,27 +249,38 @@ mod tests {
         Entry::build(header, 0, |_| ())
     }
 
+    /// Node 1 of `members`, of which `log_replicas` are, with this log: it stands, and has promised itself.
+    fn standing(members: [u32; 3], log_replicas: &[u32], log: GroupLog, commit: Slot) -> Replica {
+        let member = |node| Member { node: NodeId(node), core: CoreId(0), incarnation: Incarnation([0; 16]) };
+        let whole = GroupConfig::whole(PartitionId(1), TableId(1), members.map(member).into());
+        let log_replicas = log_replicas.iter().copied().map(NodeId).collect();
+        let config = GroupConfig { log_replicas, ..whole };
+        let (promised, timestamp) = (OLD, 0);
+        let seed = Seed { config, promised, log, commit, timestamp, refilling: false, stores: true };
+        let mut replica = Replica::new(seed, NodeId(1), NOW, Prng::new(1));
+        replica.stand(NOW, None, &mut Vec::new());
+        replica.persisted(NOW, &mut Vec::new());
+        replica
+    }
+
+    /// The promise of a member whose log ends with `last`, which is committed.
+    fn promise(ballot: Ballot, last: &Entry) -> Message {
+        let (slot, last_hash) = (last.header.slot, last.hash);
+        let end = LogEnd { ballot: OLD, slot };
+        Message::Promise(Promise { ballot, previous: OLD, last: end, last_hash, commit: slot })
+    }
+
     #[test]
     fn a_log_replica_whose_log_begins_behind_the_commit_position_gives_what_is_missing() {
-        let member = |node| Member { node: NodeId(node), core: CoreId(0), incarnation: Incarnation([0; 16]) };
-        let members: Vec<Member> = [1, 3, 5].map(member).into();
-        let log_replicas = vec![NodeId(5)];
-        let config = GroupConfig { log_replicas, ..GroupConfig::whole(PartitionId(1), TableId(1), members) };
         let mut log = GroupLog::new(LogPoint::default(), Ballot::ZERO);
         for _ in 1..=6 {
             log.append(entry(&log));
         }
         let (accepted, seventh) = (log.last(), entry(&log));
-        let (commit, timestamp) = (Slot(5), 0);
-        let seed = Seed { config, promised: OLD, log, commit, timestamp, refilling: false, stores: true };
-        let (now, mut out) = (Boot(1_000_000_000), Vec::new());
-        let mut replica = Replica::new(seed, NodeId(1), now, Prng::new(1));
-        replica.stand(now, None, &mut out);
-        replica.persisted(now, &mut out);
+        let (now, mut out) = (NOW, Vec::new());
+        let mut replica = standing([1, 3, 5], &[5], log, Slot(5));
         let ballot = replica.promised();
-        let last = LogEnd { ballot: OLD, slot: Slot(7) };
-        let promise = Promise { ballot, previous: OLD, last, last_hash: seventh.hash, commit: Slot(7) };
-        replica.receive(now, NodeId(5), Message::Promise(promise), &mut out);
+        replica.receive(now, NodeId(5), promise(ballot, &seventh), &mut out);
         let fetches = |out: &mut Vec<Output>| {
             let fetch = |output| match output {
                 Output::Send { message: Message::Fetch(fetch), .. } => Some(fetch.after),
@@ -288,24 +300,17 @@ mod tests {
 
     #[test]
     fn what_one_member_has_trimmed_is_asked_of_the_next_and_without_it_others_stand_first() {
-        let member = |node| Member { node: NodeId(node), core: CoreId(0), incarnation: Incarnation([0; 16]) };
-        let config = GroupConfig::whole(PartitionId(1), TableId(1), [1, 2, 3].map(member).into());
         let log = GroupLog::new(LogPoint::default(), Ballot::ZERO);
         let first = entry(&log);
-        let (commit, timestamp) = (Slot::ZERO, 0);
-        let seed = Seed { config, promised: OLD, log, commit, timestamp, refilling: false, stores: true };
-        let (now, mut out) = (Boot(1_000_000_000), Vec::new());
-        let mut replica = Replica::new(seed, NodeId(1), now, Prng::new(1));
-        replica.stand(now, None, &mut out);
-        replica.persisted(now, &mut out);
+        let (now, mut out) = (NOW, Vec::new());
+        let mut replica = standing([1, 2, 3], &[], log, Slot::ZERO);
         let ballot = replica.promised();
-        let last = LogEnd { ballot: OLD, slot: Slot(1) };
-        let promise = Promise { ballot, previous: OLD, last, last_hash: first.hash, commit: Slot(1) };
+        let promise = promise(ballot, &first);
         let empty = Message::Fetched { ballot, previous: LogPoint::default(), entries: vec![] };
-        replica.receive(now, NodeId(2), Message::Promise(promise.clone()), &mut out);
+        replica.receive(now, NodeId(2), promise.clone(), &mut out);
         replica.receive(now, NodeId(2), empty.clone(), &mut out);
         assert!(replica.is_candidate(), "node 3 may have it");
-        replica.receive(now, NodeId(3), Message::Promise(promise), &mut out);
+        replica.receive(now, NodeId(3), promise, &mut out);
         let mut other = replica.clone();
         let entries = vec![first.bytes];
         let found = Message::Fetched { ballot, previous: LogPoint::default(), entries };

@@ -81,28 +81,7 @@ impl LogCommits {
         buffers.iter_mut().for_each(|buffer| buffer.fill(0x5a));
         // Without them a write costs a little more, as it does a core.
         let _too_little_may_be_locked = ring.register(&mut buffers);
-        let (end, mut times, mut completions) = (clock::boot().after(period), Vec::new(), Vec::new());
-        let mut begun = vec![Boot(0); depth];
-        for (place, buffer) in buffers.into_iter().enumerate() {
-            begun[place] = self.begin(&mut ring, place as u32, buffer);
-        }
-        while !ring.is_quiet() {
-            ring.wait()?;
-            ring.take(depth, &mut completions);
-            for Completion { token, result, payload, .. } in completions.drain(..) {
-                let (Token::Disk(place), Payload::Block(buffer)) = (token, payload) else {
-                    unreachable!("nothing but writes was asked for");
-                };
-                let got = result.map_err(io::Error::from_raw_os_error)? as usize;
-                assert_eq!(got, bytes, "a write to a file on a disk is whole, or an error");
-                let (begun, now) = (&mut begun[place as usize], clock::boot());
-                times.push(now.since(*begun));
-                if now < end {
-                    *begun = self.begin(&mut ring, place, buffer);
-                }
-            }
-        }
-        Ok(times)
+        keep_busy(ring, buffers, period, |ring, place, buffer| self.begin(ring, place, buffer))
     }
 
     fn begin(&mut self, ring: &mut Ring, place: u32, buffer: AlignedBuffer) -> Boot {
@@ -152,31 +131,9 @@ impl PageReads {
     }
 
     fn read_for(&mut self, depth: usize, period: Duration) -> io::Result<Vec<Duration>> {
-        let mut ring = Ring::new(Arc::new(Signal::new()?)).map_err(io::Error::other)?;
-        let (end, mut times, mut completions) = (clock::boot().after(period), Vec::new(), Vec::new());
-        let mut begun = vec![Boot(0); depth];
-        for (place, begun) in begun.iter_mut().enumerate() {
-            let mut page = AlignedBuffer::with_capacity(self.page_bytes);
-            page.resize(self.page_bytes);
-            *begun = self.begin(&mut ring, place as u32, page);
-        }
-        while !ring.is_quiet() {
-            ring.wait()?;
-            ring.take(depth, &mut completions);
-            for Completion { token, result, payload, .. } in completions.drain(..) {
-                let (Token::Disk(place), Payload::Block(page)) = (token, payload) else {
-                    unreachable!("nothing but reads was asked for");
-                };
-                let got = result.map_err(io::Error::from_raw_os_error)? as usize;
-                assert_eq!(got, self.page_bytes, "a read within a file is whole, or an error");
-                let (begun, now) = (&mut begun[place as usize], clock::boot());
-                times.push(now.since(*begun));
-                if now < end {
-                    *begun = self.begin(&mut ring, place, page);
-                }
-            }
-        }
-        Ok(times)
+        let ring = Ring::new(Arc::new(Signal::new()?)).map_err(io::Error::other)?;
+        let pages = (0..depth).map(|_| AlignedBuffer::zeroed(self.page_bytes)).collect();
+        keep_busy(ring, pages, period, |ring, place, page| self.begin(ring, place, page))
     }
 
     fn begin(&mut self, ring: &mut Ring, place: u32, page: AlignedBuffer) -> Boot {
@@ -185,6 +142,38 @@ impl PageReads {
         ring.read(place, &self.file, page, 0, offset);
         now
     }
+}
+
+/// Keeps one operation under way for each buffer for the time `period`, then waits for those. `begin` begins
+/// one, and says when. Returns how long each took.
+fn keep_busy(
+    mut ring: Ring,
+    buffers: Vec<AlignedBuffer>,
+    period: Duration,
+    mut begin: impl FnMut(&mut Ring, u32, AlignedBuffer) -> Boot,
+) -> io::Result<Vec<Duration>> {
+    let (depth, end) = (buffers.len(), clock::boot().after(period));
+    let bytes = buffers.first().map_or(0, |buffer| buffer.len());
+    let (mut times, mut completions) = (Vec::new(), Vec::new());
+    let places = (0..).zip(buffers);
+    let mut begun: Vec<Boot> = places.map(|(place, buffer)| begin(&mut ring, place, buffer)).collect();
+    while !ring.is_quiet() {
+        ring.wait()?;
+        ring.take(depth, &mut completions);
+        for Completion { token, result, payload, .. } in completions.drain(..) {
+            let (Token::Disk(place), Payload::Block(buffer)) = (token, payload) else {
+                unreachable!("nothing but blocks was asked for");
+            };
+            let got = result.map_err(io::Error::from_raw_os_error)? as usize;
+            assert_eq!(got, bytes, "within a file on a disk it is whole, or an error");
+            let (begun, now) = (&mut begun[place as usize], clock::boot());
+            times.push(now.since(*begun));
+            if now < end {
+                *begun = begin(&mut ring, place, buffer);
+            }
+        }
+    }
+    Ok(times)
 }
 
 /// Noise to fill a file with.
