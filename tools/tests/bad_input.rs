@@ -123,6 +123,14 @@ fn ask(target: &Target, kind: Kind, write: impl FnOnce(&mut Vec<u8>)) -> Problem
     }
 }
 
+/// The refusal that a request ends with. On a busy host nobody may lead for a moment, which says nothing of
+/// the request: like every client, this one tries again.
+fn final_refusal(target: &Target, kind: Kind, write: impl Fn(&mut Vec<u8>)) -> Problem {
+    wait_for("a final answer", || {
+        Some(ask(target, kind, &write)).filter(|problem| !problem.code.is_retryable())
+    })
+}
+
 #[test]
 fn random_bytes() {
     let mut prng = Prng::new(7);
@@ -209,7 +217,7 @@ fn put_archive(target: &Target, archive: &[u8]) -> Problem {
     let table = target.beside.describe_table("users").send().unwrap();
     let key = table.schema.storage_key(&table.hash_key, &user("a")).unwrap();
     let token = Token { client: [9; 16], sequence: 1, issued_ms: 1, acknowledged_below: 0 };
-    ask(target, Kind::Put, |body| {
+    final_refusal(target, Kind::Put, |body| {
         let put = Put {
             table: table.id,
             token,
@@ -270,10 +278,7 @@ fn a_malformed_expression() {
             };
             encode(&put, body);
         };
-        // On a busy host nobody may lead for a moment.
-        let problem = wait_for("a final answer", || {
-            Some(ask(target, Kind::Put, put)).filter(|problem| !problem.code.is_retryable())
-        });
+        let problem = final_refusal(target, Kind::Put, put);
         assert_eq!(problem.code, ErrorCode::Expression, "{problem}");
     });
 }
@@ -285,8 +290,8 @@ fn requests_whose_bodies_are_garbage() {
     let mut prng = Prng::new(11);
     Target::attacked(|target, round| {
         let garbage: Vec<u8> = (0..64 + round).map(|_| prng.below(256) as u8).collect();
-        let problem =
-            ask(target, kinds[round as usize % kinds.len()], |body| body.extend_from_slice(&garbage));
+        let kind = kinds[round as usize % kinds.len()];
+        let problem = ask(target, kind, |body| body.extend_from_slice(&garbage));
         assert!(!problem.code.is_retryable() && problem.code != ErrorCode::Internal, "{problem}");
         // What only other processes of the cluster may ask is refused to a client.
         let problem = ask(target, Kind::Accept, |body| body.extend_from_slice(&garbage));
