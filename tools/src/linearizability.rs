@@ -2,13 +2,17 @@
 //! 2017), for one key at a time: operations on different keys commute, so each key's history is checked
 //! alone.
 //!
+//! A read that can be placed is placed before anything else is tried: what might come before it can as well
+//! come behind it.
+//!
 //! An operation without a return may have taken effect at any time after its call, or never. Many of them
 //! make the search try very many orders where there is none: after a number of steps, [`sets`] decides.
 
 pub mod sets;
 
+use self::sets::Refused;
+use ahash::{HashSet, HashSetExt};
 use evenkeel_wire::prng::Prng;
-use std::collections::HashSet;
 use std::hash::Hash;
 
 /// What the operations act on.
@@ -23,6 +27,22 @@ pub trait Model {
 
     /// The state after `operation`, if what was observed of it is possible in `state`.
     fn apply(&self, state: &Self::State, operation: &Self::Operation) -> Option<Self::State>;
+
+    /// Whether `operation` changes nothing, in whatever state it is possible.
+    fn reads(&self, operation: &Self::Operation) -> bool;
+
+    /// The value that `operation` tells from all others, by what was observed of it or by its condition.
+    fn mentions(&self, operation: &Self::Operation) -> Option<u64>;
+
+    /// `state`, where all values that nobody tells from others are the same one.
+    fn blur(&self, state: Self::State, is_mentioned: &dyn Fn(u64) -> bool) -> Self::State;
+
+    /// `operation`, where all values that it writes and nobody tells from others are the same one.
+    fn blur_operation(
+        &self,
+        operation: &Self::Operation,
+        is_mentioned: &dyn Fn(u64) -> bool,
+    ) -> Self::Operation;
 }
 
 /// An operation in a history.
@@ -52,7 +72,11 @@ pub struct NotLinearizable {
 pub fn check<M: Model>(model: &M, history: &[Call<M::Operation>]) -> Result<(), NotLinearizable> {
     let mut search = Search::new(model, history);
     let is_possible = search.run(STEPS_MIN + STEPS_PER_CALL * history.len());
-    let is_possible = is_possible.unwrap_or_else(|| sets::check(model, history).is_ok());
+    let is_possible = is_possible.unwrap_or_else(|| match sets::check(model, history) {
+        Ok(()) => true,
+        Err(Refused::Impossible(_)) => false,
+        Err(Refused::TooMany) => Search::new(model, history).run(usize::MAX).unwrap_or(true),
+    });
     if is_possible { Ok(()) } else { Err(search.failure()) }
 }
 
@@ -187,40 +211,68 @@ impl<'a, M: Model> Search<'a, M> {
         }
     }
 
+    /// The first candidate that only reads, and saw `state`.
+    fn readable(&self, state: &M::State) -> Option<(usize, usize)> {
+        let mut from = self.events[RETURNED].next;
+        while let Some((place, index)) = self.candidate(from) {
+            let operation = &self.history[index].operation;
+            if self.model.reads(operation) && self.model.apply(state, operation).is_some() {
+                return Some((place, index));
+            }
+            from = self.events[place].next;
+        }
+        None
+    }
+
     /// Whether there is an order; none: that was not found out in so many steps.
     fn run(&mut self, steps_max: usize) -> Option<bool> {
         let mut state = self.model.initial();
-        let mut from = self.events[RETURNED].next;
+        // Where the next candidate is looked for; none: nothing was tried here yet.
+        let mut from = None;
         for _ in 0..steps_max {
             if self.returns_left == 0 {
                 return Some(true);
             }
-            if let Some((place, index)) = self.candidate(from) {
-                from = self.events[place].next;
-                let Some(next) = self.model.apply(&state, &self.history[index].operation) else {
-                    continue;
-                };
-                let done = self.done ^ self.names[index];
-                if self.seen.insert((done, next.clone())) {
-                    self.done = done;
-                    self.lift(index);
-                    self.path.push((index, std::mem::replace(&mut state, next)));
-                    from = self.events[RETURNED].next;
-                }
-            } else {
-                self.note_longest();
-                let Some((index, before)) = self.path.pop() else {
+            let readable = if from.is_none() { self.readable(&state) } else { None };
+            let candidate = readable.or_else(|| self.candidate(from.unwrap_or(self.events[RETURNED].next)));
+            let Some((place, index)) = candidate else {
+                let Some(place) = self.go_back(&mut state) else {
                     return Some(false);
                 };
-                self.shared = self.shared.min(self.path.len());
-                state = before;
-                self.done ^= self.names[index];
-                self.lower(index);
-                from = self.events[self.places[index].0].next;
+                from = Some(place);
+                continue;
+            };
+            // Beside a read nothing else is tried.
+            from = Some(if readable.is_some() { RETURNED } else { self.events[place].next });
+            let Some(next) = self.model.apply(&state, &self.history[index].operation) else {
+                continue;
+            };
+            let done = self.done ^ self.names[index];
+            if self.seen.insert((done, next.clone())) {
+                self.done = done;
+                self.lift(index);
+                self.path.push((index, std::mem::replace(&mut state, next)));
+                from = None;
             }
         }
         self.note_longest();
         None
+    }
+
+    /// Takes back what was placed last and was not the only choice. Returns where the next one is looked for,
+    /// if there is any.
+    fn go_back(&mut self, state: &mut M::State) -> Option<usize> {
+        self.note_longest();
+        loop {
+            let (index, before) = self.path.pop()?;
+            self.shared = self.shared.min(self.path.len());
+            *state = before;
+            self.done ^= self.names[index];
+            self.lower(index);
+            if !self.model.reads(&self.history[index].operation) {
+                return Some(self.events[self.places[index].0].next);
+            }
+        }
     }
 
     fn lift(&mut self, index: usize) {
@@ -284,6 +336,25 @@ mod tests {
             match operation {
                 Op::Write(value) => Some(*value),
                 Op::Read(value) => (value == state).then_some(*state),
+            }
+        }
+
+        fn reads(&self, operation: &Op) -> bool {
+            matches!(operation, Op::Read(_))
+        }
+
+        fn mentions(&self, operation: &Op) -> Option<u64> {
+            if let Op::Read(value) = operation { Some(u64::from(*value)) } else { None }
+        }
+
+        fn blur(&self, state: u32, is_mentioned: &dyn Fn(u64) -> bool) -> u32 {
+            if is_mentioned(u64::from(state)) { state } else { u32::MAX }
+        }
+
+        fn blur_operation(&self, operation: &Op, is_mentioned: &dyn Fn(u64) -> bool) -> Op {
+            match operation {
+                Op::Write(value) => Op::Write(self.blur(*value, is_mentioned)),
+                Op::Read(value) => Op::Read(*value),
             }
         }
     }

@@ -149,3 +149,31 @@ fn verdicts_are_those_of_another_checker() {
     }
     assert!(possible > 100 && impossible > 100, "{possible} are possible, {impossible} are not");
 }
+
+/// In each round a counter begins anew, by one of two puts of which nobody heard again, and nothing ever tells
+/// which: as many explanations as there are sets of rounds. Where values that nobody asks for are one, they are
+/// a single explanation; without that this test does not end in a day.
+#[test]
+fn what_nobody_can_tell_apart_is_not_tried_apart() {
+    let mut history = Vec::new();
+    for round in 0..100 {
+        let at = 10 * round;
+        for value in [2 * round + 1, 2 * round + 2] {
+            history.push(Call { called: at, returned: None, operation: Operation::Put { value } });
+        }
+        let operation = Operation::Count { count: Some(1) };
+        history.push(Call { called: at + 1, returned: Some(at + 2), operation });
+    }
+    assert!(check(&ItemModel, &history).is_ok());
+    // The first count needs no put. Of 200 puts 101 are left, each of which makes one more such count possible.
+    let count = |at, count| Call {
+        called: at,
+        returned: Some(at + 1),
+        operation: Operation::Count { count: Some(count) },
+    };
+    history.extend((0..101).map(|n| count(2000 + 2 * n, 1)));
+    assert!(check(&ItemModel, &history).is_ok());
+    history.push(count(3000, 1));
+    assert!(check(&ItemModel, &history).is_err());
+    assert_eq!(sets::check(&ItemModel, &history), Err(sets::Refused::Impossible(history.len() - 1)));
+}

@@ -74,6 +74,39 @@ impl Model for ItemModel {
             }
         }
     }
+
+    fn reads(&self, operation: &Operation) -> bool {
+        matches!(operation, Operation::Get { .. } | Operation::PutIf { held: Some(false), .. })
+    }
+
+    fn mentions(&self, operation: &Operation) -> Option<u64> {
+        match operation {
+            Operation::Get { seen } => seen.map(|seen| seen.value),
+            Operation::PutIf { expected, .. } => *expected,
+            Operation::Put { .. } | Operation::Delete | Operation::Count { .. } => None,
+        }
+    }
+
+    fn blur(&self, state: Option<Seen>, is_mentioned: &dyn Fn(u64) -> bool) -> Option<Seen> {
+        state.map(|seen| Seen { value: blurred(seen.value, is_mentioned), ..seen })
+    }
+
+    fn blur_operation(&self, operation: &Operation, is_mentioned: &dyn Fn(u64) -> bool) -> Operation {
+        match *operation {
+            Operation::Put { value } => Operation::Put { value: blurred(value, is_mentioned) },
+            Operation::PutIf { expected, value, held } => {
+                Operation::PutIf { expected, value: blurred(value, is_mentioned), held }
+            }
+            Operation::Delete | Operation::Get { .. } | Operation::Count { .. } => operation.clone(),
+        }
+    }
+}
+
+/// Stands for every value that nobody tells from others: no client puts it.
+const ANY_OTHER: u64 = u64::MAX;
+
+fn blurred(value: u64, is_mentioned: &dyn Fn(u64) -> bool) -> u64 {
+    if is_mentioned(value) { value } else { ANY_OTHER }
 }
 
 /// All operations of a run, by key.
