@@ -26,6 +26,7 @@ use evenkeel_wire::error::ErrorCode;
 use evenkeel_wire::ids::{Ballot, CoreId, Epoch, Incarnation, Lsn, NodeId, PartitionId, Slot, TableId};
 use evenkeel_wire::message::peer::LogPoint;
 use evenkeel_wire::table::{GroupConfig, LastSplit, Member, Origin};
+use std::sync::Arc;
 
 /// Compares bytes with the frozen ones, which it returns.
 fn check_bytes(name: &str, title: &str, bytes: &[u8]) -> Vec<u8> {
@@ -185,7 +186,7 @@ fn records_of_images_are_frozen() {
             request_hash: 0x3132_3334_3536_3738,
             slot: Slot(0x4142_4344_4546_4748),
             timestamp: 0x5152_5354_5556_5758,
-            key: Bytes::from_static(b"storage key"),
+            key: Arc::from(*b"storage key"),
             returned,
             refused,
         })

@@ -36,6 +36,7 @@ use evenkeel_wire::entry::Refusal;
 use evenkeel_wire::error::ErrorCode;
 use evenkeel_wire::ids::Slot;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 const HEADER_BYTES: usize = 8;
 const FORMAT: u16 = 3;
@@ -283,7 +284,7 @@ fn decode_outcome(mut payload: Bytes) -> Result<Outcome, RecordError> {
     let number = payload.get_u32_le();
     let [key, last] = std::array::from_fn(|_| payload.get_u32_le() as usize);
     need(&payload, key + last)?;
-    let key = Bytes::copy_from_slice(&payload.split_to(key));
+    let key = Arc::from(&payload.split_to(key)[..]);
     let last = Bytes::copy_from_slice(&payload[..last]);
     let (mut returned, mut refused) = (None, None);
     match flag {
@@ -565,7 +566,7 @@ mod tests {
                 request_hash: 6,
                 slot: Slot(number + 1),
                 timestamp: 5 << 16,
-                key: Bytes::from_static(b"key"),
+                key: Arc::from(*b"key"),
                 returned,
                 refused: (number % 3 == 1)
                     .then(|| Refusal { code: ErrorCode::ConditionFailed, message: "no".to_owned() }),
@@ -656,7 +657,7 @@ mod tests {
                 request_hash: 6,
                 slot: Slot(sequence),
                 timestamp: 5 << 16,
-                key: Bytes::from_static(b"key"),
+                key: Arc::from(*b"key"),
                 returned: Some(Returned { checksum: 1, archive: archive.clone() }),
                 refused: None,
             };

@@ -13,11 +13,16 @@ use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::ids::Slot;
 use evenkeel_wire::message::request::Token;
 use imbl::OrdMap;
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// How often, in log time, silent clients are looked for.
 const SWEEP_MS: u64 = 5_000;
+
+/// So many of a client's newest outcomes are looked at one by one.
+const NEAR_THE_END: usize = 8;
 
 /// An item that an answer carried, kept for a repetition: its checksum and archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +53,7 @@ pub struct Outcome {
     /// Its timestamp.
     pub timestamp: u64,
     /// The key it wrote: the outcome goes where its key goes when a partition is split.
-    pub key: Bytes,
+    pub key: Arc<[u8]>,
     /// The item that the answer carried.
     pub returned: Option<Returned>,
     /// Why it was refused, if it was: then nothing was written.
@@ -223,10 +228,16 @@ impl Session {
         is_expired(oldest.min(self.latest_issued_ms), now_ms)
     }
 
-    /// Where a write's outcome stands, or would stand. A client counts its writes: most are new.
+    /// Where a write's outcome stands, or would stand. A client counts its writes, and they arrive nearly in
+    /// that order: most stand near the end.
     fn find(&self, sequence: u64) -> Result<usize, usize> {
-        if self.outcomes.back().is_none_or(|newest| newest.sequence < sequence) {
-            return Err(self.outcomes.len());
+        for (newer, outcome) in self.outcomes.iter().rev().take(NEAR_THE_END).enumerate() {
+            let behind = self.outcomes.len() - newer;
+            match outcome.sequence.cmp(&sequence) {
+                Ordering::Less => return Err(behind),
+                Ordering::Equal => return Ok(behind - 1),
+                Ordering::Greater => {}
+            }
         }
         self.outcomes.binary_search_by_key(&sequence, |outcome| outcome.sequence)
     }
@@ -287,7 +298,7 @@ mod tests {
             request_hash,
             slot: Slot(token.sequence),
             timestamp: at_ms << 16,
-            key: Bytes::from_static(b"k"),
+            key: Arc::from(*b"k"),
             returned: None,
             refused: None,
         }

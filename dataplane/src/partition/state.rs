@@ -7,11 +7,11 @@ use super::sessions::{Outcome, Returned, Sessions};
 use crate::btree::version::Version;
 use crate::planted::{self, Planted};
 use crate::tree::{Cell, Tree};
-use bytes::Bytes;
 use evenkeel_wire::entry::{Effect, Entry, EntryKind, Split, Write};
 use evenkeel_wire::ids::{Ballot, PartitionId, Slot};
 use evenkeel_wire::message::peer::{LogEnd, LogPoint};
 use evenkeel_wire::message::request::ReturnItem;
+use std::sync::Arc;
 
 /// What replicas of a partition agree on.
 #[derive(Clone, Debug, Default)]
@@ -106,7 +106,7 @@ impl State {
         let mut returned = write.old.filter(|_| write.return_item == ReturnItem::Old).map(Returned::from);
         let mut refused = None;
         // A copy: the outcome is remembered for longer than the entry's bytes should be.
-        let key = Bytes::copy_from_slice(&write.key);
+        let key = Arc::from(&write.key[..]);
         match write.effect {
             Effect::Put(item) => {
                 if write.return_item == ReturnItem::New {
