@@ -270,14 +270,29 @@ class Ours(Evenkeel):
         words += ["--segment-mib", str(options.segment_mib), "--cache-mib", str(options.cache_mib)]
         super().__init__(folder, options.evenkeel, words)
 
+    def with_partitions(self, partitions):
+        """The cluster, with tables that have so many."""
+        return OurTables(self, partitions)
+
+
+class OurTables:
+    """A cluster of ours by way of tables with a number of partitions."""
+
+    def __init__(self, cluster, partitions):
+        self.cluster, self.partitions = cluster, partitions
+
+    def bench(self, workload, connections, seconds, keys, item_bytes, more):
+        table = ["--table", f"bench{item_bytes}x{self.partitions}", "--partitions", str(self.partitions)]
+        return self.cluster.bench(workload, connections, seconds, keys, item_bytes, [*table, *more])
+
     def load(self, keys, item_bytes):
         # The shortest measurement of a workload that reads writes all keys first.
-        self.bench("get", 64, 1, keys, item_bytes, ["--table", f"bench{item_bytes}"])
+        self.bench("get", 64, 1, keys, item_bytes, [])
 
     def measure(self, workload, connections, seconds, keys, item_bytes):
-        more = ["--no-preload", "--warm-up", "1s", "--table", f"bench{item_bytes}"]
         own = os.times()
-        report = self.bench(workload, connections, seconds, keys, item_bytes, more)
+        report = self.bench(workload, connections, seconds, keys, item_bytes,
+                            ["--no-preload", "--warm-up", "1s"])
         spent = os.times()
         generator = spent.children_user + spent.children_system - own.children_user - own.children_system
         latencies, servers = report["latencies_us"], report["servers"]

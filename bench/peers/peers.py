@@ -4,7 +4,9 @@
     redis      one server, one copy, its log flushed before every answer (appendfsync always)
     etcd       three members; its clients talk to the leader
     limit      three logs and TCP, nothing else: writes are answered when two of three have them durable
-    evenkeel   three storage processes, two MemDS servers, one router
+    evenkeel   three storage processes, two MemDS servers, one router; the table is one partition, which is
+               one group with one leader, as the members of etcd are, and as Redis and the limit have one log
+    evenkeel-4 the same servers, a table of four partitions, as one on demand begins with: three leaders
 
 Each cell of the table (workload, bytes of a value, connections) is measured for all of them in turn, round
 after round, each connection with one request under way; while one is measured the others run idle. Then come
@@ -36,6 +38,8 @@ TOLD = [("rate", "ops/s"), ("p50", "p50 us"), ("p99", "p99 us"), ("p99.9", "p99.
         ("per_cpu_s", "ops per CPU s"), ("storage_router_per_cpu_s", "storage+router"),
         ("generator_us", "generator us")]
 
+OURS = "evenkeel"
+
 # What we hold ourselves to at 1 KiB: (workload, connections, figure, peer, least, most) of ours / theirs.
 TARGETS = [
     ("put", 64, "rate", "etcd", 5.0, None), ("put", 64, "p99", "etcd", None, 0.25),
@@ -58,6 +62,8 @@ def arguments():
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 64, 256])
     parser.add_argument("--bytes", type=int, nargs="+", default=[1024, 100], help="of a value")
     parser.add_argument("--workloads", nargs="+", default=WORKLOADS, choices=WORKLOADS)
+    parser.add_argument("--partitions", type=int, nargs="+", default=[1, 4], help="of our tables; targets are "
+                        "judged by the first")
     parser.add_argument("--keys", type=int, default=100_000)
     parser.add_argument("--without", nargs="+", default=[], choices=["redis", "etcd", "limit"])
     parser.add_argument("--segment-mib", type=int, default=128, help="of our log, which has 16 segments")
@@ -92,7 +98,9 @@ class Session:
             if "limit" not in options.without:
                 for item_bytes in options.bytes:
                     self.limits[item_bytes] = self.start(Limit(folder, options, item_bytes))
-            self.peers["evenkeel"] = self.start(Ours(folder, options))
+            cluster = self.start(Ours(folder, options))
+            for name, partitions in ours_of(options):
+                self.peers[name] = cluster.with_partitions(partitions)
         except BaseException:
             self.stop()
             raise
@@ -127,11 +135,17 @@ class Session:
         return {cell: {name: medians(each) for name, each in by_name.items()} for cell, by_name in rows.items()}
 
 
-def ratios_of(by_name):
+def ours_of(options):
+    """What we are called with each number of partitions."""
+    first = options.partitions[0]
+    return [(OURS if count == first else f"{OURS}-{count}", count) for count in options.partitions]
+
+
+def ratios_of(by_name, us=OURS):
     """Ours to each peer's."""
-    ours, ratios = by_name["evenkeel"], {}
+    ours, ratios = by_name[us], {}
     for name, theirs in by_name.items():
-        if name != "evenkeel":
+        if not name.startswith(OURS):
             theirs = {**theirs, "storage_router_per_cpu_s": theirs["per_cpu_s"]}
             shared = [key for key, _ in TOLD if key in ours and theirs.get(key)]
             ratios[name] = {key: round(ours[key] / theirs[key], 3) for key in shared}
@@ -143,15 +157,16 @@ def name_of(cell):
     return f"{workload} {item_bytes} B x{connections}"
 
 
-def table(cells):
+def table(cells, options):
     lines = [f"{'':24}{'':10}" + "".join(f"{title:>16}" for _, title in TOLD)]
     for cell, by_name in cells.items():
         for name, row in by_name.items():
             figures = "".join(f"{row[key]:16,.0f}" if key in row else f"{'-':>16}" for key, _ in TOLD)
             lines.append(f"{name_of(cell):24}{name:10}{figures}")
-        for name, row in ratios_of(by_name).items():
-            figures = "".join(f"{row[key]:15.2f}x" if key in row else f"{'-':>16}" for key, _ in TOLD)
-            lines.append(f"{'':16}evenkeel / {name:7}{figures}")
+        for us, _ in ours_of(options):
+            for name, row in ratios_of(by_name, us).items():
+                figures = "".join(f"{row[key]:15.2f}x" if key in row else f"{'-':>16}" for key, _ in TOLD)
+                lines.append(f"{'':14}{us:10} / {name:7}{figures}")
     return "\n".join(lines)
 
 
@@ -179,24 +194,26 @@ def main():
             cells = session.cells()
         finally:
             session.stop()
-    print(table(cells))
+    print(table(cells, options))
     verdicts = judged(cells)
     for verdict in verdicts:
         print(f"{'holds' if verdict['holds'] else 'MISSED':8}{verdict['what']:44}{verdict['bound']:>10}"
               f"{verdict['ratio']:8.2f}")
-    ratios = {name_of(cell): ratios_of(by_name) for cell, by_name in cells.items()}
-    how = {"rounds": options.rounds, "seconds": options.seconds, "keys": options.keys}
+    ratios = {f"{us}_to": {name_of(cell): ratios_of(by_name, us) for cell, by_name in cells.items()}
+              for us, _ in ours_of(options)}
+    how = {"rounds": options.rounds, "seconds": options.seconds, "keys": options.keys,
+           "partitions": options.partitions}
     if options.json:
         figures = {name_of(cell): by_name for cell, by_name in cells.items()}
         with open(options.json, "w") as out:
-            json.dump({"host": host, "run": how, "medians": figures, "ratios": ratios, "targets": verdicts},
-                      out, indent=2)
+            json.dump({"host": host, "run": how, "medians": figures, **ratios, "targets": verdicts}, out,
+                      indent=2)
     if options.history:
         with open(options.history, "a") as out:
-            out.write(json.dumps({"host": host, "run": how, "evenkeel_to": ratios}) + "\n")
+            out.write(json.dumps({"host": host, "run": how, **ratios}) + "\n")
     if options.svg:
         with open(options.svg, "w") as out:
-            out.write(chart.bars(ratios, "Requests a second: ours in each peer's", "rate"))
+            out.write(chart.bars(ratios[f"{OURS}_to"], "Requests a second: ours in each peer's", "rate"))
 
 
 if __name__ == "__main__":
