@@ -85,13 +85,17 @@ pub enum Planted {
     LearnerVotes,
     /// A leader that can neither repair its tree nor send it to who needs it goes on leading.
     NeverStepAside,
+    /// A learner becomes a member although it does not vote, and is not heard when it asks what it must have.
+    CourtTheForgetful,
+    /// A replica whose log has no room for what the repair of its tree waits for says no more than that.
+    NeverStuck,
     /// A checkpoint merges as much as it can in each turn, however far the log is.
     UnpacedCheckpoint,
 }
 
 impl Planted {
     /// Every bug, by the name that the command line and the environment use.
-    pub const ALL: [(&'static str, Self); 40] = [
+    pub const ALL: [(&'static str, Self); 42] = [
         ("acknowledge-before-durable", Self::AcknowledgeBeforeDurable),
         ("skip-flush", Self::SkipFlush),
         ("acknowledge-before-quorum", Self::AcknowledgeBeforeQuorum),
@@ -131,6 +135,8 @@ impl Planted {
         ("older-superblock", Self::OlderSuperblock),
         ("learner-votes", Self::LearnerVotes),
         ("never-step-aside", Self::NeverStepAside),
+        ("court-the-forgetful", Self::CourtTheForgetful),
+        ("never-stuck", Self::NeverStuck),
         ("unpaced-checkpoint", Self::UnpacedCheckpoint),
     ];
 

@@ -385,6 +385,11 @@ impl Stage {
             }
             "add" => {
                 let added = member(named(words[2]).0);
+                let replica = self.actors[&node()].replica.as_ref().expect("it runs");
+                let health = replica.health(Boot(0), |_| None);
+                if !health.iter().any(|health| health.member == added && health.is_close) {
+                    return self.say(&format!("{} waits until {} is close, and votes", node(), added.node));
+                }
                 self.change(node(), |members, replica| {
                     let mut others = replica.health(Boot(0), |_| None).into_iter();
                     let stores = others.any(|health| health.member == added && health.stores);

@@ -151,9 +151,13 @@ impl Serving {
         if let Message::Invite(invite) = &message {
             self.accept_invitation(now, peer, invite);
         }
-        let tells_progress = matches!(message, Message::Accepted(_) | Message::Rejected(_));
+        let is_learners = match message {
+            Message::Accepted(_) | Message::Rejected(_) => true,
+            Message::Rejoin(_) => !planted::active(Planted::CourtTheForgetful),
+            _ => false,
+        };
         let is_prospect = |group: &Group| group.replica.is_prospect(peer.as_member());
-        let learns = tells_progress && self.groups.get(&partition).is_some_and(is_prospect);
+        let learns = is_learners && self.groups.get(&partition).is_some_and(is_prospect);
         if !learns && !self.speaks_for(peer, header) {
             return;
         }
@@ -188,7 +192,10 @@ impl Serving {
         if has_room || is_always_accepted(entries) {
             return None;
         }
-        let reason = Rejection::Busy(replica.log().last().slot);
+        let last = replica.log().last().slot;
+        let held_up = self.checkpointer.damage(&self.store).is_some() && self.waits_for_entries(partition);
+        let stuck = held_up && !planted::active(Planted::NeverStuck);
+        let reason = if stuck { Rejection::Stuck(last) } else { Rejection::Busy(last) };
         Some(Message::Rejected(Rejected { ballot: *ballot, promised: replica.promised(), reason }))
     }
 

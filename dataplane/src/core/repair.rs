@@ -202,6 +202,18 @@ impl Serving {
         }
     }
 
+    /// Whether a repair has what it needs, and waits until this group has applied as much as the member had
+    /// that it came from. The checkpoint that runs may wait for the repaired page, and the room for those
+    /// entries in the log for that checkpoint.
+    pub(super) fn waits_for_entries(&self, partition: PartitionId) -> bool {
+        let Some(repair) = self.repairs.running.as_ref().filter(|repair| repair.is_complete()) else {
+            return false;
+        };
+        let applied = self.groups.get(&partition).map(|group| group.state().slot());
+        let piece = repair.pieces.iter().find(|piece| piece.partition == partition);
+        piece.zip(applied).is_some_and(|(piece, applied)| applied < piece.applied)
+    }
+
     /// Nobody has what the page that is being repaired needs, because who stores the items is behind, and
     /// waits for a snapshot of what is damaged: both wait for each other. If this replica leads, it lets that
     /// one stand, which may find what it lacks in the log of a log replica.

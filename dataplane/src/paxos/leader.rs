@@ -423,6 +423,13 @@ impl Replica {
             Rejection::Gap(last) => follower.probe(last.min(end).next(), None),
             Rejection::Conflict(commit) => follower.probe(commit.next(), None),
             Rejection::Busy(last) => follower.probe(last.min(end).next(), Some(now)),
+            Rejection::Stuck(last) => {
+                follower.probe(last.min(end).next(), Some(now));
+                if self.config.stores(from) {
+                    follower.mode = Mode::Snapshot;
+                    out.push(Output::NeedsSnapshot { to: from });
+                }
+            }
         }
     }
 

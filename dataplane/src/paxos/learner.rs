@@ -12,6 +12,7 @@ use super::log::GroupLog;
 use super::memberships::Memberships;
 use super::{Mark, Message, Output, Replica, Role};
 use crate::limits::{LEARNER_LAG_MAX, RESEND_AFTER};
+use crate::planted::{self, Planted};
 use crate::wal::record::{GroupState, RecordBody};
 use evenkeel_wire::entry::EntryKind;
 use evenkeel_wire::ids::{Ballot, NodeId, Slot};
@@ -179,8 +180,12 @@ impl Replica {
             Some(Health {
                 member: *self.other(follower.node)?,
                 silent_for: now.since(heard.unwrap_or(leader.since).max(leader.since)),
-                // Who does not know that it was removed could be told to go, and vote nevertheless.
-                is_close: follower.mode == Mode::Stream && close && follower.matched >= known_from,
+                // Who does not know that it was removed could be told to go, and vote nevertheless. Who does
+                // not vote would make the quorum larger, and help nobody to reach it.
+                is_close: follower.mode == Mode::Stream
+                    && close
+                    && follower.matched >= known_from
+                    && (follower.votes || planted::active(Planted::CourtTheForgetful)),
                 stores: follower.stores,
                 needs_snapshot: follower.mode == Mode::Snapshot,
             })

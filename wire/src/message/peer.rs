@@ -168,6 +168,9 @@ pub enum Rejection {
     Conflict(Slot),
     /// It has no room now; send the same again later.
     Busy(Slot),
+    /// It has no room, and will have none before it is sent the partition's state: its log is full of what a
+    /// damaged tree lacks.
+    Stuck(Slot),
 }
 
 impl From<&ArchivedRejection> for Rejection {
@@ -177,6 +180,7 @@ impl From<&ArchivedRejection> for Rejection {
             ArchivedRejection::Gap(slot) => Self::Gap(slot.into()),
             ArchivedRejection::Conflict(slot) => Self::Conflict(slot.into()),
             ArchivedRejection::Busy(slot) => Self::Busy(slot.into()),
+            ArchivedRejection::Stuck(slot) => Self::Stuck(slot.into()),
         }
     }
 }

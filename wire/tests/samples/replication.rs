@@ -76,6 +76,7 @@ pub(super) fn rejecteds() -> Vec<Sample> {
         Rejection::Gap(_) => Rejection::Gap(slot(0x31)),
         Rejection::Conflict(_) => Rejection::Conflict(slot(0x31)),
         Rejection::Busy(_) => Rejection::Busy(slot(0x31)),
+        Rejection::Stuck(_) => Rejection::Stuck(slot(0x31)),
     )
     .map(|reason| sample(format!("peer.rejected_{}", lower(&reason)), rejected(reason)))
     .into()
