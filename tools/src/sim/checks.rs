@@ -15,7 +15,7 @@ use evenkeel_wire::ids::{CoreId, NodeId, PartitionId, Slot};
 use evenkeel_wire::message::peer::LogPoint;
 use evenkeel_wire::table::{GroupConfig, Member};
 use evenkeel_wire::turn::File;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Committed entries of a partition that are remembered: more than any replica is behind without a snapshot.
 const COMMITTED_KEPT: usize = 50_000;
@@ -182,14 +182,28 @@ impl Checks {
                     first.insert(partition, (&host.name, state, items));
                     continue;
                 };
-                let same =
-                    state.applied == other.applied && state.sessions == other.sessions && items == *others;
-                if !same {
-                    return Err(format!("{name} and {} hold different data for {partition}", host.name));
+                if let Some(what) = difference((other, others), (state, &items)) {
+                    let here = &host.name;
+                    return Err(format!("{name} and {here} hold different data for {partition}: {what}"));
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// In what two replicas differ, if they do.
+fn difference(one: (&State, &[Item]), other: (&State, &[Item])) -> Option<String> {
+    if one.0.applied != other.0.applied {
+        return Some(format!("{:?} and {:?} are applied", one.0.applied, other.0.applied));
+    }
+    let only_in = |some: &[Item], others: &[Item]| {
+        let other: BTreeSet<&Item> = others.iter().collect();
+        some.iter().find(|item| !other.contains(item)).map(|(key, slot, _)| format!("{key:02x?} of {slot}"))
+    };
+    match (only_in(one.1, other.1), only_in(other.1, one.1)) {
+        (None, None) => (one.0.sessions != other.0.sessions).then(|| "tokens".to_owned()),
+        (one, other) => Some(format!("only the first has {one:?}, only the second {other:?}")),
     }
 }
 
