@@ -632,6 +632,7 @@ impl Group {
             let covered = self.replica.log().point(state.slot()) == Some(state.applied);
             if covered && !planted::active(Planted::SnapshotOverNewer) {
                 self.replica.confirm(state.applied);
+                self.pass_to(state.slot());
                 self.replica.has_items();
             } else {
                 self.replica.install(config, state.applied, state.applied_ballot, state.timestamp);
@@ -643,6 +644,16 @@ impl Group {
             self.replica.confirm(state.applied);
         }
         merged
+    }
+
+    /// A log replica applies only what is settled, and the state with its items is of a later slot. A split
+    /// between the two divides the group here as everywhere.
+    fn pass_to(&mut self, slot: Slot) {
+        self.follow_log();
+        while self.state.slot() < slot && !planted::active(Planted::PassOverSplits) {
+            let entry = self.replica.log().get(self.state.slot().next()).cloned();
+            self.apply(&entry.expect("the log covers the state that has come"));
+        }
     }
 
     /// The point up to which the state is applied, and its entry's ballot.

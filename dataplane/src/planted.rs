@@ -85,6 +85,8 @@ pub enum Planted {
     LearnerVotes,
     /// A leader that can neither repair its tree nor send it to who needs it goes on leading.
     NeverStepAside,
+    /// A log replica that gets its items does not divide its group by splits that they are behind.
+    PassOverSplits,
     /// A learner becomes a member although it does not vote, and is not heard when it asks what it must have.
     CourtTheForgetful,
     /// A replica whose log has no room for what the repair of its tree waits for says no more than that.
@@ -95,7 +97,7 @@ pub enum Planted {
 
 impl Planted {
     /// Every bug, by the name that the command line and the environment use.
-    pub const ALL: [(&'static str, Self); 42] = [
+    pub const ALL: [(&'static str, Self); 43] = [
         ("acknowledge-before-durable", Self::AcknowledgeBeforeDurable),
         ("skip-flush", Self::SkipFlush),
         ("acknowledge-before-quorum", Self::AcknowledgeBeforeQuorum),
@@ -135,6 +137,7 @@ impl Planted {
         ("older-superblock", Self::OlderSuperblock),
         ("learner-votes", Self::LearnerVotes),
         ("never-step-aside", Self::NeverStepAside),
+        ("pass-over-splits", Self::PassOverSplits),
         ("court-the-forgetful", Self::CourtTheForgetful),
         ("never-stuck", Self::NeverStuck),
         ("unpaced-checkpoint", Self::UnpacedCheckpoint),

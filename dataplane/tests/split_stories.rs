@@ -93,6 +93,11 @@ fn record(partition: PartitionId, commit: u64, body: RecordBody) -> Record {
 }
 
 fn created(config: GroupConfig, base: LogPoint) -> RecordBody {
+    created_as(true, config, base)
+}
+
+/// A group's creation, with items or as a log replica.
+fn created_as(stores: bool, config: GroupConfig, base: LogPoint) -> RecordBody {
     let base_ballot = Ballot::ZERO;
     RecordBody::State(Box::new(GroupState {
         config,
@@ -100,14 +105,19 @@ fn created(config: GroupConfig, base: LogPoint) -> RecordBody {
         base_ballot,
         base_timestamp: 0,
         refilling: false,
-        stores: true,
+        stores,
     }))
 }
 
 /// Replays the parent's creation, its entries, none of which is said to be committed, and more records.
 fn replay(entries: &[Entry], commit: u64, more: Vec<Record>) -> Vec<Group> {
+    replay_as(true, entries, commit, more)
+}
+
+/// The same with items or as a log replica.
+fn replay_as(stores: bool, entries: &[Entry], commit: u64, more: Vec<Record>) -> Vec<Group> {
     let mut replay = Replay::default();
-    replay.take(record(PARENT, 0, created(config(), LogPoint::default())), false).unwrap();
+    replay.take(record(PARENT, 0, created_as(stores, config(), LogPoint::default())), false).unwrap();
     for entry in entries {
         replay.take(record(PARENT, commit, RecordBody::Entry(entry.clone())), false).unwrap();
     }
@@ -214,6 +224,26 @@ fn a_snapshot_from_behind_a_split_is_preceded_by_the_split_where_its_entry_is_in
         assert_eq!(group.take_born().len(), born, "the entry is there: {has_entry}");
         assert!(group.staged.is_some(), "it is still behind the snapshot");
     }
+}
+
+#[test]
+fn items_that_come_to_a_log_replica_from_behind_a_split_are_preceded_by_the_split() {
+    let (entries, at) = until_split();
+    let mut divided = config();
+    divided.divide(&Split::decode(entries[2].payload()).unwrap(), at);
+    let [group] = &mut replay_as(false, &entries, 2, Vec::new())[..] else { panic!("one group") };
+    group.expect(Some(at.slot));
+    let mut items = State::of(PARENT, Version::default());
+    (items.applied, items.applied_ballot) = (at, BALLOT);
+    group.stage(divided.clone(), items, Arc::default());
+    group.apply_committed(Now::new(NOW, 0), Causes::NONE, &mut Effects::new());
+    assert!(group.take_born().is_empty() && group.state().log_only, "the split is not settled");
+    let _image = group.image();
+    group.checkpointed(Version::default());
+    let [child] = &group.take_born()[..] else { panic!("one child") };
+    assert_eq!((&child.config, child.state.log_only), (&child_config(at), true));
+    assert_eq!((group.replica.config(), group.state().applied), (&divided, at));
+    assert!(!group.state().log_only);
 }
 
 #[test]
