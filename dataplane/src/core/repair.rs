@@ -347,6 +347,11 @@ impl Serving {
         };
         let pieces = self.pieces_of(&damage);
         let Some(group) = self.groups.get(&damage.partition).filter(|_| !pieces.is_empty()) else {
+            if !self.groups.contains_key(&damage.partition) && !planted::active(Planted::MergeTheRemoved) {
+                // Nobody needs the page but the checkpoint that runs, which began before the partition went:
+                // it would find the damage again and again.
+                self.checkpointer.cancel();
+            }
             return self.store.repaired(&damage.page);
         };
         let (position, root) = (group.state().tree.version().position, group.state().tree.version().root);

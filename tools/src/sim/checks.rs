@@ -144,6 +144,12 @@ impl Checks {
                 lines.push(format!("{} does not serve", host.name));
                 continue;
             };
+            if !core.is_checked() {
+                let (found, repaired) = core.damage_counts();
+                let name = &host.name;
+                lines
+                    .push(format!("{name} is not checked: {repaired} of {found} damaged pages are repaired"));
+            }
             let now = host.boot_now(world.now);
             for group in core.groups() {
                 let status = group.status(now);
