@@ -215,6 +215,8 @@ fn scripts_of_bugs_that_were_found_end_well_and_without_the_repair_they_do_not()
     let scripts = [
         (include_str!("scripts/leader-of-a-damaged-tree.sim"), Planted::NeverStepAside),
         (include_str!("scripts/candidate-that-slept-through-removals.sim"), Planted::LearnerVotes),
+        (include_str!("scripts/learner-that-forgot.sim"), Planted::CourtTheForgetful),
+        (include_str!("scripts/checkpoint-of-a-removed-partition.sim"), Planted::MergeTheRemoved),
     ];
     for (script, planted) in scripts {
         let script = Script::parse(script).unwrap();
