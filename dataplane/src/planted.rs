@@ -85,6 +85,8 @@ pub enum Planted {
     LearnerVotes,
     /// A leader that can neither repair its tree nor send it to who needs it goes on leading.
     NeverStepAside,
+    /// That a replica is whole again is not written down before the next checkpoint is due.
+    RefilledUntilRestart,
     /// A checkpoint goes on with a damaged tree whose partition is gone.
     MergeTheRemoved,
     /// A log replica that gets its items does not divide its group by splits that they are behind.
@@ -99,7 +101,7 @@ pub enum Planted {
 
 impl Planted {
     /// Every bug, by the name that the command line and the environment use.
-    pub const ALL: [(&'static str, Self); 44] = [
+    pub const ALL: [(&'static str, Self); 45] = [
         ("acknowledge-before-durable", Self::AcknowledgeBeforeDurable),
         ("skip-flush", Self::SkipFlush),
         ("acknowledge-before-quorum", Self::AcknowledgeBeforeQuorum),
@@ -139,6 +141,7 @@ impl Planted {
         ("older-superblock", Self::OlderSuperblock),
         ("learner-votes", Self::LearnerVotes),
         ("never-step-aside", Self::NeverStepAside),
+        ("refilled-until-restart", Self::RefilledUntilRestart),
         ("merge-the-removed", Self::MergeTheRemoved),
         ("pass-over-splits", Self::PassOverSplits),
         ("court-the-forgetful", Self::CourtTheForgetful),

@@ -150,9 +150,9 @@ fn verdicts_are_those_of_another_checker() {
     assert!(possible > 100 && impossible > 100, "{possible} are possible, {impossible} are not");
 }
 
-/// In each round a counter begins anew, by one of two puts of which nobody heard again, and nothing ever tells
-/// which: as many explanations as there are sets of rounds. Where values that nobody asks for are one, they are
-/// a single explanation; without that this test does not end in a day.
+/// In each round a counter begins anew, by one of two puts of which nobody heard again, and nothing ever
+/// tells which: as many explanations as there are sets of rounds. Where values that nobody asks for are one,
+/// they are a single explanation; without that this test does not end in a day.
 #[test]
 fn what_nobody_can_tell_apart_is_not_tried_apart() {
     let mut history = Vec::new();
@@ -165,7 +165,7 @@ fn what_nobody_can_tell_apart_is_not_tried_apart() {
         history.push(Call { called: at + 1, returned: Some(at + 2), operation });
     }
     assert!(check(&ItemModel, &history).is_ok());
-    // The first count needs no put. Of 200 puts 101 are left, each of which makes one more such count possible.
+    // The first count needs no put. Of 200 puts 101 are left: each makes one more such count possible.
     let count = |at, count| Call {
         called: at,
         returned: Some(at + 1),

@@ -82,6 +82,8 @@ pub struct Serving {
     pub(super) recovery_report: String,
     /// Acknowledged data was lost here, and the catalogue has not yet said what this core must hold.
     pub(super) lost_memory: Option<LostMemory>,
+    /// Groups that were being refilled when this was last looked at.
+    refilling: BTreeSet<PartitionId>,
     pub(super) draining_since: Option<Boot>,
     pub(super) hand_overs: HandOvers,
     /// Changes that checkpoints have merged, to be freed little by little, and when to go on with that though
@@ -172,6 +174,7 @@ impl Serving {
             outputs: Vec::new(),
             recovery_report: report,
             lost_memory: None,
+            refilling: BTreeSet::new(),
             draining_since: None,
             hand_overs: HandOvers::default(),
             merged: Vec::new(),
@@ -555,6 +558,12 @@ impl Serving {
         let waits = |group: &Group| group.staged.as_ref().is_some_and(|staged| !staged.in_checkpoint);
         let awake = || self.heartbeats.awake().filter_map(|partition| self.groups.get(&partition));
         self.staged = awake().any(waits);
+        let refilling = awake().filter(|group| group.replica.is_refilling());
+        let refilling: BTreeSet<PartitionId> = refilling.map(|group| group.replica.partition()).collect();
+        // Until a checkpoint says that a replica is whole, a restart has it refilled once more.
+        let durable = !planted::active(Planted::RefilledUntilRestart);
+        self.checkpoint_wanted |= durable && !self.refilling.is_subset(&refilling);
+        self.refilling = refilling;
         if awake().any(leader_without_lease) {
             self.heartbeats.hurry();
         }

@@ -88,8 +88,8 @@ pub(super) struct Setup {
     /// The table; created if it is not there.
     #[arg(long, default_value = "bench")]
     table: String,
-    /// Partitions that the table begins with when it is created; by default what a table on demand has. On one
-    /// that is there already, a check.
+    /// Partitions that the table begins with when it is created; by default what a table on demand has. On
+    /// one that is there already, a check.
     #[arg(long)]
     partitions: Option<u32>,
     /// Decides operations, keys, sizes and Poisson arrivals.
@@ -193,7 +193,8 @@ impl Setup {
             let table = client.describe_table(&self.table).send()?;
             return match self.partitions {
                 Some(wanted) if wanted != table.partitions => Err(failed(format!(
-                    "table {} has {} partitions, not {wanted}; name another one with --table, and it is created",
+                    "table {} has {} partitions, not {wanted}; name another one with --table, and it is \
+                     created",
                     self.table, table.partitions
                 ))),
                 _ => Ok(table),
@@ -258,7 +259,8 @@ impl Setup {
         let run = json!({
             "workload": workload.name, "mix": mix, "keys_by": keys_by,
             "item_bytes": item_bytes, "keys": options.keys, "seed": options.seed,
-            "partitions": options.table.partitions, "connections": options.connections, "threads": self.threads, "pin": self.pin,
+            "partitions": options.table.partitions, "connections": options.connections,
+            "threads": self.threads, "pin": self.pin,
             "client": match self.client { Client_::Ring => "ring", Client_::Epoll => "epoll" },
             "spin": self.spin, "warm_up_seconds": options.warm_up.as_secs_f64(),
         });
