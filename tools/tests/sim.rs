@@ -62,9 +62,9 @@ fn partitions_are_split_while_processes_die_and_nothing_is_lost() {
     assert!(splits > 12, "{splits} partitions came of splits");
     // Often enough that members are moved past splits by snapshots, and pages are damaged that halves share.
     let faults = [&Fault::ALL[..], &[Fault::Split; 3]].concat();
-    let reports = search(1..13, Some(&faults)).unwrap_or_else(|failure| panic!("{failure}"));
+    let reports = search(1..25, Some(&faults)).unwrap_or_else(|failure| panic!("{failure}"));
     let splits: u64 = reports.iter().map(|report| report.splits).sum();
-    assert!(splits > 12, "{splits} partitions came of splits");
+    assert!(splits > 24, "{splits} partitions came of splits");
 }
 
 #[test]
