@@ -6,7 +6,29 @@ use evenkeel::cluster::Cluster;
 use evenkeel::config::Config;
 use serde_json::Value;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use support::{Processes, finish};
+
+/// Clusters that are measured at the same time are each other's neighbours.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A host may do something of its own that is worse than what was planted, and is rightly named instead: what
+/// was planted is named in one of three measurements.
+fn named(measure: impl Fn() -> Value, is_named: impl Fn(&Value) -> bool) {
+    const MEASUREMENTS: usize = 3;
+    let mut said = Value::Null;
+    for _ in 0..MEASUREMENTS {
+        said = measure();
+        check_explained(&said);
+        if is_named(&said) {
+            return;
+        }
+    }
+    panic!("what was planted is not named: {said:#}");
+}
 
 /// A cluster whose processes were started anew with a changed configuration.
 fn cluster(more: &[&str], names: &[&str], change: impl Fn(&mut Config)) -> Processes {
@@ -71,7 +93,7 @@ fn slow_flushes_of_the_replicas_that_a_quorum_needs_are_named() {
     let slow = |config: &mut Config| {
         config.storage.iter_mut().for_each(|storage| storage.write_delay_ms = 20);
     };
-    let cluster = cluster(&[], &["n1", "n2"], slow);
+    let (_alone, cluster) = (alone(), cluster(&[], &["n1", "n2"], slow));
     let said = tail_of(&cluster, "writes", &["--closed", "8", "--keys", "200"]);
     for percentile in [50.0, 99.0] {
         let dominant = &band(&said, percentile)["dominant"];
@@ -87,7 +109,7 @@ fn one_slow_replica_that_no_quorum_needs_is_not_named() {
     let slow = |config: &mut Config| {
         config.storage.iter_mut().for_each(|storage| storage.write_delay_ms = 400);
     };
-    let cluster = cluster(&[], &["n3"], slow);
+    let (_alone, cluster) = (alone(), cluster(&[], &["n3"], slow));
     let said = tail_of(&cluster, "writes", &["--closed", "4", "--keys", "200"]);
     let dominant = &band(&said, 50.0)["dominant"];
     assert!(dominant["ns"].as_f64() < Some(400e6), "nobody waits for a delay of 400 ms: {dominant}");
@@ -101,7 +123,7 @@ fn a_neighbour_on_the_leaders_cpu_is_named() {
         return;
     }
     let pinned = |config: &mut Config| config.runtime.cpus = vec![0];
-    let cluster = cluster(&["--nodes", "1"], &["n1"], pinned);
+    let (_alone, cluster) = (alone(), cluster(&["--nodes", "1"], &["n1"], pinned));
     let spin = || {
         let mut command = Command::new("taskset");
         command.args(["-c", "0", "sh", "-c", "while :; do :; done"]);
@@ -109,10 +131,13 @@ fn a_neighbour_on_the_leaders_cpu_is_named() {
     };
     let _hogs = [spin(), spin()];
     // Writes would also wait for the kernel's workers, which have that neighbour too.
-    let said = tail_of(&cluster, "reads", &["--workload", "get", "--closed", "4", "--keys", "200"]);
-    let dominant = &band(&said, 99.0)["dominant"];
-    assert_eq!((&dominant["cause"], &dominant["origin"]), (&"run-queue".into(), &"host".into()), "{said:#}");
-    check_explained(&said);
+    let load = ["--workload", "get", "--closed", "4", "--keys", "200"];
+    named(|| tail_of(&cluster, "reads", &load), |said| is_dominant(said, 99.0, ("run-queue", "host")));
+}
+
+fn is_dominant(said: &Value, percentile: f64, (cause, origin): (&str, &str)) -> bool {
+    let dominant = &band(said, percentile)["dominant"];
+    dominant["cause"] == cause && dominant["origin"] == origin
 }
 
 fn has_taskset() -> bool {
@@ -122,14 +147,14 @@ fn has_taskset() -> bool {
 
 #[test]
 fn a_checkpoint_that_is_not_paced_is_named() {
+    let _alone = alone();
     let cluster = Processes::up_planted(&["--nodes", "1", "--segment-mib", "32"], Some("unpaced-checkpoint"));
-    let said = tail_of(&cluster, "writes", &["--rate", "4000", "--keys", "1000000", "--item-bytes", "4000"]);
-    assert!(band(&said, 99.9)["met"]["checkpoint"].as_f64() > Some(0.9), "{said:#}");
+    let load = ["--rate", "4000", "--keys", "1000000", "--item-bytes", "4000"];
     // The turns are so long that neighbours take some of that time: at one of the two it may be most of it.
-    let named = |percentile| {
-        let dominant = &band(&said, percentile)["dominant"];
-        (&dominant["cause"], &dominant["origin"]) == (&"checkpoint".into(), &"ours".into())
+    let is_checkpoint = |said: &Value| {
+        let is_named = |percentile| is_dominant(said, percentile, ("checkpoint", "ours"));
+        let met = band(said, 99.9)["met"]["checkpoint"].as_f64();
+        met > Some(0.9) && (is_named(99.0) || is_named(99.9))
     };
-    assert!(named(99.0) || named(99.9), "{said:#}");
-    check_explained(&said);
+    named(|| tail_of(&cluster, "writes", &load), is_checkpoint);
 }
