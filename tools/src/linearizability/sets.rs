@@ -184,9 +184,18 @@ impl<'a, M: Model> Walk<'a, M> {
     }
 
     fn called_for_ever(&mut self, operation: &M::Operation) {
-        let operation = self.model.blur_operation(operation, &|value| self.mentioned.contains_key(&value));
+        self.open(self.blurred(operation), 1);
+    }
+
+    fn blurred(&self, operation: &M::Operation) -> M::Operation {
+        self.model.blur_operation(operation, &|value| self.mentioned.contains_key(&value))
+    }
+
+    /// So many more of a kind of operation. Returns its number.
+    fn open(&mut self, operation: M::Operation, count: usize) -> usize {
         let number = self.kind(operation);
-        self.kinds[number].open += 1;
+        self.kinds[number].open += count;
+        number
     }
 
     fn kind(&mut self, operation: M::Operation) -> usize {
@@ -255,15 +264,9 @@ impl<'a, M: Model> Walk<'a, M> {
         if self.mentioned.len() == before {
             return;
         }
-        let is_mentioned = |value| self.mentioned.contains_key(&value);
-        let blurred: Vec<M::Operation> =
-            self.kinds.iter().map(|kind| self.model.blur_operation(&kind.operation, &is_mentioned)).collect();
-        let counts: Vec<usize> = self.kinds.drain(..).map(|kind| kind.open).collect();
         let mut renamed = Vec::new();
-        for (operation, open) in blurred.into_iter().zip(counts) {
-            let number = self.kind(operation);
-            self.kinds[number].open += open;
-            renamed.push(number as u32);
+        for Kind { operation, open } in std::mem::take(&mut self.kinds) {
+            renamed.push(self.open(self.blurred(&operation), open) as u32);
         }
         let mut kept = Minimal::new();
         for Configuration { state, placed, used } in std::mem::take(&mut self.configurations) {

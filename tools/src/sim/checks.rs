@@ -208,6 +208,7 @@ fn difference(one: (&State, &[Item]), other: (&State, &[Item])) -> Option<String
         some.iter().find(|item| !other.contains(item)).map(|(key, slot, _)| format!("{key:02x?} of {slot}"))
     };
     match (only_in(one.1, other.1), only_in(other.1, one.1)) {
+        (None, None) if one.1 != other.1 => Some("the order of items".to_owned()),
         (None, None) => (one.0.sessions != other.0.sessions).then(|| "tokens".to_owned()),
         (one, other) => Some(format!("only the first has {one:?}, only the second {other:?}")),
     }
