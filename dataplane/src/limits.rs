@@ -155,7 +155,8 @@ pub const WATERMARK_WITHIN: Duration = Duration::from_millis(8);
 /// Smallest log segment, bytes: it must hold the largest record.
 pub const SEGMENT_BYTES_MIN: u64 = 8 * 1024 * 1024;
 
-/// Free segments that client writes leave alone: promises, group states and copies must always find room.
+/// Free segments that client writes leave alone: promises and the state records of checkpoints must
+/// always find room.
 pub const SEGMENTS_RESERVED: usize = 2;
 
 /// Fewest segments. A checkpoint begins when half of them are used, which must be before only the reserve is

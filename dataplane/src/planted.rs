@@ -93,6 +93,10 @@ pub enum Planted {
     PassOverSplits,
     /// A learner becomes a member although it does not vote, and is not heard when it asks what it must have.
     CourtTheForgetful,
+    /// A learner says how far it is before it is on disk.
+    LearnerSpeaksEarly,
+    /// A checkpoint does not hold what was accepted and not applied.
+    CheckpointForgetsOpen,
     /// A replica whose log has no room for what the repair of its tree waits for says no more than that.
     NeverStuck,
     /// A checkpoint merges as much as it can in each turn, however far the log is.
@@ -101,7 +105,7 @@ pub enum Planted {
 
 impl Planted {
     /// Every bug, by the name that the command line and the environment use.
-    pub const ALL: [(&'static str, Self); 45] = [
+    pub const ALL: [(&'static str, Self); 47] = [
         ("acknowledge-before-durable", Self::AcknowledgeBeforeDurable),
         ("skip-flush", Self::SkipFlush),
         ("acknowledge-before-quorum", Self::AcknowledgeBeforeQuorum),
@@ -145,6 +149,8 @@ impl Planted {
         ("merge-the-removed", Self::MergeTheRemoved),
         ("pass-over-splits", Self::PassOverSplits),
         ("court-the-forgetful", Self::CourtTheForgetful),
+        ("learner-speaks-early", Self::LearnerSpeaksEarly),
+        ("checkpoint-forgets-open", Self::CheckpointForgetsOpen),
         ("never-stuck", Self::NeverStuck),
         ("unpaced-checkpoint", Self::UnpacedCheckpoint),
     ];

@@ -112,8 +112,7 @@ fn record(body: RecordBody) -> Record {
     }
 }
 
-#[test]
-fn log_records_are_frozen() {
+fn entry() -> Entry {
     let header = EntryHeader {
         partition: PartitionId(0x0102_0304_0506_0708),
         slot: Slot(4),
@@ -123,8 +122,13 @@ fn log_records_are_frozen() {
         kind: EntryKind::Noop,
         payload_bytes: 0,
     };
+    Entry::build(header, 0, |_| ())
+}
+
+#[test]
+fn log_records_are_frozen() {
     let bodies = [
-        RecordBody::Entry(Entry::build(header, 0, |_| ())),
+        RecordBody::Entry(entry()),
         RecordBody::Promise,
         RecordBody::Supersede(Slot(0x4142_4344_4546_4748)),
         RecordBody::State(Box::new(state())),
@@ -219,7 +223,15 @@ fn records_of_images_are_frozen() {
         ("image.outcome_returned", outcome(Some(returned), None)),
         ("image.outcome_refused", outcome(None, Some(refused))),
         ("image.space", ImageRecord::Space { first: 0x41, words: vec![0x11, u64::MAX] }),
-        ("image.end", ImageRecord::End { cells: 0x1112_1314_1516_1718, sessions: 0x2122_2324_2526_2728 }),
+        ("image.open", ImageRecord::Open(Box::new(record(RecordBody::Entry(entry()))))),
+        (
+            "image.end",
+            ImageRecord::End {
+                cells: 0x1112_1314_1516_1718,
+                sessions: 0x2122_2324_2526_2728,
+                open: 0x3132_3334_3536_3738,
+            },
+        ),
     ];
     for (name, record) in records {
         let mut bytes = Vec::new();
@@ -266,7 +278,7 @@ fn no_golden_bytes_are_left_over() {
     let files = golden::all(&golden::folder(env!("CARGO_MANIFEST_DIR")));
     assert_eq!(
         files.len(),
-        3 + 5 + 2 + 2 + 8 + 2,
+        3 + 5 + 2 + 2 + 9 + 2,
         "a value is gone and its file is not, or a value has no file"
     );
 }

@@ -131,24 +131,14 @@ impl Stage {
         if self.actors.get(&node).is_some_and(|actor| !actor.durable.is_empty()) {
             return;
         }
-        let Invite { config, at, at_ballot, timestamp, .. } = invite.clone();
-        let state = State::of_log(config.partition, at, at_ballot, timestamp);
-        let seed = Seed {
-            config: config.clone(),
-            promised: Ballot::ZERO,
-            log: GroupLog::new(at, at_ballot),
-            commit: at.slot,
-            timestamp,
-            refilling: false,
-            stores: false,
-        };
-        let replica = Replica::new(seed, node, self.now, Prng::new(u64::from(node.0)));
+        let state = State::of_log(invite.config.partition, invite.at, invite.at_ballot, invite.timestamp);
+        let replica = Replica::new(Seed::invited(invite), node, self.now, Prng::new(u64::from(node.0)));
         let actor = Actor {
-            durable: vec![replica.state_record(config, &state)],
-            commit: at.slot,
+            durable: vec![replica.state_record(invite.config.clone(), &state)],
+            commit: invite.at.slot,
             replica: Some(replica),
             appended: VecDeque::new(),
-            held: false,
+            held: self.actors.get(&node).is_some_and(|actor| actor.held),
             leads: false,
             damaged: false,
         };

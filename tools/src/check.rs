@@ -15,6 +15,7 @@ use evenkeel_dataplane::btree::page::{PageFault, verify};
 use evenkeel_dataplane::btree::pointer::PagePointer;
 use evenkeel_dataplane::btree::version::Redirects;
 use evenkeel_dataplane::checkpoint::chunk::ChunkPlace;
+use evenkeel_dataplane::checkpoint::image::Image;
 use evenkeel_dataplane::checkpoint::reader::{Advance, CheckpointReader};
 use evenkeel_dataplane::checkpoint::superblock::{SUPERBLOCK_FILE_BYTES, Superblock, SuperblockError};
 use evenkeel_dataplane::wal::block::LogIdentity;
@@ -307,7 +308,7 @@ impl Reader<'_> {
             }
         }
         let image = reader.finish();
-        let trees = image.complete.iter().filter_map(|(group, state)| match &group.body {
+        let trees = image.complete.iter().filter_map(|Image { group, state, .. }| match &group.body {
             RecordBody::State(of) => Some(CheckedTree {
                 partition: group.partition,
                 start: of.config.start.clone(),

@@ -276,7 +276,7 @@ fn full_disks_lose_nothing_and_are_left_behind() {
 }
 
 /// Bugs, each with the faults that bring it out. docs/testing.md lists those that are not found yet.
-const PLANTED: [(Planted, &[Fault]); 18] = {
+const PLANTED: [(Planted, &[Fault]); 19] = {
     use Fault::*;
     [
         (Planted::AcknowledgeBeforeDurable, &[PowerAll, PowerNode, Kill]),
@@ -291,6 +291,7 @@ const PLANTED: [(Planted, &[Fault]); 18] = {
         (Planted::IgnorePending, &[]),
         (Planted::SplitForgetsTokens, &[Split, BreakLink, Stall, OneWay, KillFront]),
         (Planted::CheckpointForgetsTokens, &[Checkpoint, Kill, KillFront, PowerNode]),
+        (Planted::CheckpointForgetsOpen, &[Checkpoint, Kill, PowerNode, PowerAll]),
         (Planted::SnapshotOverNewer, &[Checkpoint, Pause, Partition, FlipBit, Kill]),
         (Planted::ServeMovedKeys, &[Split, Kill]),
         (Planted::IgnoreFrozen, &[Checkpoint, SlowDisk]),

@@ -3,8 +3,8 @@
 //! ```text
 //!  offset  bytes  field
 //!       0      4  record bytes     this header included
-//!       4      2  kind             1 begin, 2 cell, 3 session, 4 outcome, 5 end, 6 space
-//!       6      2  format           3
+//!       4      2  kind             1 begin, 2 cell, 3 session, 4 outcome, 5 end, 6 space, 7 open
+//!       6      2  format           4
 //!       8      …  payload
 //!
 //!  begin    when tokens were last swept, log milliseconds 8; version of the tree on disk 56 (all zero: its
@@ -16,7 +16,8 @@
 //!  outcome  (of the session before it) sequence 8, issued 8, request hash 8, slot 8, timestamp 8, flag 4 (0
 //!           nothing, 1 an item, 2 a refusal follows the key), item checksum or code 4, key bytes 4, item or
 //!           text bytes 4, then key, item or text
-//!  end      cells 8, sessions 8
+//!  open     a log record of kind "entry": what was accepted and is not in the state; in checkpoints only
+//!  end      cells 8, sessions 8, entries 8
 //!  space    first word 8, then words of the tree file's bitmap, 8 each: a bit for each block, 1 in use
 //! ```
 //!
@@ -39,7 +40,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 const HEADER_BYTES: usize = 8;
-const FORMAT: u16 = 3;
+const FORMAT: u16 = 4;
 /// Words of the bitmap in one record.
 const SPACE_WORDS: usize = 4096;
 const CELL_FIXED_BYTES: usize = 40;
@@ -76,12 +77,16 @@ pub enum ImageRecord {
     },
     /// An outcome of the session before it.
     Outcome(Outcome),
+    /// An entry that was accepted and is not in the state.
+    Open(Box<Record>),
     /// A partition's state ends.
     End {
         /// How many cells it had.
         cells: u64,
         /// How many sessions.
         sessions: u64,
+        /// How many entries that are not in the state.
+        open: u64,
     },
     /// A part of the tree file's bitmap.
     Space {
@@ -101,6 +106,7 @@ impl ImageRecord {
             Self::Outcome(_) => 4,
             Self::End { .. } => 5,
             Self::Space { .. } => 6,
+            Self::Open(_) => 7,
         }
     }
 
@@ -112,11 +118,9 @@ impl ImageRecord {
     fn encode_payload(&self, out: &mut Vec<u8>) {
         match self {
             Self::Begin { group, swept_ms, version } => {
-                let EncodedRecord { header, payload } = group.encode();
                 out.put_u64_le(*swept_ms);
                 version.encode(out);
-                out.put_slice(&header);
-                out.put_slice(&payload);
+                encode_log_record(group, out);
             }
             Self::Cell { key, cell } => {
                 let Cell { slot, timestamp, checksum, archive } = cell;
@@ -129,9 +133,11 @@ impl ImageRecord {
                 out.put_u64_le(*latest_issued_ms);
             }
             Self::Outcome(outcome) => encode_outcome(outcome, out),
-            Self::End { cells, sessions } => {
+            Self::Open(record) => encode_log_record(record, out),
+            Self::End { cells, sessions, open } => {
                 out.put_u64_le(*cells);
                 out.put_u64_le(*sessions);
+                out.put_u64_le(*open);
             }
             Self::Space { first, words } => {
                 out.put_u64_le(*first);
@@ -180,8 +186,9 @@ impl ImageRecord {
             }
             4 => decode_outcome(payload).map(Self::Outcome),
             5 => {
-                need(&payload, 16)?;
-                Ok(Self::End { cells: payload.get_u64_le(), sessions: payload.get_u64_le() })
+                need(&payload, 24)?;
+                let [cells, sessions, open] = std::array::from_fn(|_| payload.get_u64_le());
+                Ok(Self::End { cells, sessions, open })
             }
             6 => {
                 need(&payload, 8)?;
@@ -192,6 +199,14 @@ impl ImageRecord {
                 }
                 let words = payload.chunks_exact(8).map(|mut word| word.get_u64_le()).collect();
                 Ok(Self::Space { first, words })
+            }
+            7 => {
+                // It would keep the whole chunk in memory, as keys and items would.
+                let record = Record::take(&mut Bytes::copy_from_slice(&payload))?;
+                if !matches!(record.body, RecordBody::Entry(_)) {
+                    return Err(RecordError::Payload("what is not in a state is an entry".to_owned()));
+                }
+                Ok(Self::Open(Box::new(record)))
             }
             got => Err(RecordError::Unknown { field: "image kind", got: got.into() }),
         }
@@ -226,6 +241,12 @@ fn encode_record(kind: u16, out: &mut Vec<u8>, payload: impl FnOnce(&mut Vec<u8>
     payload(out);
     let length = (out.len() - start) as u32;
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+fn encode_log_record(record: &Record, out: &mut Vec<u8>) {
+    let EncodedRecord { header, payload } = record.encode();
+    out.put_slice(&header);
+    out.put_slice(&payload);
 }
 
 fn encode_cell(key: &[u8], cell: &Found<'_>, out: &mut Vec<u8>) {
@@ -303,6 +324,8 @@ fn decode_outcome(mut payload: Bytes) -> Result<Outcome, RecordError> {
 #[derive(Clone, Debug)]
 pub struct ImageSource {
     state: State,
+    /// Entries that are not in it.
+    open: Arc<[Record]>,
     stage: Stage,
     cells: u64,
     sessions: u64,
@@ -317,6 +340,8 @@ enum Stage {
     Sessions(Option<[u8; 16]>),
     /// The client whose session has begun, and the sequence to go on from.
     Outcomes([u8; 16], u64),
+    /// How many entries are done.
+    Open(usize),
     Done,
 }
 
@@ -324,22 +349,22 @@ impl ImageSource {
     /// The image of `state` for a member, with all its cells. The group stands as `group` says.
     #[must_use]
     pub fn whole(state: State, group: Record) -> Self {
-        Self::new(state, group, Version::default(), false)
+        Self::new(state, group, [].into(), Version::default(), false)
     }
 
-    /// The image of `state` for a checkpoint that holds its tree as `version`. The cells of a tree that stays
-    /// in memory stand in the image.
+    /// The image of `state` for a checkpoint that holds its tree as `version`, with what was accepted and is
+    /// not in it. The cells of a tree that stays in memory stand in the image.
     #[must_use]
-    pub fn beside_tree(state: State, group: Record, version: Version) -> Self {
+    pub fn beside_tree(state: State, group: Record, open: Arc<[Record]>, version: Version) -> Self {
         let names_version = !state.tree.is_resident();
-        Self::new(state, group, version, names_version)
+        Self::new(state, group, open, version, names_version)
     }
 
-    fn new(state: State, group: Record, version: Version, names_version: bool) -> Self {
+    fn new(state: State, group: Record, open: Arc<[Record]>, version: Version, names_version: bool) -> Self {
         let swept_ms = state.sessions.swept_ms();
         let begin = Some(ImageRecord::Begin { group: Box::new(group), swept_ms, version });
         let stage = if names_version { Stage::Sessions(None) } else { Stage::Cells(Vec::new()) };
-        Self { state, stage, cells: 0, sessions: 0, begin }
+        Self { state, open, stage, cells: 0, sessions: 0, begin }
     }
 
     /// Appends records until `out` holds about a chunk. Returns whether the image is complete.
@@ -376,9 +401,9 @@ impl ImageSource {
         }
         if matches!(self.stage, Stage::Sessions(_) | Stage::Outcomes(..)) {
             self.stage = self.fill_sessions(out);
-            if matches!(self.stage, Stage::Done) {
-                ImageRecord::End { cells: self.cells, sessions: self.sessions }.encode(out);
-            }
+        }
+        if let Stage::Open(done) = self.stage {
+            self.stage = self.fill_open(done, out);
         }
         Ok(matches!(self.stage, Stage::Done))
     }
@@ -396,7 +421,7 @@ impl ImageSource {
                 }
                 after = Some(client);
             }
-            Stage::Cells(_) | Stage::Done => {}
+            Stage::Cells(_) | Stage::Open(_) | Stage::Done => {}
         }
         for (client, session) in self.state.sessions.after(after) {
             if out.len() >= CHUNK_BYTES {
@@ -414,6 +439,20 @@ impl ImageSource {
             }
             after = Some(*client);
         }
+        Stage::Open(0)
+    }
+
+    /// Appends entries from one on until the chunk is full, and the end when there are no more. Returns where
+    /// to go on.
+    fn fill_open(&self, done: usize, out: &mut Vec<u8>) -> Stage {
+        for (place, record) in self.open.iter().enumerate().skip(done) {
+            if out.len() >= CHUNK_BYTES {
+                return Stage::Open(place);
+            }
+            encode_record(7, out, |out| encode_log_record(record, out));
+        }
+        let Self { cells, sessions, .. } = *self;
+        ImageRecord::End { cells, sessions, open: self.open.len() as u64 }.encode(out);
         Stage::Done
     }
 }
@@ -436,17 +475,27 @@ fn fill_outcomes(session: &Session, from: u64, out: &mut Vec<u8>) -> Option<u64>
 /// Builds states from the records of images.
 #[derive(Debug, Default)]
 pub struct ImageSink {
-    open: Option<OpenImage>,
-    /// Images that are complete: the group's state record, and the partition's state.
-    pub complete: Vec<(Record, State)>,
+    begun: Option<Begun>,
+    /// Images that are complete.
+    pub complete: Vec<Image>,
     /// The bitmap of the tree's file.
     pub space: Vec<u64>,
 }
 
+/// What an image says of a group.
 #[derive(Debug)]
-struct OpenImage {
-    group: Record,
-    state: State,
+pub struct Image {
+    /// The group's state record.
+    pub group: Record,
+    /// The partition's state.
+    pub state: State,
+    /// What was accepted and is not in it.
+    pub open: Vec<Record>,
+}
+
+#[derive(Debug)]
+struct Begun {
+    image: Image,
     session: Option<([u8; 16], Session)>,
     cells: u64,
     sessions: u64,
@@ -467,19 +516,19 @@ impl ImageSink {
 
     /// The state that is being built, or was built last.
     pub fn last_state(&mut self) -> Option<&mut State> {
-        let open = self.open.as_mut().map(|open| &mut open.state);
-        open.or_else(|| self.complete.last_mut().map(|(_, state)| state))
+        let begun = self.begun.as_mut().map(|begun| &mut begun.image);
+        begun.or_else(|| self.complete.last_mut()).map(|image| &mut image.state)
     }
 
     /// Whether an image has begun and not ended.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.open.is_some()
+        self.begun.is_some()
     }
 
     fn add(&mut self, record: ImageRecord) -> Result<(), RecordError> {
         let misplaced = |what: &str| Err(RecordError::Payload(format!("{what} outside an image")));
-        match (record, &mut self.open) {
+        match (record, &mut self.begun) {
             (ImageRecord::Begin { group, swept_ms, version }, None) => {
                 let RecordBody::State(base) = &group.body else {
                     return misplaced("a begin without a state");
@@ -491,7 +540,8 @@ impl ImageSink {
                     ..State::of(group.partition, version)
                 };
                 state.sessions.set_swept_ms(swept_ms);
-                self.open = Some(OpenImage { group: *group, state, session: None, cells: 0, sessions: 0 });
+                let image = Image { group: *group, state, open: Vec::new() };
+                self.begun = Some(Begun { image, session: None, cells: 0, sessions: 0 });
             }
             (ImageRecord::Begin { .. } | ImageRecord::Space { .. }, Some(_)) => {
                 return misplaced("a begin or a bitmap inside an image, and records");
@@ -503,39 +553,40 @@ impl ImageSink {
                 self.space.extend(words);
             }
             (_, None) => return misplaced("a record"),
-            (ImageRecord::Cell { key, cell }, Some(open)) => {
-                open.state.tree.put(key, cell);
-                open.cells += 1;
+            (ImageRecord::Cell { key, cell }, Some(begun)) => {
+                begun.image.state.tree.put(key, cell);
+                begun.cells += 1;
             }
-            (ImageRecord::Session { client, acknowledged_below, latest_issued_ms }, Some(open)) => {
-                open.close_session();
+            (ImageRecord::Session { client, acknowledged_below, latest_issued_ms }, Some(begun)) => {
+                begun.close_session();
                 let session = Session { acknowledged_below, latest_issued_ms, outcomes: VecDeque::new() };
-                open.session = Some((client, session));
-                open.sessions += 1;
+                begun.session = Some((client, session));
+                begun.sessions += 1;
             }
-            (ImageRecord::Outcome(outcome), Some(open)) => match &mut open.session {
+            (ImageRecord::Open(record), Some(begun)) => begun.image.open.push(*record),
+            (ImageRecord::Outcome(outcome), Some(begun)) => match &mut begun.session {
                 Some((_, session)) => session.outcomes.push_back(outcome),
                 None => return misplaced("an outcome"),
             },
-            (ImageRecord::End { cells, sessions }, Some(open)) => {
-                open.close_session();
-                let got = (open.cells, open.sessions);
-                if got != (cells, sessions) {
-                    let message = format!("an image of {cells} cells and {sessions} sessions has {got:?}");
+            (ImageRecord::End { cells, sessions, open }, Some(begun)) => {
+                begun.close_session();
+                let (said, got) =
+                    ((cells, sessions, open), (begun.cells, begun.sessions, begun.image.open.len() as u64));
+                if got != said {
+                    let message = format!("an image of (cells, sessions, entries) {said:?} has {got:?}");
                     return Err(RecordError::Payload(message));
                 }
-                let OpenImage { group, state, .. } = self.open.take().expect("it is open");
-                self.complete.push((group, state));
+                self.complete.extend(self.begun.take().map(|begun| begun.image));
             }
         }
         Ok(())
     }
 }
 
-impl OpenImage {
+impl Begun {
     fn close_session(&mut self) {
         if let Some((client, session)) = self.session.take() {
-            self.state.sessions.restore(client, session);
+            self.image.state.sessions.restore(client, session);
         }
     }
 }
@@ -543,8 +594,10 @@ impl OpenImage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::paxos::log::GroupLog;
     use crate::wal::record::GroupState;
     use evenkeel_wire::checksum::Hash128;
+    use evenkeel_wire::entry::{Entry, EntryHeader, EntryKind};
     use evenkeel_wire::ids::{Ballot, NodeId, PartitionId, TableId};
     use evenkeel_wire::message::peer::LogPoint;
     use evenkeel_wire::message::request::Token;
@@ -602,11 +655,33 @@ mod tests {
         Record { partition: PartitionId(7), promised: Ballot::ZERO, commit: state.applied.slot, body }
     }
 
+    /// So many entries behind a state.
+    fn entries(state: &State, count: u64) -> Vec<Record> {
+        let mut log = GroupLog::new(state.applied, state.applied_ballot);
+        let entry = |number: u64| {
+            let header = EntryHeader {
+                partition: PartitionId(7),
+                slot: log.last().slot.next(),
+                ballot: state.applied_ballot,
+                previous: log.last().hash,
+                timestamp: number,
+                kind: EntryKind::Noop,
+                payload_bytes: 0,
+            };
+            let entry = Entry::build(header, 100, |out| out.extend_from_slice(&[number as u8; 100]));
+            log.append(entry.clone());
+            Record { body: RecordBody::Entry(entry), ..group(state) }
+        };
+        (0..count).map(entry).collect()
+    }
+
     #[test]
     fn a_state_comes_back_through_any_number_of_chunks() {
         for items in [0, 1, 5000] {
             let original = state(items);
-            let mut source = ImageSource::whole(original.clone(), group(&original));
+            let open = entries(&original, items).into();
+            let version = Version::default();
+            let mut source = ImageSource::new(original.clone(), group(&original), open, version, false);
             let mut sink = ImageSink::default();
             let mut chunks = 0;
             loop {
@@ -619,8 +694,8 @@ mod tests {
                     break;
                 }
             }
-            let (read_group, read) = sink.complete.pop().expect("one image");
-            assert_eq!(read_group, group(&original));
+            let Image { group: read_group, state: read, open } = sink.complete.pop().expect("one image");
+            assert_eq!((read_group, open), (group(&original), entries(&original, items)));
             assert_eq!(read.tree.items(), items);
             assert_eq!(items_of(&read), items_of(&original));
             assert_eq!(read.sessions, original.sessions);
@@ -671,7 +746,7 @@ mod tests {
             assert!(chunk.len() <= CHUNK_BYTES + 2 * archive.len(), "{} bytes", chunk.len());
             sink.take(Bytes::from(chunk)).unwrap();
         }
-        let (_, restored) = sink.complete.pop().unwrap();
+        let restored = sink.complete.pop().unwrap().state;
         assert_eq!(restored.sessions, state.sessions);
     }
 }

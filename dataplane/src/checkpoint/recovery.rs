@@ -200,7 +200,7 @@ impl Recovery {
             Advance::Complete => {
                 let image = reader.finish();
                 self.space = Space::restore(&image.space);
-                self.replay = Replay::new(image.complete);
+                self.replay = Replay::new(image.complete)?;
                 self.begin_log()
             }
             Advance::Damaged => {

@@ -1,17 +1,18 @@
 //! Writes checkpoints in the background, a few operations at a time, so that requests beside it hardly
 //! notice.
 //!
-//! The order of what happens: copies in the log; for each partition the merge of what was written into the
-//! next version of its tree; the images, which name those versions, and the bitmap of the tree's file;
-//! flushes of both files; when all that and the copies are durable, the superblock; then segments and blocks
-//! are free.
+//! The order of what happens: each group's state record in the log; for each partition the merge of what was
+//! written into the next version of its tree; the images, which name those versions and hold what is accepted
+//! and not applied, and the bitmap of the tree's file; flushes of both files; when all that and the state
+//! records are durable, the superblock; then segments and blocks are free.
 //!
 //! It is *paced*: merging goes no further than the log has filled up in the meantime, with some advance, so
 //! that it is done in time and its work is spread evenly.
 //!
 //! A checkpoint that finds no space gives up what it has written, waits, and begins again, from the same
-//! states and behind the same copies in the log: waiting uses up no log. Until there is space the log fills,
-//! and the core refuses writes. Any other failure halts the core.
+//! states and behind the same records in the log: waiting uses up no log, and being started again and again
+//! uses up hardly any. Until there is space the log fills, and the core refuses writes. Any other failure
+//! halts the core.
 
 use super::chunk::{ChunkPlace, lay_out};
 use super::image::{ImageSource, space_records};
@@ -42,6 +43,7 @@ use evenkeel_wire::checksum::Hash128;
 use evenkeel_wire::ids::{Epoch, Lsn, PartitionId};
 use evenkeel_wire::turn::{Boot, DiskAction, DiskCompletion, DiskFault, DiskOperation, Effects, File, Halt};
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long to wait after a checkpoint that found no space.
@@ -80,6 +82,7 @@ pub enum Progress {
 #[derive(Debug)]
 struct Part {
     group: Record,
+    open: Arc<[Record]>,
     state: State,
     loose: LoosePages,
     /// Its tree, once it is merged.
@@ -229,17 +232,14 @@ impl Checkpointer {
         self.wake_at
     }
 
-    /// Begins a checkpoint of `groups`: copies what must survive forward in the log.
+    /// Begins a checkpoint of `groups`: the log that it needs begins with their state records.
     pub fn begin(&mut self, now: Boot, log: &mut Writer, groups: Vec<GroupImage>, memory_lost: bool) {
         assert!(self.running.is_none(), "one checkpoint at a time");
         let log_start = log.begin_marked_write();
         let mut parts = Vec::new();
         for GroupImage { group, open, state, loose } in groups {
             log.append(&group);
-            for record in &open {
-                log.append(record);
-            }
-            parts.push(Part { group, state, loose, version: None });
+            parts.push(Part { group, open: open.into(), state, loose, version: None });
         }
         let changes = parts.iter().filter_map(|part| part.state.tree.frozen());
         let file = self.superblock.checkpoint.map_or(0, |present| 1 - present.file);
@@ -370,7 +370,7 @@ impl Checkpointer {
             Step::FlushTree => (File::Tree, DiskAction::Flush),
             Step::FlushChunks => (file, DiskAction::Flush),
             Step::Superblock => {
-                // The copies must be durable before anything points at them.
+                // The state records must be durable before anything points at them.
                 let (Some(place), true) = (log.marked_place(), log.durable() >= running.log_start) else {
                     return;
                 };
@@ -545,7 +545,9 @@ impl Running {
     fn begin_chunks(&mut self) {
         let image = |part: &Part| {
             let version = part.version.expect("every tree was merged");
-            ImageSource::beside_tree(part.state.clone(), part.group.clone(), version)
+            let forgets = planted::active(Planted::CheckpointForgetsOpen);
+            let open = if forgets { Arc::default() } else { Arc::clone(&part.open) };
+            ImageSource::beside_tree(part.state.clone(), part.group.clone(), open, version)
         };
         self.images = self.parts.iter().map(image).collect();
         self.space_done = 0;

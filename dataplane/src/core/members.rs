@@ -17,7 +17,6 @@ use crate::limits::{
 };
 use crate::partition::state::State;
 use crate::paxos::learner::Health;
-use crate::paxos::log::GroupLog;
 use crate::paxos::{REPLICAS, Replica, Seed};
 use evenkeel_wire::handshake::Peer;
 use evenkeel_wire::ids::{CoreId, Epoch, NodeId, PartitionId};
@@ -231,20 +230,11 @@ impl Serving {
             return;
         }
         let state = State::of_log(partition, invite.at, invite.at_ballot, invite.timestamp);
-        let seed = Seed {
-            config: invite.config.clone(),
-            promised: invite.ballot,
-            log: GroupLog::new(invite.at, invite.at_ballot),
-            commit: invite.at.slot,
-            timestamp: invite.timestamp,
-            refilling: false,
-            stores: false,
-        };
         tracing::warn!(
             node = %self.config.node, core = %self.config.core,
             "{} wants a log of {partition} here, from {} on", peer.node, invite.at.slot
         );
-        self.take_in(seed, state, now.boot);
+        self.take_in(Seed::invited(invite), state, now.boot);
     }
 
     /// Whether this core has room for another group, and is there to stay.

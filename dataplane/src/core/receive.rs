@@ -19,7 +19,7 @@ use crate::btree::merge::{Clip, Merge, Progress, Workshop};
 use crate::btree::page::Stamp;
 use crate::btree::space::LoosePages;
 use crate::btree::store::{FeedId, Store};
-use crate::checkpoint::image::ImageSink;
+use crate::checkpoint::image::{Image, ImageSink};
 use crate::limits::{SNAPSHOT_CACHE_PART, SNAPSHOT_LEAVES_PER_TURN, SNAPSHOT_PATIENCE};
 use crate::operations::Owner;
 use crate::partition::state::State;
@@ -306,8 +306,8 @@ impl Serving {
         };
         let pages: LoosePages = Arc::new(incoming.pages.into_iter().collect());
         let complete = incoming.sink.complete.pop();
-        let complete = complete.filter(|(_, state)| Some(state.slot()) == incoming.complete);
-        let staged = complete.and_then(|(record, state)| match record.body {
+        let complete = complete.filter(|image| Some(image.state.slot()) == incoming.complete);
+        let staged = complete.and_then(|Image { group, state, .. }| match group.body {
             RecordBody::State(of) => Some((of.config, state)),
             RecordBody::Entry(_) | RecordBody::Promise | RecordBody::Supersede(_) | RecordBody::Removed => {
                 None

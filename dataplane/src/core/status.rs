@@ -11,22 +11,27 @@ impl Serving {
     pub(super) fn answer_status(&mut self, now: Boot, asker: Asker, out: &mut Effects) {
         self.wake_all();
         let state = if self.draining_since.is_some() { CoreState::Draining } else { CoreState::Serving };
-        let log = LogStatus {
-            checkpoints: self.checkpointer.completed(),
-            checkpointing: !self.checkpointer.may_begin(),
-            ..self.log.status()
-        };
         let status = StatusAnswer::Storage(StorageStatus {
             node: self.config.node,
             core: self.config.core,
             incarnation: self.config.incarnation,
             state,
             groups: self.groups.values().map(|group| group.status(now)).collect(),
-            log,
+            log: self.log_status(),
             tree: self.tree_status(),
             recovery: self.recovery_report.clone(),
         });
         out.send(asker.endpoint, Header::new(Kind::StatusAnswer, asker.request), &status);
+    }
+
+    /// What people are told of the log.
+    #[must_use]
+    pub fn log_status(&self) -> LogStatus {
+        LogStatus {
+            checkpoints: self.checkpointer.completed(),
+            checkpointing: !self.checkpointer.may_begin(),
+            ..self.log.status()
+        }
     }
 
     /// What people are told of the trees.

@@ -10,7 +10,7 @@
 use super::leader::{Mode, Progress};
 use super::log::GroupLog;
 use super::memberships::Memberships;
-use super::{Mark, Message, Output, Replica, Role};
+use super::{Mark, Message, Output, Replica, Role, Seed};
 use crate::limits::{LEARNER_LAG_MAX, RESEND_AFTER};
 use crate::planted::{self, Planted};
 use crate::wal::record::{GroupState, RecordBody};
@@ -36,6 +36,27 @@ pub struct Health {
     pub stores: bool,
     /// The leader's log does not reach back as far as it would need.
     pub needs_snapshot: bool,
+}
+
+impl Seed {
+    /// What a log replica starts from that does not exist yet.
+    ///
+    /// It has promised nothing: that it follows who invites it, it says as everything else, when its group
+    /// and its promise are durable.
+    #[must_use]
+    pub fn invited(invite: &Invite) -> Self {
+        let Invite { ballot, config, at, at_ballot, timestamp, .. } = invite;
+        let early = planted::active(Planted::LearnerSpeaksEarly);
+        Self {
+            config: config.clone(),
+            promised: if early { *ballot } else { Ballot::ZERO },
+            log: GroupLog::new(*at, *at_ballot),
+            commit: at.slot,
+            timestamp: *timestamp,
+            refilling: false,
+            stores: false,
+        }
+    }
 }
 
 impl Replica {

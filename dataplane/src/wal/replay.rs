@@ -6,6 +6,7 @@
 
 use super::record::{GroupState, Record, RecordBody};
 use crate::btree::version::Version;
+use crate::checkpoint::image::Image;
 use crate::partition::state::{Applied, State};
 use crate::paxos::Seed;
 use crate::paxos::log::{Fit, GroupLog};
@@ -62,10 +63,12 @@ pub struct Replay {
 
 impl Replay {
     /// Begins with a checkpoint's images.
-    #[must_use]
-    pub fn new(images: Vec<(Record, State)>) -> Self {
+    ///
+    /// # Errors
+    /// When entries of one do not chain.
+    pub fn new(images: Vec<Image>) -> Result<Self, ReplayError> {
         let mut replay = Self::default();
-        for (record, state) in images {
+        for Image { group: record, state, open } in images {
             if let RecordBody::State(base) = record.body {
                 let log = GroupLog::new(state.applied, state.applied_ballot);
                 let state = State { log_only: !base.stores, ..state };
@@ -80,8 +83,11 @@ impl Replay {
                 };
                 replay.groups.insert(record.partition, group);
             }
+            for record in open {
+                replay.take(record, false)?;
+            }
         }
-        replay
+        Ok(replay)
     }
 
     /// Begins without the checkpoint, which cannot be read.
@@ -326,7 +332,8 @@ mod tests {
             .collect();
         let point = |slot| log.point(Slot(slot)).unwrap();
         let image = State { applied: point(50), ..State::default() };
-        let mut replay = Replay::new(vec![(record(50, state(point(50))), image)]);
+        let image = Image { group: record(50, state(point(50))), state: image, open: Vec::new() };
+        let mut replay = Replay::new(vec![image]).unwrap();
         // A snapshot at 100 was installed by a checkpoint of which nothing is left, and entries behind it
         // were accepted.
         replay.take(record(50, state(point(100))), false).unwrap();

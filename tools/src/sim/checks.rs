@@ -150,6 +150,7 @@ impl Checks {
                 lines
                     .push(format!("{name} is not checked: {repaired} of {found} damaged pages are repaired"));
             }
+            lines.push(format!("{}: {:?}", host.name, core.log_status()));
             let now = host.boot_now(world.now);
             for group in core.groups() {
                 let status = group.status(now);
