@@ -157,6 +157,9 @@ impl Group {
     }
 
     fn next_committed(&self) -> Option<Entry> {
+        if self.stands_still() {
+            return None;
+        }
         let next = self.state.slot().next();
         let until = if self.state.log_only { self.replica.settled() } else { self.replica.commit() };
         (next <= until).then(|| self.replica.log().get(next).cloned()).flatten()
@@ -580,6 +583,16 @@ impl Group {
     /// The tree was counted: it holds so many more items and bytes than its version says.
     pub fn recount(&mut self, items: i64, bytes: i64) {
         self.state.tree.recount(items, bytes);
+    }
+
+    /// Whether the checkpoint that runs holds a snapshot in place of this replica's state. Nothing is taken
+    /// and applied meanwhile. The log could catch up with the snapshot, and a split on the way would make a
+    /// child of the present state: that checkpoint knows it as little as the snapshot does, and what the
+    /// child consists of is gone when it is durable.
+    #[must_use]
+    pub fn stands_still(&self) -> bool {
+        let in_checkpoint = self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint);
+        in_checkpoint && !self.state.log_only && !planted::active(Planted::CatchUpMeanwhile)
     }
 
     /// Whether the running checkpoint must end with the staged state taking the place of the present one. The

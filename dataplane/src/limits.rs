@@ -163,25 +163,38 @@ pub const SEGMENTS_RESERVED: usize = 2;
 /// left.
 pub const SEGMENTS_MIN: u32 = 6;
 
-/// Bytes of records in one chunk of a checkpoint or a snapshot, unless one record alone is larger.
+/// Bytes of records in one chunk of a checkpoint, unless one record alone is larger.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 
+/// Bytes of records in one chunk of a snapshot, unless one record alone is larger: requests wait on both sides
+/// while one is made or taken, and the log while its pages are read.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 64 * 1024;
+
 /// Chunks of a snapshot under way to one receiver.
-pub const SNAPSHOT_WINDOW_CHUNKS: u32 = 4;
+pub const SNAPSHOT_WINDOW_CHUNKS: u32 = 16;
 
 /// Bytes of snapshots that a core sends in a second: some two minutes for 4 GiB, so that requests beside it
 /// hardly notice.
 pub const SNAPSHOT_BYTES_PER_SECOND: i64 = 32 * 1024 * 1024;
 
 /// Bytes of them that it may send at once, after a pause.
-pub const SNAPSHOT_BURST_BYTES: i64 = 1024 * 1024;
+pub const SNAPSHOT_BURST_BYTES: i64 = SNAPSHOT_CHUNK_BYTES as i64;
 
-/// A receiver gathers as much of a snapshot as this part of the page cache holds before it merges it into
-/// pages.
+/// A receiver gathers so many bytes of a snapshot before it merges them into pages…
+pub const SNAPSHOT_MERGE_BYTES: usize = 1024 * 1024;
+
+/// …or what this part of the page cache holds, if that is less.
 pub const SNAPSHOT_CACHE_PART: usize = 32;
 
-/// Leaves of a snapshot that its receiver writes in one turn.
-pub const SNAPSHOT_LEAVES_PER_TURN: usize = 8;
+/// Leaves of a snapshot that its receiver makes in one turn…
+pub const SNAPSHOT_LEAVES_PER_TURN: usize = 4;
+
+/// …and how long it rests before the next ones. Requests on its core, and its log on the disk, wait for a
+/// few leaves and not for all; together twice as fast as a snapshot is sent.
+pub const SNAPSHOT_REST: Duration = Duration::from_micros(500);
+
+/// Writes of a snapshot's pages under way.
+pub const SNAPSHOT_WRITES_IN_FLIGHT_MAX: usize = 1;
 
 /// How long a snapshot's sender waits for an acknowledgement before it sends again, and its receiver for a
 /// chunk before it forgets the transfer.

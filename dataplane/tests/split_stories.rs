@@ -268,6 +268,34 @@ fn a_half_that_a_snapshot_is_to_replace_gives_the_shared_tree_up_for_good() {
     }
 }
 
+#[test]
+fn a_replica_that_a_checkpoint_replaces_by_a_snapshot_is_not_split_meanwhile() {
+    let (entries, at) = until_split();
+    let later = State {
+        applied: LogPoint { slot: Slot(90), hash: Hash128::of(b"later") },
+        ..State::of(PARENT, Version::default())
+    };
+    let [group] = &mut replay(&entries, 2, Vec::new())[..] else { panic!("one group") };
+    group.stage(config(), later.clone(), Arc::default());
+    let _image = group.image();
+    // It hears that the split is committed.
+    group.replica.confirm(at);
+    group.apply_committed(Now::new(NOW, 0), Causes::NONE, &mut Effects::new());
+    assert!(group.stands_still() && group.take_born().is_empty());
+    assert_eq!(group.state().slot(), Slot(2));
+    group.checkpointed(Version::default());
+    assert!(!group.stands_still() && group.take_born().is_empty());
+    assert_eq!(group.state().applied, later.applied);
+    // A checkpoint that is given up leaves it as it was.
+    let [group] = &mut replay(&entries, 2, Vec::new())[..] else { panic!("one group") };
+    group.stage(config(), later, Arc::default());
+    let _image = group.image();
+    group.replica.confirm(at);
+    group.checkpoint_cancelled();
+    group.apply_committed(Now::new(NOW, 0), Causes::NONE, &mut Effects::new());
+    assert_eq!((group.take_born().len(), group.state().slot()), (1, at.slot));
+}
+
 /// The child on a member, with or without the parent's leader there; when it serves after its creation.
 fn serves_after(parent_serves_from: Option<Boot>) -> Duration {
     let (entries, at) = until_split();

@@ -20,8 +20,10 @@ impl Batch {
 }
 
 /// Gathers pages and hands out writes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Batches {
+    /// Writes that may be under way. Few: they share the device with the log.
+    in_flight_max: usize,
     queue: VecDeque<Batch>,
     pool: Vec<AlignedBuffer>,
     under_way: usize,
@@ -29,7 +31,19 @@ pub struct Batches {
     pub bytes: u64,
 }
 
+impl Default for Batches {
+    fn default() -> Self {
+        Self::new(TREE_WRITES_IN_FLIGHT_MAX)
+    }
+}
+
 impl Batches {
+    /// With at most `in_flight_max` writes under way.
+    #[must_use]
+    pub fn new(in_flight_max: usize) -> Self {
+        Self { in_flight_max, queue: VecDeque::new(), pool: Vec::new(), under_way: 0, bytes: 0 }
+    }
+
     /// Adds a page that begins at `block`.
     pub fn add(&mut self, block: u64, page: &[u8]) {
         if !self.queue.back().is_some_and(|batch| batch.takes(block, page.len())) {
@@ -46,8 +60,8 @@ impl Batches {
     /// Whether enough waits: no more pages should be made now.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        let bound = 2 * TREE_WRITES_IN_FLIGHT_MAX;
-        self.queue.len() + self.under_way >= bound && !planted::active(Planted::UnpacedCheckpoint)
+        self.queue.len() + self.under_way >= 2 * self.in_flight_max
+            && !planted::active(Planted::UnpacedCheckpoint)
     }
 
     /// Whether nothing waits and nothing is under way.
@@ -59,7 +73,7 @@ impl Batches {
     /// The next write. The last batch may still grow, and is kept back unless `finish`.
     pub fn next_write(&mut self, finish: bool) -> Option<DiskAction> {
         let keep = usize::from(!finish);
-        if self.under_way >= TREE_WRITES_IN_FLIGHT_MAX || self.queue.len() <= keep {
+        if self.under_way >= self.in_flight_max || self.queue.len() <= keep {
             return None;
         }
         let Batch { block, buffer } = self.queue.pop_front()?;
@@ -72,7 +86,7 @@ impl Batches {
     pub fn ended(&mut self, buffer: Option<AlignedBuffer>) {
         self.under_way -= 1;
         if let Some(buffer) = buffer
-            && self.pool.len() < 2 * TREE_WRITES_IN_FLIGHT_MAX
+            && self.pool.len() < 2 * self.in_flight_max
         {
             self.pool.push(buffer);
         }

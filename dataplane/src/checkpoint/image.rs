@@ -26,7 +26,7 @@
 use crate::btree::leaf::CellMeta;
 use crate::btree::lookup::{Found, Miss, Pages};
 use crate::btree::version::{VERSION_BYTES, Version};
-use crate::limits::CHUNK_BYTES;
+use crate::limits::{CHUNK_BYTES, SNAPSHOT_CHUNK_BYTES};
 use crate::partition::sessions::{Outcome, Returned, Session};
 use crate::partition::state::State;
 use crate::planted::{self, Planted};
@@ -330,6 +330,8 @@ pub struct ImageSource {
     cells: u64,
     sessions: u64,
     begin: Option<ImageRecord>,
+    /// A chunk is full when it has so many bytes.
+    chunk_bytes: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -349,7 +351,8 @@ impl ImageSource {
     /// The image of `state` for a member, with all its cells. The group stands as `group` says.
     #[must_use]
     pub fn whole(state: State, group: Record) -> Self {
-        Self::new(state, group, [].into(), Version::default(), false)
+        let whole = Self::new(state, group, [].into(), Version::default(), false);
+        Self { chunk_bytes: SNAPSHOT_CHUNK_BYTES, ..whole }
     }
 
     /// The image of `state` for a checkpoint that holds its tree as `version`, with what was accepted and is
@@ -364,7 +367,7 @@ impl ImageSource {
         let swept_ms = state.sessions.swept_ms();
         let begin = Some(ImageRecord::Begin { group: Box::new(group), swept_ms, version });
         let stage = if names_version { Stage::Sessions(None) } else { Stage::Cells(Vec::new()) };
-        Self { state, open, stage, cells: 0, sessions: 0, begin }
+        Self { state, open, stage, cells: 0, sessions: 0, begin, chunk_bytes: CHUNK_BYTES }
     }
 
     /// Appends records until `out` holds about a chunk. Returns whether the image is complete.
@@ -387,7 +390,7 @@ impl ImageSource {
                 };
                 from.clear();
                 from.extend_from_slice(walk.key());
-                if out.len() >= CHUNK_BYTES {
+                if out.len() >= self.chunk_bytes {
                     full = true;
                     break;
                 }
@@ -416,7 +419,7 @@ impl ImageSource {
             Stage::Sessions(client) => after = client,
             Stage::Outcomes(client, from) => {
                 let session = self.state.sessions.get(&client).expect("the state does not change");
-                if let Some(next) = fill_outcomes(session, from, out) {
+                if let Some(next) = fill_outcomes(session, from, self.chunk_bytes, out) {
                     return Stage::Outcomes(client, next);
                 }
                 after = Some(client);
@@ -424,7 +427,7 @@ impl ImageSource {
             Stage::Cells(_) | Stage::Open(_) | Stage::Done => {}
         }
         for (client, session) in self.state.sessions.after(after) {
-            if out.len() >= CHUNK_BYTES {
+            if out.len() >= self.chunk_bytes {
                 return Stage::Sessions(after);
             }
             ImageRecord::Session {
@@ -434,7 +437,7 @@ impl ImageSource {
             }
             .encode(out);
             self.sessions += 1;
-            if let Some(next) = fill_outcomes(session, 0, out) {
+            if let Some(next) = fill_outcomes(session, 0, self.chunk_bytes, out) {
                 return Stage::Outcomes(*client, next);
             }
             after = Some(*client);
@@ -446,7 +449,7 @@ impl ImageSource {
     /// to go on.
     fn fill_open(&self, done: usize, out: &mut Vec<u8>) -> Stage {
         for (place, record) in self.open.iter().enumerate().skip(done) {
-            if out.len() >= CHUNK_BYTES {
+            if out.len() >= self.chunk_bytes {
                 return Stage::Open(place);
             }
             encode_record(7, out, |out| encode_log_record(record, out));
@@ -459,12 +462,12 @@ impl ImageSource {
 
 /// Appends a session's outcomes from a sequence on; the one to go on from, if the chunk is full before all
 /// are done.
-fn fill_outcomes(session: &Session, from: u64, out: &mut Vec<u8>) -> Option<u64> {
+fn fill_outcomes(session: &Session, from: u64, chunk_bytes: usize, out: &mut Vec<u8>) -> Option<u64> {
     if planted::active(Planted::CheckpointForgetsTokens) {
         return None;
     }
     for outcome in session.outcomes.iter().filter(|outcome| outcome.sequence >= from) {
-        if out.len() >= CHUNK_BYTES {
+        if out.len() >= chunk_bytes {
             return Some(outcome.sequence);
         }
         ImageRecord::Outcome(outcome.clone()).encode(out);

@@ -167,8 +167,9 @@ impl Serving {
             return;
         }
         self.wake(partition);
+        let group = &self.groups[&partition];
         if matches!(message, Message::Accept { .. } | Message::Fetched { .. })
-            && self.groups[&partition].gives_tree_up()
+            && (group.gives_tree_up() || group.stands_still())
         {
             // By these its log could catch up with the snapshot, which would not be needed any more.
             return;

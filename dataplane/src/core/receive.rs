@@ -20,7 +20,10 @@ use crate::btree::page::Stamp;
 use crate::btree::space::LoosePages;
 use crate::btree::store::{FeedId, Store};
 use crate::checkpoint::image::{Image, ImageSink};
-use crate::limits::{SNAPSHOT_CACHE_PART, SNAPSHOT_LEAVES_PER_TURN, SNAPSHOT_PATIENCE};
+use crate::limits::{
+    SNAPSHOT_CACHE_PART, SNAPSHOT_LEAVES_PER_TURN, SNAPSHOT_MERGE_BYTES, SNAPSHOT_PATIENCE, SNAPSHOT_REST,
+    SNAPSHOT_WRITES_IN_FLIGHT_MAX,
+};
 use crate::operations::Owner;
 use crate::partition::state::State;
 use crate::wal::record::RecordBody;
@@ -42,6 +45,8 @@ pub(super) struct Arrivals {
     merge: Option<Box<Merge>>,
     /// What was merged since the transfers began, to be freed.
     pub(super) merged: Vec<Delta>,
+    /// The merge does not go on before this, whatever else happens.
+    rests_until: Boot,
     /// When the merge goes on although nothing else happens.
     pub(super) wake_at: Boot,
     /// Pages that the merge reads.
@@ -86,9 +91,10 @@ impl Default for Arrivals {
             merging: None,
             merge: None,
             merged: Vec::new(),
+            rests_until: Boot(0),
             wake_at: Boot::NEVER,
             feed: Feed::default(),
-            batches: Batches::default(),
+            batches: Batches::new(SNAPSHOT_WRITES_IN_FLIGHT_MAX),
             operations: 0,
             ended_merges: Vec::new(),
             ended_pages: Vec::new(),
@@ -217,7 +223,7 @@ impl Serving {
 
     /// Bytes of keys and items that are gathered before they are merged; what is under way comes on top.
     fn arrival_bytes_max(&self) -> u64 {
-        (self.config.cache_bytes / SNAPSHOT_CACHE_PART) as u64
+        SNAPSHOT_MERGE_BYTES.min(self.config.cache_bytes / SNAPSHOT_CACHE_PART) as u64
     }
 
     /// Merges what has come, and stages what is complete.
@@ -231,7 +237,9 @@ impl Serving {
             };
             self.arrivals.merging = self.arrivals.incoming.iter_mut().find_map(due);
         }
-        if let Some(partition) = self.arrivals.merging {
+        if now < self.arrivals.rests_until {
+            self.arrivals.wake_at = self.arrivals.rests_until;
+        } else if let Some(partition) = self.arrivals.merging {
             self.merge_arrived(partition, now, out);
         }
         let complete = self.arrivals.incoming.iter().filter(|(_, incoming)| incoming.complete.is_some());
@@ -282,7 +290,8 @@ impl Serving {
         }
         store.serve_feed(FeedId::Arrival, &mut arrivals.feed);
         if progress == Progress::More && !arrivals.batches.is_full() {
-            arrivals.wake_at = now;
+            arrivals.rests_until = now.after(SNAPSHOT_REST);
+            arrivals.wake_at = arrivals.rests_until;
         }
         if progress == Progress::Done && arrivals.batches.is_idle() {
             let merged = arrivals.merge.take().expect("it was just advanced").finish();

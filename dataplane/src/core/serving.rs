@@ -642,6 +642,7 @@ impl Serving {
             .min(touched)
             .min(self.checkpointer.wake_at())
             .min(self.repairs_wake_at())
+            .min(self.snapshots.wake_at)
             .min(self.arrivals.wake_at)
             .min(self.free_at)
             .min(self.heartbeats.hurries_at())

@@ -39,6 +39,8 @@ pub(super) struct Snapshots {
     /// Bytes that may be sent now, or that were sent too early, and when that was reckoned.
     budget: i64,
     reckoned_at: Boot,
+    /// When more may be sent although nothing else happens.
+    pub(super) wake_at: Boot,
 }
 
 #[derive(Debug)]
@@ -75,6 +77,15 @@ impl Snapshots {
             self.budget = (self.budget + earned).min(SNAPSHOT_BURST_BYTES);
             self.reckoned_at = now;
         }
+    }
+
+    /// When something may be sent again, if all that may be sent was.
+    fn earned_at(&self, now: Boot) -> Boot {
+        if self.outgoing.is_empty() || self.budget > 0 {
+            return Boot::NEVER;
+        }
+        let micros = (1 - self.budget) as u64 * 1_000_000 / SNAPSHOT_BYTES_PER_SECOND as u64;
+        now.after(Duration::from_micros(micros + 1))
     }
 
     /// Forgets what is under way for a partition.
@@ -212,6 +223,7 @@ impl Serving {
             self.store.serve_feed(FeedId::Snapshot(*partition, *to), &mut outgoing.feed);
         }
         self.snapshots.budget = budget;
+        self.snapshots.wake_at = self.snapshots.earned_at(now);
         for (partition, miss, fault) in damaged {
             self.found_damage(partition, miss.pages[0], *miss.place, fault);
         }
