@@ -274,6 +274,10 @@ pub const SCRUB_PAGES_PER_TICK: usize = 8;
 /// Bytes read at once during recovery.
 pub const RECOVERY_READ_BYTES: usize = 1024 * 1024;
 
+/// Of a log segment that begins with zeros, recovery looks at this part for writes behind a first one that was
+/// acknowledged and is not there. No first write is as long, but that of an item that alone takes megabytes.
+pub const BLANK_READ_PART: u64 = 8;
+
 /// Pages that one eviction may pass over because they were used, before it takes the next one whatever it is:
 /// a cache of which everything is hot would otherwise be gone through three times on one request's way.
 pub const CACHE_CHANCES_MAX: u32 = 256;

@@ -93,6 +93,8 @@ pub enum Planted {
     PassOverSplits,
     /// A learner becomes a member although it does not vote, and is not heard when it asks what it must have.
     CourtTheForgetful,
+    /// A log segment that begins with zeros is taken for one that was never used.
+    TrustBlank,
     /// A replica goes on with its log while a checkpoint holds a snapshot in place of its state.
     CatchUpMeanwhile,
     /// A learner says how far it is before it is on disk.
@@ -107,7 +109,7 @@ pub enum Planted {
 
 impl Planted {
     /// Every bug, by the name that the command line and the environment use.
-    pub const ALL: [(&'static str, Self); 48] = [
+    pub const ALL: [(&'static str, Self); 49] = [
         ("acknowledge-before-durable", Self::AcknowledgeBeforeDurable),
         ("skip-flush", Self::SkipFlush),
         ("acknowledge-before-quorum", Self::AcknowledgeBeforeQuorum),
@@ -151,6 +153,7 @@ impl Planted {
         ("merge-the-removed", Self::MergeTheRemoved),
         ("pass-over-splits", Self::PassOverSplits),
         ("court-the-forgetful", Self::CourtTheForgetful),
+        ("trust-blank", Self::TrustBlank),
         ("catch-up-meanwhile", Self::CatchUpMeanwhile),
         ("learner-speaks-early", Self::LearnerSpeaksEarly),
         ("checkpoint-forgets-open", Self::CheckpointForgetsOpen),

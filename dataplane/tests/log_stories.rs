@@ -328,6 +328,27 @@ fn damage_at_the_head_of_a_later_segment_is_found() {
 }
 
 #[test]
+fn a_lost_first_write_of_a_segment_that_was_never_used_is_damage() {
+    let mut log = Log::new();
+    write_big(&mut log, 2);
+    // The third does not fit behind them: a small one that the disk acknowledges and does not keep…
+    let filler = big_entry(&vec![9; 2_380_000]);
+    log.writer.append(&Record { body: RecordBody::Entry(filler), ..promise(3) });
+    log.rounds = 3;
+    log.writer.end_turn(log.now, &mut log.effects);
+    let operation = log.effects.disk.pop().unwrap();
+    log.land(operation);
+    let lost = log.issue();
+    assert_eq!(lost.file, File::Segment(1), "it begins a segment");
+    log.writer.completed(log.now, DiskCompletion { id: lost.id, outcome: Ok(None) }).unwrap();
+    assert_eq!(log.recover().1.damage.len(), 0, "nothing says yet that it was acknowledged");
+    // …and one behind it, which says that it was durable.
+    log.write(1);
+    let (found, recovered) = log.recover();
+    assert_eq!((found, recovered.damage.len()), ([1, 2, 3, 5].to_vec(), 1));
+}
+
+#[test]
 fn recycled_segments_hold_old_valid_writes_that_do_not_count() {
     let mut log = Log::new();
     write_big(&mut log, 7);

@@ -16,7 +16,7 @@ use super::block::{CameFrom, LogIdentity, NotAHeader, Place, SegmentLife, WRITE_
 use super::record::{Record, RecordError};
 use super::segments::SegmentUse;
 use super::writer::LogTail;
-use crate::limits::RECOVERY_READ_BYTES;
+use crate::limits::{BLANK_READ_PART, RECOVERY_READ_BYTES};
 use crate::planted::{self, Planted};
 use bytes::Bytes;
 use evenkeel_wire::checksum::Hash128;
@@ -123,6 +123,9 @@ pub struct LogRecovery {
     heads: Vec<WriteHeader>,
     /// Segments whose first write cannot be read.
     headless: Vec<u32>,
+    /// Segments that begin with zeros: they were never used, or their first write was acknowledged and is not
+    /// there.
+    blank: Vec<u32>,
     /// The superblock names this write, so it was durable; zero: it knew of none.
     known_durable: Lsn,
     /// Where the next write is expected.
@@ -166,6 +169,7 @@ impl LogRecovery {
             phase: Phase::Heads { segment: 0 },
             heads: Vec::new(),
             headless: Vec::new(),
+            blank: Vec::new(),
             known_durable: start.place.map_or(Lsn::ZERO, |_| start.lsn),
             cursor: start.place,
             last: Lsn(start.lsn.0 - 1),
@@ -221,10 +225,10 @@ impl LogRecovery {
                 self.heads.push(header);
             }
             Ok(_) | Err(NotAHeader::Invalid) => {
-                // A segment that was never used is zeros; in any other one, later writes may be whole.
-                if block.iter().any(|byte| *byte != 0) {
-                    self.headless.push(segment);
-                }
+                let is_blank = block.iter().all(|byte| *byte == 0) && !planted::active(Planted::TrustBlank);
+                let unread = if is_blank { &mut self.blank } else { &mut self.headless };
+                // Later writes of it may be whole.
+                unread.push(segment);
             }
             Err(NotAHeader::Format(format)) => return Err(LogError::NewerFormat { segment, format }),
         }
@@ -343,7 +347,7 @@ impl LogRecovery {
     fn begin_search(&mut self, place: Place) -> Option<Next> {
         let later = |head: &&WriteHeader| head.lsn > self.last.next();
         let later = self.heads.iter().filter(later).map(|head| head.place.at.segment);
-        let suspects = later.chain(self.headless.iter().copied());
+        let suspects = later.chain(self.headless.iter().chain(&self.blank).copied());
         let elsewhere = suspects.filter(|segment| *segment != place.at.segment);
         let left =
             elsewhere.map(|segment| Place { at: SegmentLife { segment, ..place.at }, offset: 0 }).collect();
@@ -357,9 +361,12 @@ impl LogRecovery {
             return None;
         };
         let missing = self.last.next();
+        let begun_in = self.cursor.expect("a search begins at a place").at.segment;
         loop {
             let at = evidence.at;
-            if at.offset + BLOCK_BYTES as u64 > self.segment_bytes {
+            let is_blank = self.blank.contains(&at.at.segment) && at.at.segment != begun_in;
+            let end = if is_blank { self.segment_bytes / BLANK_READ_PART } else { self.segment_bytes };
+            if at.offset + BLOCK_BYTES as u64 > end {
                 let Some(next) = evidence.left.pop() else {
                     break;
                 };
