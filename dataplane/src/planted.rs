@@ -93,6 +93,8 @@ pub enum Planted {
     PassOverSplits,
     /// A learner becomes a member although it does not vote, and is not heard when it asks what it must have.
     CourtTheForgetful,
+    /// A leader goes on under a ballot under which nobody is left who could take the log.
+    NeverOutbid,
     /// A log segment that begins with zeros is taken for one that was never used.
     TrustBlank,
     /// A replica goes on with its log while a checkpoint holds a snapshot in place of its state.
@@ -109,7 +111,7 @@ pub enum Planted {
 
 impl Planted {
     /// Every bug, by the name that the command line and the environment use.
-    pub const ALL: [(&'static str, Self); 49] = [
+    pub const ALL: [(&'static str, Self); 50] = [
         ("acknowledge-before-durable", Self::AcknowledgeBeforeDurable),
         ("skip-flush", Self::SkipFlush),
         ("acknowledge-before-quorum", Self::AcknowledgeBeforeQuorum),
@@ -153,6 +155,7 @@ impl Planted {
         ("merge-the-removed", Self::MergeTheRemoved),
         ("pass-over-splits", Self::PassOverSplits),
         ("court-the-forgetful", Self::CourtTheForgetful),
+        ("never-outbid", Self::NeverOutbid),
         ("trust-blank", Self::TrustBlank),
         ("catch-up-meanwhile", Self::CatchUpMeanwhile),
         ("learner-speaks-early", Self::LearnerSpeaksEarly),

@@ -17,6 +17,7 @@
 //! > forget n1            n1 keeps no entries in memory that are committed
 //! > drain n1             let n1 hand its leadership over
 //! > court n1 n4          n1 invites n4, which has nothing of the group yet or has left it
+//! > outbid n1            n1, which leads, stands once more, above every ballot that it has heard of
 //! > add n1 n4            n1 proposes that n4 is a member, with the log only unless it has the items
 //! > remove n1 n3         n1 proposes that n3 is none
 //! > status               how everybody stands
@@ -371,6 +372,10 @@ impl Stage {
             "court" => {
                 let member = member(named(words[2]).0);
                 self.act(node(), |replica, now, _| replica.court(now, member));
+                self.act(node(), Replica::end_turn);
+            }
+            "outbid" => {
+                self.act(node(), Replica::outbid);
                 self.act(node(), Replica::end_turn);
             }
             "add" => {

@@ -18,6 +18,7 @@ use crate::limits::{
 use crate::partition::state::State;
 use crate::paxos::learner::Health;
 use crate::paxos::{REPLICAS, Replica, Seed};
+use crate::planted::{self, Planted};
 use evenkeel_wire::handshake::Peer;
 use evenkeel_wire::ids::{CoreId, Epoch, NodeId, PartitionId};
 use evenkeel_wire::membership::Membership;
@@ -80,6 +81,8 @@ enum Step {
     Dismiss(NodeId),
     /// Forget who was courted in vain.
     Forget,
+    /// Who was courted in vain has promised a later ballot: lead under one that is later still.
+    Outbid,
     Become(Membership),
     Copy(NodeId),
 }
@@ -319,9 +322,12 @@ impl Serving {
             Need::Nothing => return None,
             Need::Learner => {
                 let all = candidates(nodes, members, &others, self.config.node, partition);
-                let untried = all.into_iter().find(|member| !healing.tried.contains(&member.node));
+                let outbid_by = replica.outbid_by();
+                let in_vain = |node| healing.tried.contains(&node) || outbid_by == Some(node);
+                let untried = all.into_iter().find(|member| !in_vain(member.node));
+                let outbid = outbid_by.is_some() && !planted::active(Planted::NeverOutbid);
                 // All over again, if nobody is left.
-                untried.map_or(Step::Forget, Step::Court)
+                untried.map_or(if outbid { Step::Outbid } else { Step::Forget }, Step::Court)
             }
             Need::Former => {
                 healing.former_at = now.after(COURT_FORMER_EVERY);
@@ -350,6 +356,12 @@ impl Serving {
             }
             Step::Forget => {
                 self.members.by_group.entry(partition).and_modify(|healing| healing.tried.clear());
+            }
+            Step::Outbid => {
+                let mut outputs = std::mem::take(&mut self.outputs);
+                self.with_replica(partition, |replica| replica.outbid(now.boot, &mut outputs));
+                self.outputs = outputs;
+                self.perform(partition, now, out);
             }
             Step::Copy(node) if self.snapshots.is_sending(partition, node) => {}
             Step::Copy(node) => self.begin_snapshot(partition, node, now.boot),

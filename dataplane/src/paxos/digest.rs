@@ -111,9 +111,9 @@ fn digest_candidate(candidate: &Candidate, now: Boot, hasher: &mut impl Hasher) 
 }
 
 fn digest_leader(leader: &Leader, now: Boot, hasher: &mut impl Hasher) {
-    let Leader { since, serve_after, first, followers, commit_rose_at, prospect, rejoin } = leader;
+    let Leader { since, serve_after, first, followers, commit_rose_at, prospect, outbid_by, rejoin } = leader;
     (age(now, *since, LEASE_TERM), left(now, *serve_after), first).hash(hasher);
-    (age(now, *commit_rose_at, COMMIT_NOTICE_AFTER), prospect, rejoin).hash(hasher);
+    (age(now, *commit_rose_at, COMMIT_NOTICE_AFTER), prospect, outbid_by, rejoin).hash(hasher);
     for follower in followers {
         let Progress {
             node,

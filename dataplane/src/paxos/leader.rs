@@ -31,6 +31,8 @@ pub(super) struct Leader {
     pub(super) commit_rose_at: Boot,
     /// A learner, which is to become a member.
     pub(super) prospect: Option<Member>,
+    /// Who could not be a learner, because it has promised a later ballot.
+    pub(super) outbid_by: Option<NodeId>,
     /// The last damaged follower that asked to be refilled, its nonce, and the slot that it was told.
     pub(super) rejoin: Option<(NodeId, u64, Slot)>,
 }
@@ -95,8 +97,9 @@ impl Leader {
             Progress::new(member.node, next_for(member.node), Mode::Probe(None), stores, now)
         };
         let followers = replica.others().map(progress).collect();
-        let (prospect, rejoin) = (None, None);
-        Self { since: now, serve_after, first: last.next(), followers, commit_rose_at: now, prospect, rejoin }
+        let (prospect, outbid_by, rejoin) = (None, None, None);
+        let first = last.next();
+        Self { since: now, serve_after, first, followers, commit_rose_at: now, prospect, outbid_by, rejoin }
     }
 
     /// When the lease runs out: the quorum's grants, each counted from before it was asked for.
@@ -404,7 +407,8 @@ impl Replica {
             return;
         }
         if rejected.promised > self.promised && !is_member {
-            // It followed another one, and cannot be a learner of this leader.
+            // It followed another one, or stood itself, and cannot be a learner of this leader.
+            leader.outbid_by = Some(from);
             return self.dismiss();
         }
         if rejected.promised > self.promised {

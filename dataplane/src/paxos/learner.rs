@@ -17,7 +17,7 @@ use crate::wal::record::{GroupState, RecordBody};
 use evenkeel_wire::entry::EntryKind;
 use evenkeel_wire::ids::{Ballot, NodeId, Slot};
 use evenkeel_wire::membership::Membership;
-use evenkeel_wire::message::peer::{Invite, LogPoint};
+use evenkeel_wire::message::peer::{Invite, LogPoint, Relinquished};
 use evenkeel_wire::table::Member;
 use evenkeel_wire::turn::Boot;
 use std::time::Duration;
@@ -155,6 +155,28 @@ impl Replica {
             leader.prospect = Some(member);
             leader.followers.push(Progress::new(member.node, next, Mode::Invite(None), false, now));
         }
+    }
+
+    /// Who could not be the learner of this leader, because it has promised a later ballot.
+    #[must_use]
+    pub fn outbid_by(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Leader(leader) => leader.outbid_by,
+            Role::Follower(_) | Role::Candidate(_) => None,
+        }
+    }
+
+    /// Stands once more, above every ballot that it has heard of: nobody is left who could be a learner of the
+    /// present one. It serves nothing from here on until it is elected, so it has no lease of its own to wait
+    /// for.
+    pub fn outbid(&mut self, now: Boot, out: &mut Vec<Output>) {
+        let Role::Leader(leader) = &self.role else {
+            return;
+        };
+        let wait_us = leader.serve_after.since(now).as_micros() as u64;
+        let relinquished = Relinquished { ballot: self.promised, wait_us };
+        self.become_follower(now, None, out);
+        self.stand(now, Some(relinquished), out);
     }
 
     /// Gives the learner up.
