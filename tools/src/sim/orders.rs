@@ -18,6 +18,7 @@ use evenkeel_wire::message::catalog::SplitTable;
 use evenkeel_wire::message::encode;
 use evenkeel_wire::message::request::{ReturnItem, Token};
 use evenkeel_wire::prng::Prng;
+use evenkeel_wire::table::Member;
 use evenkeel_wire::turn::{Effects, Endpoint};
 
 /// Asks the catalogue, as a router does, to split a partition. Nothing comes of it if the key is the first of
@@ -52,6 +53,10 @@ pub fn split(world: &mut World, cluster: &Cluster, prng: &mut Prng) -> Option<Ho
 pub fn ghost(world: &mut World, cluster: &Cluster, prng: &mut Prng) -> Option<HostId> {
     let storage: Vec<HostId> = cluster.storage().collect();
     let to = *prng.pick(&storage);
+    if world.hosts[to].paused_until > world.now {
+        // By the time that it hears it, much may have changed.
+        return None;
+    }
     let serving = world.hosts[to].storage().and_then(|core| core.serving())?;
     let replicas: Vec<_> = serving.groups().map(|group| &group.replica).collect();
     if replicas.is_empty() {
@@ -59,9 +64,13 @@ pub fn ghost(world: &mut World, cluster: &Cluster, prng: &mut Prng) -> Option<Ho
     }
     let replica = *prng.pick(&replicas);
     let committed = replica.memberships().at(replica.commit());
+    // Who is a member by what others know speaks for itself by the time that this one knows it, too.
+    let serving = storage.iter().filter_map(|host| world.hosts[*host].storage()?.serving());
+    let elsewhere = serving.filter_map(|core| core.group(replica.partition()));
+    let elsewhere: Vec<&[Member]> = elsewhere.map(|group| &group.replica.config().members[..]).collect();
     let is_stranger = |host: &HostId| {
         let Peer { node, core, .. } = world.hosts[*host].peer;
-        let mut members = committed.members.iter().chain(&replica.config().members);
+        let mut members = committed.members.iter().chain(elsewhere.iter().copied().flatten());
         !members.any(|member| (member.node, member.core) == (node, core))
     };
     let strangers: Vec<HostId> = storage.into_iter().filter(is_stranger).collect();
