@@ -9,7 +9,8 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use evenkeel_dataplane::btree::delta::Delta;
 use evenkeel_dataplane::btree::space::Space;
 use evenkeel_dataplane::btree::version::Version;
-use evenkeel_dataplane::checkpoint::image::{ImageSink, space_records};
+use evenkeel_dataplane::checkpoint::image::space_records;
+use evenkeel_dataplane::checkpoint::sink::ImageSink;
 use evenkeel_dataplane::tree::Tree;
 use evenkeel_wire::checksum::crc32c;
 use memory::{MemoryTree, cell, key};

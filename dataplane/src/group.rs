@@ -4,12 +4,13 @@
 //! here, and answers leave from here; records and messages go through [`Output`]s to the core.
 
 mod milestones;
+mod staged;
 mod status;
 
-use crate::btree::delta::Delta;
+pub use staged::Staged;
+
 use crate::btree::lookup::{Miss, Pages};
 use crate::btree::space::LoosePages;
-use crate::btree::version::Version;
 use crate::checkpoint::writer::GroupImage;
 use crate::limits::{GROUP_LOG_BYTES_KEPT, HAND_OVER_PATIENCE};
 use crate::partition::Stop;
@@ -30,24 +31,11 @@ use evenkeel_wire::ids::{Ballot, CoreId, NodeId, PartitionId, Slot};
 use evenkeel_wire::message::peer::LogPoint;
 use evenkeel_wire::message::request::{ArchivedGet, ArchivedRange, Position, Row, WriteAnswer};
 use evenkeel_wire::prng::Prng;
-use evenkeel_wire::table::{GroupConfig, LastSplit};
+use evenkeel_wire::table::GroupConfig;
 use evenkeel_wire::timeline::{Causes, Packed, Stage, Timeline};
 use evenkeel_wire::turn::{Boot, Effects, Now};
 use std::borrow::Cow;
 use std::ops::Deref;
-
-/// A state that was received as a snapshot and waits to become durable.
-#[derive(Clone, Debug)]
-pub struct Staged {
-    /// The group, with the range that it has in the state.
-    pub config: GroupConfig,
-    /// The state.
-    pub state: State,
-    /// Pages of its tree, which are of no version until a checkpoint has taken them over.
-    pub pages: LoosePages,
-    /// Whether the running checkpoint holds it.
-    pub in_checkpoint: bool,
-}
 
 /// A group that a split made, for the core to take in.
 #[derive(Clone, Debug)]
@@ -544,65 +532,9 @@ impl Group {
         self.replica.state_record(config, state)
     }
 
-    /// Whether `state` is ahead of what this replica knows to be committed, and not already covered by its
-    /// log, or has the items that a log replica lacks. A log that covers it is never given up: the leader may
-    /// count on what lies behind.
-    fn needs(&self, state: &State) -> bool {
-        let covered = self.replica.log().point(state.slot()) == Some(state.applied);
-        let newer = if covered { self.state.log_only } else { state.slot() > self.replica.commit() };
-        newer || planted::active(Planted::SnapshotOverNewer)
-    }
-
-    /// Takes a received snapshot, to be installed once a checkpoint holds it. If it is not needed, the leader
-    /// is told how far this replica is.
-    ///
-    /// One that a checkpoint is writing stays: were it replaced, and replaced again before the checkpoint is
-    /// complete, none would ever be installed.
-    ///
-    /// A snapshot from behind a split says that the split is committed. If its entry is in this log, it may
-    /// be here that a quorum has it: it is applied, so that the child has its state here, too.
-    pub fn stage(&mut self, config: GroupConfig, state: State, pages: LoosePages) {
-        if let Some(LastSplit { at, .. }) = &config.last_split
-            && self.replica.log().point(at.slot) == Some(*at)
-        {
-            self.replica.confirm(*at);
-        }
-        let needed = self.needs(&state);
-        if !needed {
-            self.replica.confirm(state.applied);
-        }
-        let replaces = !self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint);
-        if needed && replaces {
-            let replaced = self.staged.replace(Staged { config, state, pages, in_checkpoint: false });
-            self.given_up.extend(replaced.map(|staged| staged.pages));
-        } else {
-            self.given_up.push(pages);
-        }
-    }
-
     /// The tree was counted: it holds so many more items and bytes than its version says.
     pub fn recount(&mut self, items: i64, bytes: i64) {
         self.state.tree.recount(items, bytes);
-    }
-
-    /// Whether the checkpoint that runs holds a snapshot in place of this replica's state. Nothing is taken
-    /// and applied meanwhile. The log could catch up with the snapshot, and a split on the way would make a
-    /// child of the present state: that checkpoint knows it as little as the snapshot does, and what the
-    /// child consists of is gone when it is durable.
-    #[must_use]
-    pub fn stands_still(&self) -> bool {
-        let in_checkpoint = self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint);
-        in_checkpoint && !self.state.log_only && !planted::active(Planted::CatchUpMeanwhile)
-    }
-
-    /// Whether the running checkpoint must end with the staged state taking the place of the present one. The
-    /// others that share the present tree are divided by that checkpoint, and it does not come through that:
-    /// nobody reads it here any more.
-    #[must_use]
-    pub fn gives_tree_up(&self) -> bool {
-        let in_checkpoint = self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint);
-        self.tree_given_up
-            || in_checkpoint && self.state.tree.frozen().is_none() && self.state.tree.keep().is_some()
     }
 
     /// Whether what is in the tree is all that is applied, and may be given to others.
@@ -611,62 +543,10 @@ impl Group {
         !self.state.log_only && !self.replica.is_refilling() && !self.gives_tree_up()
     }
 
-    /// A shared page is repaired without what this one has in it: even if that checkpoint is cancelled, the
-    /// tree is not read again.
-    pub fn give_tree_up(&mut self) {
-        assert!(self.staged.is_some(), "a snapshot is to replace the tree");
-        self.tree_given_up = true;
-    }
-
     /// The applied state, and the record that tells of what group it is.
     #[must_use]
     pub fn snapshot(&self) -> (Record, State) {
         (self.state_record(self.replica.config_at(self.state.slot()), &self.state), self.state.clone())
-    }
-
-    /// The checkpoint that ran was cancelled.
-    pub fn checkpoint_cancelled(&mut self) {
-        self.state.tree.thaw();
-        if let Some(staged) = &mut self.staged {
-            staged.state.tree.thaw();
-            staged.in_checkpoint = false;
-        }
-    }
-
-    /// A checkpoint is durable, and holds the tree as `version`: installs the staged state if it is in there
-    /// and still needed. Returns changes that were merged and are not needed any more.
-    pub fn checkpointed(&mut self, version: Version) -> Option<Delta> {
-        if !self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint) {
-            return self.state.tree.adopt(version);
-        }
-        let Staged { config, mut state, .. } = self.staged.take().expect("it was just seen");
-        let merged = state.tree.adopt(version);
-        if self.needs(&state) {
-            let covered = self.replica.log().point(state.slot()) == Some(state.applied);
-            if covered && !planted::active(Planted::SnapshotOverNewer) {
-                self.replica.confirm(state.applied);
-                self.pass_to(state.slot());
-                self.replica.has_items();
-            } else {
-                self.replica.install(config, state.applied, state.applied_ballot, state.timestamp);
-            }
-            self.state = state;
-            self.tree_given_up = false;
-            self.arriving = None;
-        } else {
-            self.replica.confirm(state.applied);
-        }
-        merged
-    }
-
-    /// A log replica applies only what is settled, and the state with its items is of a later slot. A split
-    /// between the two divides the group here as everywhere.
-    fn pass_to(&mut self, slot: Slot) {
-        self.follow_log();
-        while self.state.slot() < slot && !planted::active(Planted::PassOverSplits) {
-            let entry = self.replica.log().get(self.state.slot().next()).cloned();
-            self.apply(&entry.expect("the log covers the state that has come"));
-        }
     }
 
     /// The point up to which the state is applied, and its entry's ballot.

@@ -166,8 +166,8 @@ pub const SEGMENTS_MIN: u32 = 6;
 /// Bytes of records in one chunk of a checkpoint, unless one record alone is larger.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Bytes of records in one chunk of a snapshot, unless one record alone is larger: requests wait on both sides
-/// while one is made or taken, and the log while its pages are read.
+/// Bytes of records in one chunk of a snapshot, unless one record alone is larger: requests wait on both
+/// sides while one is made or taken, and the log while its pages are read.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Chunks of a snapshot under way to one receiver.
@@ -274,8 +274,9 @@ pub const SCRUB_PAGES_PER_TICK: usize = 8;
 /// Bytes read at once during recovery.
 pub const RECOVERY_READ_BYTES: usize = 1024 * 1024;
 
-/// Of a log segment that begins with zeros, recovery looks at this part for writes behind a first one that was
-/// acknowledged and is not there. No first write is as long, but that of an item that alone takes megabytes.
+/// Of a log segment that begins with zeros, recovery looks at this part for writes behind a first one that
+/// was acknowledged and is not there. No first write is as long, but that of an item that alone takes
+/// megabytes.
 pub const BLANK_READ_PART: u64 = 8;
 
 /// Pages that one eviction may pass over because they were used, before it takes the next one whatever it is:

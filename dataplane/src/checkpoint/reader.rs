@@ -4,7 +4,7 @@
 //! the read: a core when it starts, or a check beside it.
 
 use super::chunk::{CHUNK_HEADER_BYTES, ChunkHeader, ChunkPlace};
-use super::image::ImageSink;
+use super::sink::ImageSink;
 use super::superblock::CheckpointName;
 use crate::limits::RECOVERY_READ_BYTES;
 use crate::wal::block::LogIdentity;

@@ -19,7 +19,7 @@ use crate::btree::merge::{Clip, Merge, Progress, Workshop};
 use crate::btree::page::Stamp;
 use crate::btree::space::LoosePages;
 use crate::btree::store::{FeedId, Store};
-use crate::checkpoint::image::{Image, ImageSink};
+use crate::checkpoint::sink::{Image, ImageSink};
 use crate::limits::{
     SNAPSHOT_CACHE_PART, SNAPSHOT_LEAVES_PER_TURN, SNAPSHOT_MERGE_BYTES, SNAPSHOT_PATIENCE, SNAPSHOT_REST,
     SNAPSHOT_WRITES_IN_FLIGHT_MAX,

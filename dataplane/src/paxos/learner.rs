@@ -166,9 +166,9 @@ impl Replica {
         }
     }
 
-    /// Stands once more, above every ballot that it has heard of: nobody is left who could be a learner of the
-    /// present one. It serves nothing from here on until it is elected, so it has no lease of its own to wait
-    /// for.
+    /// Stands once more, above every ballot that it has heard of: nobody is left who could be a learner of
+    /// the present one. It serves nothing from here on until it is elected, so it has no lease of its own to
+    /// wait for.
     pub fn outbid(&mut self, now: Boot, out: &mut Vec<Output>) {
         let Role::Leader(leader) = &self.role else {
             return;

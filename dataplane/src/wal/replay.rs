@@ -6,7 +6,7 @@
 
 use super::record::{GroupState, Record, RecordBody};
 use crate::btree::version::Version;
-use crate::checkpoint::image::Image;
+use crate::checkpoint::sink::Image;
 use crate::partition::state::{Applied, State};
 use crate::paxos::Seed;
 use crate::paxos::log::{Fit, GroupLog};
