@@ -315,7 +315,10 @@ impl Serving {
         };
         let pages: LoosePages = Arc::new(incoming.pages.into_iter().collect());
         let complete = incoming.sink.complete.pop();
-        let complete = complete.filter(|image| Some(image.state.slot()) == incoming.complete);
+        let complete = complete.filter(|image| {
+            // What a leader has accepted and not applied is no part of a snapshot.
+            Some(image.state.slot()) == incoming.complete && image.open.is_empty()
+        });
         let staged = complete.and_then(|Image { group, state, .. }| match group.body {
             RecordBody::State(of) => Some((of.config, state)),
             RecordBody::Entry(_) | RecordBody::Promise | RecordBody::Supersede(_) | RecordBody::Removed => {

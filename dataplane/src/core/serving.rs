@@ -365,7 +365,7 @@ impl Serving {
         for (partition, version) in versions {
             if let Some(group) = self.groups.get_mut(&partition) {
                 // One of the two trees, the present and the staged one, is given up.
-                let replaced = group.staged.as_ref().is_some_and(|staged| staged.in_checkpoint);
+                let replaced = group.checkpoint_holds_snapshot();
                 let divided = group.state().tree.keep().is_some();
                 self.merged.extend(group.checkpointed(version));
                 self.touched.insert(partition);

@@ -51,13 +51,18 @@ impl Group {
         if !needed {
             self.replica.confirm(state.applied);
         }
-        let replaces = !self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint);
-        if needed && replaces {
+        if needed && !self.checkpoint_holds_snapshot() {
             let replaced = self.staged.replace(Staged { config, state, pages, in_checkpoint: false });
             self.given_up.extend(replaced.map(|staged| staged.pages));
         } else {
             self.given_up.push(pages);
         }
+    }
+
+    /// Whether the checkpoint that runs holds the staged snapshot.
+    #[must_use]
+    pub fn checkpoint_holds_snapshot(&self) -> bool {
+        self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint)
     }
 
     /// Whether the checkpoint that runs holds a snapshot in place of this replica's state. Nothing is taken
@@ -66,8 +71,9 @@ impl Group {
     /// child consists of is gone when it is durable.
     #[must_use]
     pub fn stands_still(&self) -> bool {
-        let in_checkpoint = self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint);
-        in_checkpoint && !self.state.log_only && !planted::active(Planted::CatchUpMeanwhile)
+        self.checkpoint_holds_snapshot()
+            && !self.state.log_only
+            && !planted::active(Planted::CatchUpMeanwhile)
     }
 
     /// Whether the running checkpoint must end with the staged state taking the place of the present one. The
@@ -75,9 +81,10 @@ impl Group {
     /// nobody reads it here any more.
     #[must_use]
     pub fn gives_tree_up(&self) -> bool {
-        let in_checkpoint = self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint);
         self.tree_given_up
-            || in_checkpoint && self.state.tree.frozen().is_none() && self.state.tree.keep().is_some()
+            || self.checkpoint_holds_snapshot()
+                && self.state.tree.frozen().is_none()
+                && self.state.tree.keep().is_some()
     }
 
     /// A shared page is repaired without what this one has in it: even if that checkpoint is cancelled, the
@@ -99,7 +106,7 @@ impl Group {
     /// A checkpoint is durable, and holds the tree as `version`: installs the staged state if it is in there
     /// and still needed. Returns changes that were merged and are not needed any more.
     pub fn checkpointed(&mut self, version: Version) -> Option<Delta> {
-        if !self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint) {
+        if !self.checkpoint_holds_snapshot() {
             return self.state.tree.adopt(version);
         }
         let Staged { config, mut state, .. } = self.staged.take().expect("it was just seen");
