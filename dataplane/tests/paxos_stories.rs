@@ -17,6 +17,7 @@
 //! > forget n1            n1 keeps no entries in memory that are committed
 //! > drain n1             let n1 hand its leadership over
 //! > court n1 n4          n1 invites n4, which has nothing of the group yet or has left it
+//! > prepare n3 n2 5     n3, and nobody else, hears that n2 stands in round 5
 //! > outbid n1            n1, which leads, stands once more, above every ballot that it has heard of
 //! > add n1 n4            n1 proposes that n4 is a member, with the log only unless it has the items
 //! > remove n1 n3         n1 proposes that n3 is none
@@ -33,7 +34,7 @@ use evenkeel_dataplane::wal::replay::Replay;
 use evenkeel_wire::entry::{Entry, EntryKind};
 use evenkeel_wire::ids::{Ballot, CoreId, Incarnation, NodeId, PartitionId, Slot, TableId};
 use evenkeel_wire::membership::Membership;
-use evenkeel_wire::message::peer::{Invite, LogPoint};
+use evenkeel_wire::message::peer::{Invite, LogPoint, Prepare};
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::table::{GroupConfig, Member};
 use evenkeel_wire::turn::Boot;
@@ -372,6 +373,13 @@ impl Stage {
             "court" => {
                 let member = member(named(words[2]).0);
                 self.act(node(), |replica, now, _| replica.court(now, member));
+                self.act(node(), Replica::end_turn);
+            }
+            "prepare" => {
+                let candidate = named(words[2]);
+                let round = words[3].parse().expect("a round");
+                let message = Message::Prepare(Prepare { ballot: Ballot { round, node: candidate } });
+                self.act(node(), |replica, now, out| replica.receive(now, candidate, message, out));
                 self.act(node(), Replica::end_turn);
             }
             "outbid" => {

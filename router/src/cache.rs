@@ -4,7 +4,7 @@
 use crate::limits::CACHED_ROUTES_MAX;
 use evenkeel_wire::ids::{PartitionId, TableId};
 use evenkeel_wire::message::routing::ArchivedLookupOutcome;
-use evenkeel_wire::table::{Route, RouteGeneration, RouteHint, TableDescriptor};
+use evenkeel_wire::table::{RangeBound, Route, RouteGeneration, RouteHint, TableDescriptor};
 use evenkeel_wire::turn::Boot;
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
@@ -28,7 +28,7 @@ pub enum CacheMode {
 struct CachedTable {
     table: Rc<TableDescriptor>,
     /// By first key.
-    routes: BTreeMap<Vec<u8>, Rc<Route>>,
+    routes: BTreeMap<RangeBound, Rc<Route>>,
 }
 
 /// Routes by table and key.
@@ -106,7 +106,7 @@ impl Cache {
 
     /// Whether an answer of MemDS says exactly what is remembered, so that there is nothing to be learnt.
     #[must_use]
-    pub fn knows(&self, outcome: &ArchivedLookupOutcome) -> bool {
+    pub fn knows(&self, outcome: &ArchivedLookupOutcome<'static>) -> bool {
         let ArchivedLookupOutcome::Route(route, table) = outcome else {
             return false;
         };
@@ -116,7 +116,7 @@ impl Cache {
         known.is_some_and(|known| {
             known.generation == RouteGeneration::from(&route.generation)
                 && known.partition == PartitionId::from(&route.partition)
-                && known.end == *route.end
+                && known.end.as_slice() == &*route.end
                 && known.leader == route.leader.as_ref().copied()
                 && known.members.len() == route.members.len()
                 && known.members.iter().zip(&*route.members).all(|(known, told)| *known == told.into())
@@ -213,8 +213,8 @@ mod tests {
         let route = Route {
             table: TableId(0),
             partition: PartitionId(partition),
-            start: start.as_bytes().to_vec(),
-            end: end.as_bytes().to_vec(),
+            start: RangeBound::from_slice(start.as_bytes()),
+            end: RangeBound::from_slice(end.as_bytes()),
             generation: RouteGeneration {
                 epoch: Epoch(1),
                 division: 0,
@@ -248,21 +248,23 @@ mod tests {
     fn an_answer_that_says_anything_new_is_not_known() {
         use evenkeel_wire::message::routing::{LookupAnswer, LookupOutcome};
         use evenkeel_wire::message::{access, encode};
+        use std::borrow::Cow;
         let mut cache = Cache::new(CacheMode::On);
         let known = routed(1, "c", "m", 5);
         cache.insert(&known);
         let knows = |route: Route, table: TableDescriptor| {
             let mut body = Vec::new();
-            encode(&LookupAnswer { outcomes: vec![LookupOutcome::Route(route, table)] }, &mut body);
-            cache.knows(&access::<LookupAnswer>(&body).unwrap().outcomes[0])
+            let outcome = LookupOutcome::Route(Cow::Owned(route), Cow::Owned(table));
+            encode(&LookupAnswer { outcomes: vec![outcome] }, &mut body);
+            cache.knows(&access::<LookupAnswer<'static>>(&body).unwrap().outcomes[0])
         };
         let (route, table) = (Route::clone(&known.route), TableDescriptor::clone(&known.table));
         assert!(knows(route.clone(), table.clone()));
         let newer = RouteGeneration { epoch: Epoch(2), ..route.generation };
         for other in [
             Route { partition: PartitionId(2), ..route.clone() },
-            Route { start: b"d".to_vec(), ..route.clone() },
-            Route { end: b"l".to_vec(), ..route.clone() },
+            Route { start: RangeBound::from_slice(b"d"), ..route.clone() },
+            Route { end: RangeBound::from_slice(b"l"), ..route.clone() },
             Route { generation: newer, ..route.clone() },
             Route { leader: None, ..route.clone() },
             Route { members: vec![member(1), member(3)], ..route.clone() },

@@ -43,7 +43,7 @@ const LOOKUP_BYTES_MAX: usize = size_of::<ArchivedLookupKey<'static>>() + BOUND_
 
 /// Longest outcome of a look-up with what it refers to, bytes: a route's ends and members, the names of a
 /// table and of its two key attributes, and what aligns them.
-const LOOKUP_OUTCOME_BYTES_MAX: usize = size_of::<ArchivedLookupOutcome>()
+const LOOKUP_OUTCOME_BYTES_MAX: usize = size_of::<ArchivedLookupOutcome<'static>>()
     + 2 * BOUND_BYTES_MAX
     + ROUTE_MEMBERS_MAX * size_of::<ArchivedRouteMember>()
     + TABLE_NAME_BYTES_MAX

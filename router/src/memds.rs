@@ -18,8 +18,9 @@ use evenkeel_wire::message::routing::{
 };
 use evenkeel_wire::message::status::{MemdsStatus, StatusAnswer};
 use evenkeel_wire::message::{access, to_owned};
-use evenkeel_wire::table::{Route, TableDescriptor};
+use evenkeel_wire::table::{RangeBound, Route, TableDescriptor};
 use evenkeel_wire::turn::{Boot, Effects, Endpoint, Input, Machine, Now};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The routing map of a cluster.
@@ -29,7 +30,7 @@ pub struct RoutingMap {
     tables: BTreeMap<TableId, TableDescriptor>,
     names: BTreeMap<String, TableId>,
     /// By table and first key.
-    routes: BTreeMap<(TableId, Vec<u8>), Route>,
+    routes: BTreeMap<(TableId, RangeBound), Route>,
 }
 
 impl RoutingMap {
@@ -53,7 +54,7 @@ impl RoutingMap {
         if newer_known {
             return;
         }
-        let older: Vec<Vec<u8>> = self.overlapping(&route).map(|known| known.start.clone()).collect();
+        let older: Vec<RangeBound> = self.overlapping(&route).map(|known| known.start.clone()).collect();
         if older.is_empty() && self.routes.len() >= routes_max {
             return;
         }
@@ -95,7 +96,7 @@ impl RoutingMap {
 
     /// The route with the greatest start that is not above `key`.
     fn floor(&self, table: TableId, key: &[u8]) -> Option<&Route> {
-        let (_, route) = self.routes.range(..=(table, key.to_vec())).next_back()?;
+        let (_, route) = self.routes.range(..=(table, RangeBound::from_slice(key))).next_back()?;
         (route.table == table).then_some(route)
     }
 
@@ -107,9 +108,9 @@ impl RoutingMap {
     /// The route of the partition that holds the keys just below `key`; empty: the last.
     fn below(&self, table: TableId, key: &[u8]) -> Option<&Route> {
         let (_, route) = if key.is_empty() {
-            self.routes.range(..(TableId(table.0 + 1), Vec::new())).next_back()?
+            self.routes.range(..(TableId(table.0 + 1), RangeBound::new())).next_back()?
         } else {
-            self.routes.range(..(table, key.to_vec())).next_back()?
+            self.routes.range(..(table, RangeBound::from_slice(key))).next_back()?
         };
         let reaches = route.end.is_empty() || (!key.is_empty() && key <= route.end.as_slice());
         (route.table == table && reaches).then_some(route)
@@ -117,14 +118,14 @@ impl RoutingMap {
 
     /// Answers one look-up.
     #[must_use]
-    pub fn look_up(&self, key: &ArchivedLookupKey<'static>) -> LookupOutcome {
+    pub fn look_up(&self, key: &ArchivedLookupKey<'static>) -> LookupOutcome<'_> {
         match key {
             ArchivedLookupKey::At(at) => self.route_outcome(at, Self::at),
             ArchivedLookupKey::Below(below) => self.route_outcome(below, Self::below),
             ArchivedLookupKey::Name(name) => {
                 let table = self.names.get(name.as_str()).and_then(|id| self.tables.get(id));
                 match table {
-                    Some(table) => LookupOutcome::Table(table.clone()),
+                    Some(table) => LookupOutcome::Table(Cow::Borrowed(table)),
                     None => self.not_found(),
                 }
             }
@@ -135,18 +136,18 @@ impl RoutingMap {
         &'a self,
         asked: &ArchivedTableKey<'static>,
         find: impl Fn(&'a Self, TableId, &[u8]) -> Option<&'a Route>,
-    ) -> LookupOutcome {
+    ) -> LookupOutcome<'a> {
         let id = TableId::from(&asked.table);
         let Some(table) = self.tables.get(&id) else {
             return self.not_found();
         };
         match find(self, id, &asked.key) {
-            Some(route) => LookupOutcome::Route(route.clone(), table.clone()),
-            None => LookupOutcome::RouteNotKnown(table.clone()),
+            Some(route) => LookupOutcome::Route(Cow::Borrowed(route), Cow::Borrowed(table)),
+            None => LookupOutcome::RouteNotKnown(Cow::Borrowed(table)),
         }
     }
 
-    fn not_found(&self) -> LookupOutcome {
+    fn not_found(&self) -> LookupOutcome<'static> {
         if self.version == Slot::ZERO { LookupOutcome::Warming } else { LookupOutcome::TableNotFound }
     }
 }
@@ -200,7 +201,7 @@ impl Memds {
                         format!("{} look-ups in one frame, at most {LOOKUP_KEYS_MAX}", lookup.keys.len());
                     return Err(Problem::new(ErrorCode::Validation, message));
                 }
-                let outcomes: Vec<LookupOutcome> =
+                let outcomes: Vec<LookupOutcome<'_>> =
                     lookup.keys.iter().map(|key| self.map.look_up(key)).collect();
                 self.keys_looked_up += outcomes.len() as u64;
                 out.send(from, answer(Kind::LookupAnswer), &LookupAnswer { outcomes });
@@ -310,7 +311,6 @@ mod tests {
     use evenkeel_wire::message::encode;
     use evenkeel_wire::message::routing::{LookupKey, TableKey};
     use evenkeel_wire::table::RouteGeneration;
-    use std::borrow::Cow;
 
     const TABLE: TableId = TableId(5);
 
@@ -323,15 +323,15 @@ mod tests {
         Route {
             table: TABLE,
             partition: PartitionId(partition),
-            start: start.as_bytes().to_vec(),
-            end: end.as_bytes().to_vec(),
+            start: RangeBound::from_slice(start.as_bytes()),
+            end: RangeBound::from_slice(end.as_bytes()),
             generation: RouteGeneration { epoch: Epoch(epoch), division: 0, ballot },
             leader: Some(0),
             members: vec![],
         }
     }
 
-    fn look_up(map: &RoutingMap, key: LookupKey<'static>) -> LookupOutcome {
+    fn look_up<'a>(map: &'a RoutingMap, key: LookupKey<'static>) -> LookupOutcome<'a> {
         let mut body = Vec::new();
         encode(&Lookup { keys: vec![key] }, &mut body);
         map.look_up(&access::<Lookup<'static>>(&body).unwrap().keys[0])

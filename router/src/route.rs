@@ -26,7 +26,7 @@ use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::ids::RequestId;
 use evenkeel_wire::message::catalog::TableAnswer;
 use evenkeel_wire::message::routing::{
-    ArchivedLookupAnswer, LookupAnswer, LookupKey, LookupOutcome, TableKey,
+    ArchivedLookupAnswer, ArchivedLookupOutcome, LookupAnswer, LookupKey, TableKey,
 };
 use evenkeel_wire::message::status::{RouterStatus, StatusAnswer, TopologyAnswer};
 use evenkeel_wire::message::tail::Tail;
@@ -213,7 +213,7 @@ impl Router {
         now: Boot,
         server: SocketAddr,
         request: RequestId,
-        answer: &ArchivedLookupAnswer,
+        answer: &ArchivedLookupAnswer<'static>,
         out: &mut Effects,
     ) {
         let Some(waiting) = self.lookups.answered(server, request) else {
@@ -224,16 +224,19 @@ impl Router {
             if waiting.is_none() && self.cache.knows(outcome) {
                 continue;
             }
-            let found = match to_owned::<LookupOutcome>(outcome) {
-                LookupOutcome::Route(route, table) => {
+            let found = match outcome {
+                ArchivedLookupOutcome::Route(route, table) => {
+                    let (route, table) = (to_owned(route), to_owned(table));
                     let routed = Routed { table: Rc::new(table), route: Rc::new(route) };
                     self.cache.insert(&routed);
                     Ok(Found::Route(routed))
                 }
-                LookupOutcome::Table(table) => Ok(Found::Table(Box::new(TableAnswer { table }))),
-                LookupOutcome::TableNotFound => Err(ErrorCode::TableNotFound),
-                LookupOutcome::RouteNotKnown(_) => Err(ErrorCode::NotLeader),
-                LookupOutcome::Warming => Err(ErrorCode::MetadataWarming),
+                ArchivedLookupOutcome::Table(table) => {
+                    Ok(Found::Table(Box::new(TableAnswer { table: to_owned(table) })))
+                }
+                ArchivedLookupOutcome::TableNotFound => Err(ErrorCode::TableNotFound),
+                ArchivedLookupOutcome::RouteNotKnown(_) => Err(ErrorCode::NotLeader),
+                ArchivedLookupOutcome::Warming => Err(ErrorCode::MetadataWarming),
             };
             if let Some(waiting) = waiting {
                 self.take_outcome(now, waiting, found, out);
@@ -381,7 +384,7 @@ impl Router {
         if let Endpoint::Outgoing(server) = from {
             return match header.kind {
                 Kind::LookupAnswer => {
-                    if let Ok(answer) = access::<LookupAnswer>(body) {
+                    if let Ok(answer) = access::<LookupAnswer<'static>>(body) {
                         self.on_lookup_answer(now.boot, server, header.request, answer, out);
                     }
                 }

@@ -41,13 +41,13 @@ fn batch() -> Frame {
     (CLIENT, Header::new(Kind::BatchWrite, RequestId(77)), body(&BatchWrite { operations: vec![operation] }))
 }
 
-fn known(round: u64, leader: u8) -> LookupOutcome {
-    LookupOutcome::Route(route(round, Some(leader)), table())
+fn known(round: u64, leader: u8) -> LookupOutcome<'static> {
+    LookupOutcome::Route(Cow::Owned(route(round, Some(leader))), Cow::Owned(table()))
 }
 
 /// The first attempt goes to node 1, and the link to it breaks. MemDS then says `second`; if that leads to
 /// another attempt, it is refused with `refusal`. What the client is sent.
-fn story(request: Frame, second: &LookupOutcome, refusal: Option<ErrorCode>) -> Vec<Frame> {
+fn story(request: Frame, second: &LookupOutcome<'_>, refusal: Option<ErrorCode>) -> Vec<Frame> {
     let mut router = TestRouter::new();
     let asked = router.turn(&[request]);
     let forwarded = router.turn(&found(&asked, &memds(), &[known(5, 0)]));
@@ -83,10 +83,10 @@ fn a_refused_second_attempt_leaves_the_outcome_of_the_first_unknown() {
 
 #[test]
 fn a_second_attempt_that_cannot_be_made_leaves_the_outcome_of_the_first_unknown() {
-    let nobody_leads = LookupOutcome::Route(route(6, None), table());
+    let nobody_leads = LookupOutcome::Route(Cow::Owned(route(6, None)), Cow::Owned(table()));
     for second in [
         LookupOutcome::Warming,
-        LookupOutcome::RouteNotKnown(table()),
+        LookupOutcome::RouteNotKnown(Cow::Owned(table())),
         LookupOutcome::TableNotFound,
         known(5, 0),
         nobody_leads,
@@ -135,7 +135,7 @@ fn a_write_whose_attempts_were_all_refused_had_no_effect() {
     let forwarded = router.turn(&found(&asked, &memds(), &[known(5, 0)]));
     let attempt = forwarded.iter().find(|(to, _, _)| *to == node(1)).expect("an attempt");
     let asked = router.turn(&[refused(attempt, ErrorCode::NotLeader)]);
-    let sent = router.turn(&found(&asked, &memds(), &[LookupOutcome::RouteNotKnown(table())]));
+    let sent = router.turn(&found(&asked, &memds(), &[LookupOutcome::RouteNotKnown(Cow::Owned(table()))]));
     assert_eq!(code(&sent), Some(ErrorCode::NotLeader));
 }
 
@@ -147,7 +147,10 @@ fn a_late_answer_to_the_first_look_up_does_not_count_for_the_second() {
     router.turn(&found(&first, &[quick], &[known(5, 0)]));
     let second = router.down(node(1));
     assert_eq!(code(&router.turn(&found(&first, &[slow], &[LookupOutcome::Warming]))), None);
-    assert_eq!(code(&router.turn(&found(&second, &[quick], &[LookupOutcome::RouteNotKnown(table())]))), None);
+    assert_eq!(
+        code(&router.turn(&found(&second, &[quick], &[LookupOutcome::RouteNotKnown(Cow::Owned(table()))]))),
+        None
+    );
     let sent = router.turn(&found(&second, &[slow], &[known(6, 1)]));
     assert!(sent.iter().any(|(to, _, _)| *to == node(2)), "the last answer names the new leader");
 }

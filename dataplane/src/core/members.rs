@@ -139,6 +139,13 @@ impl Situation<'_> {
         })
     }
 
+    /// Whether those who stay when this one goes are known to keep up. A leader that is new, or leads what a
+    /// split has just made, waits for that: who is here may be all there is.
+    fn stay_close(&self, goes: &Health) -> bool {
+        let mut stay = self.others.iter().filter(|other| other.member != goes.member);
+        self.unchanged_for >= REPLACE_AFTER || stay.all(|health| health.is_close)
+    }
+
     fn next_step(&self) -> Need {
         let mut lost = self.others.iter().filter(Self::is_lost);
         let lost = lost.find(|health| self.can_do_without(health));
@@ -147,10 +154,10 @@ impl Situation<'_> {
             others.find(|health| self.members.log_replicas.contains(&health.member.node))
         };
         if self.members.members.len() > REPLICAS {
-            let last = self.others.last();
-            return match lost.or_else(log_replica).or(last) {
-                Some(member) => Need::Without(member.member.node),
-                None => Need::Nothing,
+            let goes = lost.or_else(log_replica).or(self.others.last());
+            return match goes {
+                Some(goes) if lost.is_some() || self.stay_close(goes) => Need::Without(goes.member.node),
+                Some(_) | None => Need::Nothing,
             };
         }
         let lacks = self.members.members.len() < REPLICAS || lost.is_some();
@@ -521,6 +528,10 @@ mod tests {
         assert_eq!(group.need(), Need::Without(NodeId(3)));
         group.others[1] = well(3);
         assert_eq!(group.need(), Need::Without(NodeId(4)), "it came back in time");
+        group.others[1] = Health { silent_for: Duration::ZERO, ..silent(3) };
+        assert_eq!(group.need(), Need::Nothing, "the leader is new and has not heard it");
+        group.unchanged_for = REPLACE_AFTER;
+        assert_eq!(group.need(), Need::Without(NodeId(4)), "it was heard, and is slow");
     }
 
     #[test]

@@ -233,7 +233,7 @@ impl Serving {
             let partition = config.partition;
             if self.groups.contains_key(&partition) {
                 created.push(partition);
-            } else if self.is_for_us(&config) && self.is_new(&config) && !self.awaits_split(&config) {
+            } else if self.is_for_us(&config) && !self.awaits_split(&config) {
                 lsn = lsn.max(self.create_group(config, now.boot));
                 created.push(partition);
             }
@@ -245,10 +245,13 @@ impl Serving {
         {
             lost.told_everything = true;
             // A group that is not named was removed, and this core lost the record of that. Not when its
-            // table is there: then a split made it, of which the catalogue has not heard yet.
+            // table is there: then a split made it, of which the catalogue has not heard yet. Nor when it has
+            // a leader, or had one that refilled it: the catalogue hears of new members after the members do.
             let unnamed = self.groups.iter().filter(|(partition, group)| {
                 let table_is_there = tables.contains(&group.replica.config().table);
-                **partition != PartitionId::SYSTEM && !created.contains(partition) && !table_is_there
+                let is_led = !group.replica.is_refilling() || group.replica.leader().is_some();
+                let may_be_one = table_is_there || is_led;
+                **partition != PartitionId::SYSTEM && !created.contains(partition) && !may_be_one
             });
             remove.extend(unnamed.map(|(partition, _)| Removal { partition: *partition, below: None }));
         }
@@ -276,13 +279,6 @@ impl Serving {
             return false;
         };
         self.groups.get(&origin.parent).is_some_and(|parent| parent.state().slot() < origin.slot)
-    }
-
-    /// Whether a group's first members are being told to create it. Who became a member later was invited by
-    /// the leader; if such a replica is not here any more, it was removed since, and the order is an old one.
-    /// A core that lost its memory creates what it may have held, without a vote.
-    fn is_new(&self, config: &GroupConfig) -> bool {
-        config.epoch == config.birth || self.lost_memory.is_some()
     }
 
     fn is_for_us(&self, config: &GroupConfig) -> bool {

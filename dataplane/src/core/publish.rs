@@ -110,8 +110,8 @@ impl Serving {
         Route {
             table: config.table,
             partition: config.partition,
-            start: config.start,
-            end: config.end,
+            start: config.start.into(),
+            end: config.end.into(),
             generation: generation_of(replica),
             leader: leader.map(|place| place as u8),
             members,

@@ -210,9 +210,13 @@ impl Serving {
         }
     }
 
-    /// Creates a replica of a new group, and returns the log write that makes it durable.
+    /// Creates a replica of a group, and returns the log write that makes it durable. It votes if this core
+    /// has certainly never had one: it did not lose its memory, and has been a member from the beginning. Who
+    /// became one later was invited by the leader; if that replica is not here any more, what it accepted is
+    /// forgotten.
     pub(super) fn create_group(&mut self, config: GroupConfig, now: Boot) -> Lsn {
         let partition = config.partition;
+        let may_have_had_it = self.lost_memory.is_some() || !config.has_first_members();
         // A split may have made it while this member was a log replica.
         let stores = config.stores(self.config.node);
         let seed = Seed {
@@ -221,7 +225,7 @@ impl Serving {
             log: GroupLog::new(LogPoint::default(), Ballot::ZERO),
             commit: Slot::ZERO,
             timestamp: 0,
-            refilling: self.lost_memory.is_some(),
+            refilling: may_have_had_it,
             stores,
         };
         let state = State { log_only: !stores, ..State::of(partition, Version::default()) };

@@ -21,8 +21,8 @@ use std::sync::Arc;
 /// How often, in log time, silent clients are looked for.
 const SWEEP_MS: u64 = 5_000;
 
-/// So many of a client's newest outcomes are looked at one by one.
-const NEAR_THE_END: usize = 8;
+/// While no more of a client's outcomes are missing before one, it is found by its number.
+const MISSING_MAX: usize = 8;
 
 /// An item that an answer carried, kept for a repetition: its checksum and archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,16 +228,22 @@ impl Session {
         is_expired(oldest.min(self.latest_issued_ms), now_ms)
     }
 
-    /// Where a write's outcome stands, or would stand. A client counts its writes, and they arrive nearly in
-    /// that order: most stand near the end.
+    /// Where a write's outcome stands, or would stand. A client counts its writes: if none is missing, one
+    /// stands as far behind the first as its number says, and before that by as many as are missing.
     fn find(&self, sequence: u64) -> Result<usize, usize> {
-        for (newer, outcome) in self.outcomes.iter().rev().take(NEAR_THE_END).enumerate() {
-            let behind = self.outcomes.len() - newer;
-            match outcome.sequence.cmp(&sequence) {
-                Ordering::Less => return Err(behind),
-                Ordering::Equal => return Ok(behind - 1),
-                Ordering::Greater => {}
+        let first = self.outcomes.front().map_or(sequence, |outcome| outcome.sequence);
+        let behind_first = usize::try_from(sequence.saturating_sub(first)).unwrap_or(usize::MAX);
+        let mut place = behind_first.min(self.outcomes.len());
+        for _ in 0..MISSING_MAX {
+            match self.outcomes.get(place).map(|outcome| outcome.sequence.cmp(&sequence)) {
+                Some(Ordering::Equal) => return Ok(place),
+                Some(Ordering::Less) => return Err(place + 1),
+                Some(Ordering::Greater) | None => {}
             }
+            let Some(before) = place.checked_sub(1) else {
+                return Err(place);
+            };
+            place = before;
         }
         self.outcomes.binary_search_by_key(&sequence, |outcome| outcome.sequence)
     }

@@ -196,7 +196,7 @@ impl Replica {
         self.commit = self.commit.max(leaders.min(known));
     }
 
-    fn reject(&self, to: NodeId, ballot: Ballot, reason: Rejection, out: &mut Vec<Output>) {
+    pub(super) fn reject(&self, to: NodeId, ballot: Ballot, reason: Rejection, out: &mut Vec<Output>) {
         let rejected = Rejected { ballot, promised: self.promised, reason };
         self.send(to, Message::Rejected(rejected), out);
     }

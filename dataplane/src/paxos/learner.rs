@@ -17,7 +17,7 @@ use crate::wal::record::{GroupState, RecordBody};
 use evenkeel_wire::entry::EntryKind;
 use evenkeel_wire::ids::{Ballot, NodeId, Slot};
 use evenkeel_wire::membership::Membership;
-use evenkeel_wire::message::peer::{Invite, LogPoint, Relinquished};
+use evenkeel_wire::message::peer::{Invite, LogPoint, Rejection, Relinquished};
 use evenkeel_wire::table::Member;
 use evenkeel_wire::turn::Boot;
 use std::time::Duration;
@@ -273,11 +273,11 @@ impl Replica {
         (at, ballot, entry.map_or(0, |entry| entry.header.timestamp))
     }
 
-    /// A leader invites this replica, which exists: it says how far it is. A log replica that is too far
-    /// behind for the leader's log begins anew.
+    /// A leader invites this replica, which exists: it says how far it is, or that it has promised a later
+    /// ballot. A log replica that is too far behind for the leader's log begins anew.
     pub(super) fn on_invite(&mut self, now: Boot, from: NodeId, invite: &Invite, out: &mut Vec<Output>) {
         if !self.accept_leader(now, from, invite.ballot, out) {
-            return;
+            return self.reject(from, invite.ballot, Rejection::Ballot, out);
         }
         let known = self.log.point(invite.at.slot) == Some(invite.at) || invite.at.slot <= self.commit;
         if known {

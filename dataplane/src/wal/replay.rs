@@ -146,9 +146,14 @@ impl Replay {
                     }
                     return Ok(());
                 }
-                group.installing |= group.log.point(state.base.slot).is_none_or(|point| point != state.base)
+                let installs = group.log.point(state.base.slot) != Some(state.base)
                     && state.base.slot > group.log.base().slot;
-                group.config = state.config;
+                group.installing |= installs;
+                // Who the members are where that snapshot stands goes with it. The log that is here knows who
+                // was one along its way, and a split on that way asks it.
+                if !installs || excused {
+                    group.config = state.config;
+                }
                 Ok(())
             }
             RecordBody::Supersede(slot) => {
@@ -262,7 +267,7 @@ impl Group {
 mod tests {
     use super::*;
     use evenkeel_wire::entry::{EntryHeader, EntryKind};
-    use evenkeel_wire::ids::{NodeId, TableId};
+    use evenkeel_wire::ids::{Epoch, NodeId, TableId};
 
     const PARTITION: PartitionId = PartitionId(1);
 
@@ -318,6 +323,32 @@ mod tests {
         let (seed, _) = replay.finish(true).pop().unwrap();
         assert_eq!(seed.log.last().hash, superseded.hash, "it is still in the log");
         assert_eq!((seed.commit, seed.refilling), (Slot(1), true));
+    }
+
+    #[test]
+    fn a_snapshot_that_was_not_installed_does_not_say_who_the_members_are() {
+        let mut log = GroupLog::new(LogPoint::default(), Ballot::ZERO);
+        for payload in 1..=9 {
+            log.append(entry(&log, 1, payload));
+        }
+        // The log begins at 5, when the members were the first ones; a checkpoint recorded where it was going
+        // to put the group, with the members of then, and is not there.
+        let told = |at: u64, damaged| {
+            let state_at = |slot, epoch| {
+                let RecordBody::State(state) = state(log.point(Slot(slot)).unwrap()) else { unreachable!() };
+                let config = GroupConfig { epoch: Epoch(epoch), ..state.config };
+                record(5, RecordBody::State(Box::new(GroupState { config, ..*state })))
+            };
+            let state = State { applied: log.point(Slot(5)).unwrap(), ..State::default() };
+            let image = Image { group: state_at(5, 1), state, open: Vec::new() };
+            let mut replay = Replay::new(vec![image]).unwrap();
+            replay.take(state_at(at, 3), damaged).unwrap();
+            let (seed, _) = replay.finish(damaged).pop().unwrap();
+            (seed.config.epoch, seed.log.last().slot)
+        };
+        assert_eq!(told(8, false), (Epoch(1), Slot(5)), "its entries will say who became a member");
+        assert_eq!(told(5, false), (Epoch(3), Slot(5)));
+        assert_eq!(told(8, true), (Epoch(3), Slot(5)), "what the log says is not all that it said");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use evenkeel_wire::key::{HashKey, KeySchema, KeyType};
 use evenkeel_wire::message::routing::{LookupAnswer, LookupOutcome};
 use evenkeel_wire::message::status::TopologyAnswer;
 use evenkeel_wire::message::{Body, Encode, access, encode};
-use evenkeel_wire::table::{Route, RouteGeneration, RouteMember, TableDescriptor};
+use evenkeel_wire::table::{RangeBound, Route, RouteGeneration, RouteMember, TableDescriptor};
 use evenkeel_wire::turn::{Boot, ConnectionId, Effects, Endpoint, Input, Machine, Now};
 use std::net::SocketAddr;
 
@@ -48,8 +48,8 @@ pub(crate) fn route(round: u64, leader: Option<u8>) -> Route {
     Route {
         table: TABLE,
         partition: PartitionId(5),
-        start: vec![],
-        end: vec![],
+        start: RangeBound::new(),
+        end: RangeBound::new(),
         generation: RouteGeneration {
             epoch: Epoch(1),
             division: 0,
@@ -127,13 +127,17 @@ impl TestRouter {
 }
 
 /// Answers of these servers to the look-up among `frames`.
-pub(crate) fn found(frames: &[Frame], servers: &[Endpoint], outcomes: &[LookupOutcome]) -> Vec<Frame> {
+pub(crate) fn found(frames: &[Frame], servers: &[Endpoint], outcomes: &[LookupOutcome<'_>]) -> Vec<Frame> {
     let lookup = frames.iter().find(|(_, header, _)| header.kind == Kind::Lookup);
     let asked = lookup.expect("a look-up").1.request;
     found_for(asked, servers, outcomes)
 }
 
-pub(crate) fn found_for(asked: RequestId, servers: &[Endpoint], outcomes: &[LookupOutcome]) -> Vec<Frame> {
+pub(crate) fn found_for(
+    asked: RequestId,
+    servers: &[Endpoint],
+    outcomes: &[LookupOutcome<'_>],
+) -> Vec<Frame> {
     let body = body(&LookupAnswer { outcomes: outcomes.to_vec() });
     let header = Header::new(Kind::LookupAnswer, asked);
     servers.iter().map(|server| (*server, header, body.clone())).collect()

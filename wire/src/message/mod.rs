@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod catalog;
+pub mod lent;
 pub mod peer;
 pub mod request;
 pub mod routing;

@@ -2,6 +2,7 @@
 
 use super::Body;
 use super::catalog::CatalogVersion;
+use super::lent::Lent;
 use crate::frame::Kind;
 use crate::ids::TableId;
 use crate::table::{Route, TableDescriptor};
@@ -43,27 +44,27 @@ impl Body for Lookup<'_> {
 
 /// What MemDS knows about one key.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
-pub enum LookupOutcome {
+pub enum LookupOutcome<'a> {
     /// A route, with its table.
-    Route(Route, TableDescriptor),
+    Route(#[rkyv(with = Lent)] Cow<'a, Route>, #[rkyv(with = Lent)] Cow<'a, TableDescriptor>),
     /// A table.
-    Table(TableDescriptor),
+    Table(#[rkyv(with = Lent)] Cow<'a, TableDescriptor>),
     /// There is no such table.
     TableNotFound,
     /// The table exists; nobody has said who serves this key.
-    RouteNotKnown(TableDescriptor),
+    RouteNotKnown(#[rkyv(with = Lent)] Cow<'a, TableDescriptor>),
     /// This server has not yet heard from the catalogue: it cannot say.
     Warming,
 }
 
 /// One outcome for each key of the look-up, in its order.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
-pub struct LookupAnswer {
+pub struct LookupAnswer<'a> {
     /// The outcomes.
-    pub outcomes: Vec<LookupOutcome>,
+    pub outcomes: Vec<LookupOutcome<'a>>,
 }
 
-impl Body for LookupAnswer {
+impl Body for LookupAnswer<'_> {
     const KIND: Kind = Kind::LookupAnswer;
 }
 

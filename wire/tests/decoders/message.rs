@@ -148,7 +148,7 @@ fn decoder(kind: Kind) -> (Family, fn(&[u8]) -> bool) {
         Kind::TailAnswer => (Family::Status, body::<TailAnswer>),
 
         Kind::Lookup => (Family::Routing, body::<Lookup<'static>>),
-        Kind::LookupAnswer => (Family::Routing, body::<LookupAnswer>),
+        Kind::LookupAnswer => (Family::Routing, body::<LookupAnswer<'static>>),
         Kind::PublishRoutes => (Family::Routing, body::<PublishRoutes>),
         Kind::PublishTables => (Family::Routing, body::<PublishTables>),
         Kind::PublishAnswer => (Family::Routing, body::<PublishAnswer>),

@@ -20,7 +20,8 @@ use evenkeel_wire::message::status::{
 };
 use evenkeel_wire::message::tail::{Tail, TailAnswer, Trace};
 use evenkeel_wire::table::{
-    Billing, GroupConfig, LastSplit, Member, Origin, Route, TableDescriptor, TableStatus, Throughput,
+    Billing, GroupConfig, LastSplit, Member, Origin, RangeBound, Route, TableDescriptor, TableStatus,
+    Throughput,
 };
 use std::borrow::Cow;
 
@@ -198,8 +199,8 @@ fn route(leader: Option<u8>) -> Route {
     Route {
         table: TABLE,
         partition: partition(),
-        start: b"start of the range".to_vec(),
-        end: b"end".to_vec(),
+        start: RangeBound::from_slice(b"start of the range"),
+        end: RangeBound::from_slice(b"end"),
         generation: generation(),
         leader,
         members: vec![route_member(1), route_member(2)],
@@ -207,9 +208,9 @@ fn route(leader: Option<u8>) -> Route {
 }
 
 pub(super) fn lookup_answers() -> Vec<Sample> {
-    let table = || table(TableStatus::Active);
+    let table = || Cow::Owned(table(TableStatus::Active));
     let outcomes = every!(
-        LookupOutcome::Route(_, _) => LookupOutcome::Route(route(Some(1)), table()),
+        LookupOutcome::Route(_, _) => LookupOutcome::Route(Cow::Owned(route(Some(1))), table()),
         LookupOutcome::Table(_) => LookupOutcome::Table(table()),
         LookupOutcome::TableNotFound => LookupOutcome::TableNotFound,
         LookupOutcome::RouteNotKnown(_) => LookupOutcome::RouteNotKnown(table()),
