@@ -14,10 +14,11 @@ use evenkeel_wire::checksum::crc32c;
 use evenkeel_wire::frame::{BodyLimit, Header, Kind, first_frame, forward, seal};
 use evenkeel_wire::ids::{Ballot, CoreId, Epoch, NodeId, PartitionId, RequestId, Slot, TableId};
 use evenkeel_wire::item::{self, Item, Value};
+use evenkeel_wire::key::KeyBytes;
 use evenkeel_wire::message::request::{Put, ReturnItem, Token};
 use evenkeel_wire::message::routing::{Lookup, LookupKey, TableKey};
 use evenkeel_wire::message::{access, encode};
-use evenkeel_wire::table::{RangeBound, Route, RouteGeneration, RouteMember, TableDescriptor};
+use evenkeel_wire::table::{Route, RouteGeneration, RouteMember, TableDescriptor};
 use std::borrow::Cow;
 use std::hint::black_box;
 use std::rc::Rc;
@@ -89,8 +90,8 @@ fn route(number: u64) -> Route {
     Route {
         table: TABLE,
         partition: PartitionId(number + 1),
-        start: if number == 0 { RangeBound::new() } else { key(number).into() },
-        end: if number + 1 == ROUTES { RangeBound::new() } else { key(number + 1).into() },
+        start: if number == 0 { KeyBytes::new() } else { key(number).into() },
+        end: if number + 1 == ROUTES { KeyBytes::new() } else { key(number + 1).into() },
         generation: RouteGeneration { epoch: Epoch(1), division: 0, ballot },
         leader: Some(0),
         members: vec![member(1), member(2), member(3)],

@@ -13,6 +13,7 @@ use evenkeel_dataplane::checkpoint::image::space_records;
 use evenkeel_dataplane::checkpoint::sink::ImageSink;
 use evenkeel_dataplane::tree::Tree;
 use evenkeel_wire::checksum::crc32c;
+use evenkeel_wire::key::KeyBytes;
 use memory::{MemoryTree, cell, key};
 use std::hint::black_box;
 
@@ -55,7 +56,7 @@ fn writes(criterion: &mut Criterion) {
         let tree = Tree::paged(Version::default());
         let apply = |mut tree: Tree| {
             for (number, cell) in (0..).zip(&cells) {
-                tree.put(Bytes::copy_from_slice(&key(number)), cell.clone());
+                tree.put(KeyBytes::from_slice(&key(number)), cell.clone());
             }
             tree
         };
@@ -68,7 +69,7 @@ fn writes(criterion: &mut Criterion) {
             let mut delta = Delta::default();
             for number in 0..CHANGES {
                 let number = (number + round * CHANGES).wrapping_mul(0x9e37_79b9) % ITEMS;
-                delta.set(Bytes::copy_from_slice(&key(number)), Some(cell(number)));
+                delta.set(KeyBytes::from_slice(&key(number)), Some(cell(number)));
             }
             delta
         };

@@ -23,7 +23,7 @@ use crate::btree::lookup::{self, Cursor, Found, Miss, Pages};
 use crate::btree::merge::Clip;
 use crate::btree::version::Version;
 use crate::planted::{self, Planted};
-use bytes::Bytes;
+use evenkeel_wire::key::KeyBytes;
 use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -111,12 +111,12 @@ impl Tree {
     }
 
     /// Puts an item.
-    pub fn put(&mut self, key: Bytes, cell: Cell) {
+    pub fn put(&mut self, key: KeyBytes, cell: Cell) {
         self.active.set(key, Some(cell));
     }
 
     /// Deletes an item, whether there is one or not.
-    pub fn delete(&mut self, key: Bytes) {
+    pub fn delete(&mut self, key: KeyBytes) {
         if self.resident || planted::active(Planted::ForgetDeletion) {
             self.active.forget(&key);
         } else {
@@ -332,14 +332,15 @@ impl<'a> Walk<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use evenkeel_wire::ids::Slot;
 
     fn cell(text: &'static str) -> Cell {
         Cell { slot: Slot(1), timestamp: 1, checksum: 0, archive: Bytes::from_static(text.as_bytes()) }
     }
 
-    fn key(text: &'static str) -> Bytes {
-        Bytes::from_static(text.as_bytes())
+    fn key(text: &str) -> KeyBytes {
+        KeyBytes::from_slice(text.as_bytes())
     }
 
     fn tree(keys: &[&'static str]) -> Tree {

@@ -17,6 +17,7 @@ use evenkeel_dataplane::btree::version::{Redirects, Version};
 use evenkeel_dataplane::wal::block::LogIdentity;
 use evenkeel_wire::aligned::AlignedBuffer;
 use evenkeel_wire::ids::{CoreId, Epoch, Incarnation, PartitionId, Slot};
+use evenkeel_wire::key::KeyBytes;
 use evenkeel_wire::limits::BLOCK_BYTES;
 use evenkeel_wire::turn::DiskAction;
 use proptest::collection::vec;
@@ -214,7 +215,7 @@ fn delta(changes: &[(Vec<u8>, Option<usize>)], model: &mut Model) -> Delta {
     for (number, (key, change)) in changes.iter().enumerate() {
         let archive = change.map(|bytes| Bytes::from(vec![number as u8; bytes]));
         let cell = archive.clone().map(|archive| Cell { slot: Slot(1), timestamp: 1, checksum: 0, archive });
-        delta.set(Bytes::from(key.clone()), cell);
+        delta.set(KeyBytes::from_slice(key), cell);
         match archive {
             Some(archive) => model.insert(key.clone(), archive),
             None => model.remove(key),

@@ -24,9 +24,9 @@ use evenkeel_wire::checksum::Hash128;
 use evenkeel_wire::entry::{Entry, EntryHeader, EntryKind, Refusal};
 use evenkeel_wire::error::ErrorCode;
 use evenkeel_wire::ids::{Ballot, CoreId, Epoch, Incarnation, Lsn, NodeId, PartitionId, Slot, TableId};
+use evenkeel_wire::key::KeyBytes;
 use evenkeel_wire::message::peer::LogPoint;
 use evenkeel_wire::table::{GroupConfig, LastSplit, Member, Origin};
-use std::sync::Arc;
 
 /// Compares bytes with the frozen ones, which it returns.
 fn check_bytes(name: &str, title: &str, bytes: &[u8]) -> Vec<u8> {
@@ -190,7 +190,7 @@ fn records_of_images_are_frozen() {
             request_hash: 0x3132_3334_3536_3738,
             slot: Slot(0x4142_4344_4546_4748),
             timestamp: 0x5152_5354_5556_5758,
-            key: Arc::from(*b"storage key"),
+            key: KeyBytes::from_slice(b"storage key"),
             returned,
             refused,
         })
@@ -210,7 +210,7 @@ fn records_of_images_are_frozen() {
         Version { root: Some(root), items: 0x31, bytes: 0x32, position: Slot(0x33), estimated: true };
     let records = [
         ("image.begin", ImageRecord::Begin { group, swept_ms: 0x4142_4344_4546_4748, version }),
-        ("image.cell", ImageRecord::Cell { key: Bytes::from_static(b"storage key"), cell }),
+        ("image.cell", ImageRecord::Cell { key: KeyBytes::from_slice(b"storage key"), cell }),
         (
             "image.session",
             ImageRecord::Session {

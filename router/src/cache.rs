@@ -3,8 +3,9 @@
 
 use crate::limits::CACHED_ROUTES_MAX;
 use evenkeel_wire::ids::{PartitionId, TableId};
+use evenkeel_wire::key::KeyBytes;
 use evenkeel_wire::message::routing::ArchivedLookupOutcome;
-use evenkeel_wire::table::{RangeBound, Route, RouteGeneration, RouteHint, TableDescriptor};
+use evenkeel_wire::table::{Route, RouteGeneration, RouteHint, TableDescriptor};
 use evenkeel_wire::turn::Boot;
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
@@ -28,7 +29,7 @@ pub enum CacheMode {
 struct CachedTable {
     table: Rc<TableDescriptor>,
     /// By first key.
-    routes: BTreeMap<RangeBound, Rc<Route>>,
+    routes: BTreeMap<KeyBytes, Rc<Route>>,
 }
 
 /// Routes by table and key.
@@ -213,8 +214,8 @@ mod tests {
         let route = Route {
             table: TableId(0),
             partition: PartitionId(partition),
-            start: RangeBound::from_slice(start.as_bytes()),
-            end: RangeBound::from_slice(end.as_bytes()),
+            start: KeyBytes::from_slice(start.as_bytes()),
+            end: KeyBytes::from_slice(end.as_bytes()),
             generation: RouteGeneration {
                 epoch: Epoch(1),
                 division: 0,
@@ -263,8 +264,8 @@ mod tests {
         let newer = RouteGeneration { epoch: Epoch(2), ..route.generation };
         for other in [
             Route { partition: PartitionId(2), ..route.clone() },
-            Route { start: RangeBound::from_slice(b"d"), ..route.clone() },
-            Route { end: RangeBound::from_slice(b"l"), ..route.clone() },
+            Route { start: KeyBytes::from_slice(b"d"), ..route.clone() },
+            Route { end: KeyBytes::from_slice(b"l"), ..route.clone() },
             Route { generation: newer, ..route.clone() },
             Route { leader: None, ..route.clone() },
             Route { members: vec![member(1), member(3)], ..route.clone() },

@@ -10,7 +10,7 @@ use evenkeel_wire::error::{ErrorAnswer, ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::handshake::{Peer, PeerRole};
 use evenkeel_wire::ids::{Slot, TableId};
-use evenkeel_wire::key::KEY_NAME_BYTES_MAX;
+use evenkeel_wire::key::{KEY_NAME_BYTES_MAX, KeyBytes};
 use evenkeel_wire::limits::TABLE_NAME_BYTES_MAX;
 use evenkeel_wire::message::routing::{
     ArchivedLookupKey, ArchivedTableKey, Lookup, LookupAnswer, LookupOutcome, PublishAnswer, PublishRoutes,
@@ -18,7 +18,7 @@ use evenkeel_wire::message::routing::{
 };
 use evenkeel_wire::message::status::{MemdsStatus, StatusAnswer};
 use evenkeel_wire::message::{access, to_owned};
-use evenkeel_wire::table::{RangeBound, Route, TableDescriptor};
+use evenkeel_wire::table::{Route, TableDescriptor};
 use evenkeel_wire::turn::{Boot, Effects, Endpoint, Input, Machine, Now};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ pub struct RoutingMap {
     tables: BTreeMap<TableId, TableDescriptor>,
     names: BTreeMap<String, TableId>,
     /// By table and first key.
-    routes: BTreeMap<(TableId, RangeBound), Route>,
+    routes: BTreeMap<(TableId, KeyBytes), Route>,
 }
 
 impl RoutingMap {
@@ -54,7 +54,7 @@ impl RoutingMap {
         if newer_known {
             return;
         }
-        let older: Vec<RangeBound> = self.overlapping(&route).map(|known| known.start.clone()).collect();
+        let older: Vec<KeyBytes> = self.overlapping(&route).map(|known| known.start.clone()).collect();
         if older.is_empty() && self.routes.len() >= routes_max {
             return;
         }
@@ -96,7 +96,7 @@ impl RoutingMap {
 
     /// The route with the greatest start that is not above `key`.
     fn floor(&self, table: TableId, key: &[u8]) -> Option<&Route> {
-        let (_, route) = self.routes.range(..=(table, RangeBound::from_slice(key))).next_back()?;
+        let (_, route) = self.routes.range(..=(table, KeyBytes::from_slice(key))).next_back()?;
         (route.table == table).then_some(route)
     }
 
@@ -108,9 +108,9 @@ impl RoutingMap {
     /// The route of the partition that holds the keys just below `key`; empty: the last.
     fn below(&self, table: TableId, key: &[u8]) -> Option<&Route> {
         let (_, route) = if key.is_empty() {
-            self.routes.range(..(TableId(table.0 + 1), RangeBound::new())).next_back()?
+            self.routes.range(..(TableId(table.0 + 1), KeyBytes::new())).next_back()?
         } else {
-            self.routes.range(..(table, RangeBound::from_slice(key))).next_back()?
+            self.routes.range(..(table, KeyBytes::from_slice(key))).next_back()?
         };
         let reaches = route.end.is_empty() || (!key.is_empty() && key <= route.end.as_slice());
         (route.table == table && reaches).then_some(route)
@@ -323,8 +323,8 @@ mod tests {
         Route {
             table: TABLE,
             partition: PartitionId(partition),
-            start: RangeBound::from_slice(start.as_bytes()),
-            end: RangeBound::from_slice(end.as_bytes()),
+            start: KeyBytes::from_slice(start.as_bytes()),
+            end: KeyBytes::from_slice(end.as_bytes()),
             generation: RouteGeneration { epoch: Epoch(epoch), division: 0, ballot },
             leader: Some(0),
             members: vec![],

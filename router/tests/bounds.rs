@@ -9,6 +9,7 @@ use evenkeel_wire::error::{ErrorAnswer, ErrorCode, Problem};
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::handshake::{Peer, PeerRole};
 use evenkeel_wire::ids::{RequestId, Slot};
+use evenkeel_wire::key::KeyBytes;
 use evenkeel_wire::limits::{BATCH_GET_KEYS_MAX, FRAME_BODY_BYTES_MAX, TABLE_NAME_BYTES_MAX};
 use evenkeel_wire::message::access;
 use evenkeel_wire::message::batch::{ArchivedBatchGetOutcome, BatchGet, BatchGetAnswer};
@@ -16,7 +17,7 @@ use evenkeel_wire::message::request::{Get, Query, Range};
 use evenkeel_wire::message::routing::{
     Lookup, LookupAnswer, LookupKey, LookupOutcome, PublishRoutes, PublishTables, TableKey,
 };
-use evenkeel_wire::table::{RangeBound, Route, TableDescriptor};
+use evenkeel_wire::table::{Route, TableDescriptor};
 use evenkeel_wire::turn::{ConnectionId, Effects, Endpoint, Input, Machine};
 use harness::{
     CLIENT, Frame, NOW, TABLE, TestRouter, body, code, found_for, memds, route, sent, step, table,
@@ -170,7 +171,7 @@ fn the_longest_routes_fit_into_the_answer_to_most_look_ups() {
     let (longest, mut table) = (route(1, Some(0)), table());
     let members = vec![longest.members[0]; ROUTE_MEMBERS_MAX];
     table.name = "t".repeat(TABLE_NAME_BYTES_MAX);
-    memds.publish(Route { end: RangeBound::from_elem(7, BOUND_BYTES_MAX), members, ..longest }, table);
+    memds.publish(Route { end: KeyBytes::from_elem(7, BOUND_BYTES_MAX), members, ..longest }, table);
     assert_eq!(memds.0.status().routes, 1);
     assert_eq!(memds.look_up(PeerRole::Router, LOOKUP_KEYS_MAX), Ok(LOOKUP_KEYS_MAX));
 }
@@ -180,8 +181,8 @@ fn routes_and_tables_longer_than_any_are_not_taken() {
     let members = vec![route(1, None).members[0]; ROUTE_MEMBERS_MAX + 1];
     let long_name = TableDescriptor { name: "t".repeat(TABLE_NAME_BYTES_MAX + 1), ..table() };
     for (route, table, taken) in [
-        (Route { end: RangeBound::from_elem(7, BOUND_BYTES_MAX + 1), ..route(1, None) }, table(), (0, 1)),
-        (Route { start: RangeBound::from_elem(7, BOUND_BYTES_MAX + 1), ..route(1, None) }, table(), (0, 1)),
+        (Route { end: KeyBytes::from_elem(7, BOUND_BYTES_MAX + 1), ..route(1, None) }, table(), (0, 1)),
+        (Route { start: KeyBytes::from_elem(7, BOUND_BYTES_MAX + 1), ..route(1, None) }, table(), (0, 1)),
         (Route { members, ..route(1, None) }, table(), (0, 1)),
         (route(1, None), long_name, (1, 0)),
     ] {

@@ -2,11 +2,10 @@
 
 use crate::entry::Split;
 use crate::ids::{Ballot, CoreId, Epoch, Incarnation, NodeId, PartitionId, Slot, TableId};
-use crate::key::{HashKey, KeySchema, KeyType};
+use crate::key::{HashKey, KeyBytes, KeySchema, KeyType};
 use crate::membership::{Membership, REPLICAS};
 use crate::message::peer::LogPoint;
 use rkyv::{Archive, Deserialize, Serialize};
-use smallvec::SmallVec;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -386,11 +385,6 @@ impl From<&ArchivedRouteGeneration> for RouteGeneration {
     }
 }
 
-/// Where the range of a route begins or ends. One that is short, or empty, has its bytes in place: each
-/// request compares its key with some, and comparing with an empty `Vec`, which points nowhere, costs as much
-/// as fifty other comparisons where the C library uses masked loads (docs/decisions/0019-turns.md).
-pub type RangeBound = SmallVec<[u8; 16]>;
-
 /// Whether a storage key lies in `start <= key < end`, where empty bounds are none.
 fn lies_within(key: &[u8], start: &[u8], end: &[u8]) -> bool {
     (start.is_empty() || key >= start) && (end.is_empty() || key < end)
@@ -404,9 +398,9 @@ pub struct Route {
     /// The partition.
     pub partition: PartitionId,
     /// First storage key, inclusive; empty: from the beginning.
-    pub start: RangeBound,
+    pub start: KeyBytes,
     /// End, exclusive; empty: to the end.
-    pub end: RangeBound,
+    pub end: KeyBytes,
     /// Older never overwrites newer.
     pub generation: RouteGeneration,
     /// Place of the leader in `members`, if one is known.
@@ -434,8 +428,8 @@ impl From<&ArchivedRoute> for Route {
         Self {
             table: (&archived.table).into(),
             partition: (&archived.partition).into(),
-            start: RangeBound::from_slice(&archived.start),
-            end: RangeBound::from_slice(&archived.end),
+            start: KeyBytes::from_slice(&archived.start),
+            end: KeyBytes::from_slice(&archived.end),
             generation: (&archived.generation).into(),
             leader: archived.leader.as_ref().copied(),
             members: archived.members.iter().map(RouteMember::from).collect(),

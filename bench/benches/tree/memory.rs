@@ -14,6 +14,7 @@ use evenkeel_dataplane::btree::version::{Redirects, Version};
 use evenkeel_dataplane::wal::block::LogIdentity;
 use evenkeel_wire::aligned::AlignedBuffer;
 use evenkeel_wire::ids::{CoreId, Epoch, Incarnation, PartitionId, Slot};
+use evenkeel_wire::key::KeyBytes;
 use evenkeel_wire::turn::DiskAction;
 
 const IDENTITY: LogIdentity = LogIdentity { incarnation: Incarnation([1; 16]), core: CoreId(0) };
@@ -65,7 +66,7 @@ impl MemoryTree {
         };
         let mut delta = Delta::default();
         for number in 0..items {
-            delta.set(Bytes::copy_from_slice(&key(number)), Some(cell(number)));
+            delta.set(KeyBytes::from_slice(&key(number)), Some(cell(number)));
         }
         tree.merge(&delta);
         tree

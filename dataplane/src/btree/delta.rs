@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use equivalent::{Comparable, Equivalent};
 use evenkeel_wire::ids::Slot;
+use evenkeel_wire::key::KeyBytes;
 use imbl::OrdSet;
 use std::cmp::Ordering;
 use std::ops::Bound;
@@ -25,7 +26,7 @@ pub struct Cell {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The storage key.
-    pub key: Bytes,
+    pub key: KeyBytes,
     /// The item; none: it was deleted.
     pub cell: Option<Cell>,
 }
@@ -124,7 +125,7 @@ pub struct Delta {
 
 impl Delta {
     /// Notes a change, and returns the one that it replaces.
-    pub fn set(&mut self, key: Bytes, cell: Option<Cell>) -> Option<Arc<Change>> {
+    pub fn set(&mut self, key: KeyBytes, cell: Option<Cell>) -> Option<Arc<Change>> {
         self.insert(Arc::new(Change { key, cell }))
     }
 
@@ -208,7 +209,7 @@ mod tests {
         ) {
             let (mut delta, mut model) = (Delta::default(), BTreeMap::new());
             for key in keys {
-                delta.set(Bytes::from(key.clone()), None);
+                delta.set(KeyBytes::from_slice(&key), None);
                 model.insert(key, ());
             }
             let range = (Bound::Included(&lower[..]), Bound::Unbounded);

@@ -36,6 +36,7 @@ use bytes::{Buf, BufMut, Bytes};
 use evenkeel_wire::entry::Refusal;
 use evenkeel_wire::error::ErrorCode;
 use evenkeel_wire::ids::Slot;
+use evenkeel_wire::key::KeyBytes;
 use std::sync::Arc;
 
 const HEADER_BYTES: usize = 8;
@@ -61,7 +62,7 @@ pub enum ImageRecord {
     /// An item.
     Cell {
         /// Its storage key.
-        key: Bytes,
+        key: KeyBytes,
         /// The item.
         cell: Cell,
     },
@@ -272,7 +273,7 @@ fn decode_cell(mut payload: Bytes) -> Result<ImageRecord, RecordError> {
     }
     let [key, extensions, archive] = std::array::from_fn(|_| payload.get_u32_le() as usize);
     need(&payload, key + extensions + archive)?;
-    let key = Bytes::copy_from_slice(&payload.split_to(key));
+    let key = KeyBytes::from_slice(&payload.split_to(key));
     payload.advance(extensions);
     let archive = Bytes::copy_from_slice(&payload[..archive]);
     Ok(ImageRecord::Cell { key, cell: Cell { slot, timestamp, checksum, archive } })
@@ -304,7 +305,7 @@ fn decode_outcome(mut payload: Bytes) -> Result<Outcome, RecordError> {
     let number = payload.get_u32_le();
     let [key, last] = std::array::from_fn(|_| payload.get_u32_le() as usize);
     need(&payload, key + last)?;
-    let key = Arc::from(&payload.split_to(key)[..]);
+    let key = KeyBytes::from_slice(&payload.split_to(key));
     let last = Bytes::copy_from_slice(&payload[..last]);
     let (mut returned, mut refused) = (None, None);
     match flag {
@@ -492,7 +493,7 @@ mod tests {
         for number in 0..items {
             let archive = Bytes::from(vec![number as u8; 100 + number as usize % 50]);
             let cell = Cell { slot: Slot(number + 1), timestamp: number, checksum: 3, archive };
-            state.tree.put(Bytes::from(number.to_be_bytes().to_vec()), cell);
+            state.tree.put(KeyBytes::from_slice(&number.to_be_bytes()), cell);
             let token =
                 Token { client: [number as u8; 16], sequence: number, issued_ms: 5, ..Token::default() };
             let returned =
@@ -503,7 +504,7 @@ mod tests {
                 request_hash: 6,
                 slot: Slot(number + 1),
                 timestamp: 5 << 16,
-                key: Arc::from(*b"key"),
+                key: KeyBytes::from_slice(b"key"),
                 returned,
                 refused: (number % 3 == 1)
                     .then(|| Refusal { code: ErrorCode::ConditionFailed, message: "no".to_owned() }),
@@ -618,7 +619,7 @@ mod tests {
                 request_hash: 6,
                 slot: Slot(sequence),
                 timestamp: 5 << 16,
-                key: Arc::from(*b"key"),
+                key: KeyBytes::from_slice(b"key"),
                 returned: Some(Returned { checksum: 1, archive: archive.clone() }),
                 refused: None,
             };

@@ -154,6 +154,7 @@ mod tests {
     use bytes::Bytes;
     use evenkeel_wire::ids::{PartitionId, Slot, TableId};
     use evenkeel_wire::item::{Item, encode};
+    use evenkeel_wire::key::KeyBytes;
     use evenkeel_wire::message::request::Range;
     use evenkeel_wire::message::{access, encode as encode_body};
 
@@ -170,7 +171,7 @@ mod tests {
         for key in keys {
             let archive = Bytes::from(encode(&Item::new().with("k", *key)).unwrap());
             let cell = Cell { slot: Slot(1), timestamp: 0, checksum: 0, archive };
-            state.tree.put(Bytes::copy_from_slice(key.as_bytes()), cell);
+            state.tree.put(KeyBytes::from_slice(key.as_bytes()), cell);
         }
         state
     }

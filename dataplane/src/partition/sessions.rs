@@ -11,12 +11,12 @@ use bytes::Bytes;
 use evenkeel_wire::entry::{Refusal, WrittenItem};
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::ids::Slot;
+use evenkeel_wire::key::KeyBytes;
 use evenkeel_wire::message::request::Token;
 use imbl::OrdMap;
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::ops::Bound;
-use std::sync::Arc;
 
 /// How often, in log time, silent clients are looked for.
 const SWEEP_MS: u64 = 5_000;
@@ -53,7 +53,7 @@ pub struct Outcome {
     /// Its timestamp.
     pub timestamp: u64,
     /// The key it wrote: the outcome goes where its key goes when a partition is split.
-    pub key: Arc<[u8]>,
+    pub key: KeyBytes,
     /// The item that the answer carried.
     pub returned: Option<Returned>,
     /// Why it was refused, if it was: then nothing was written.
@@ -304,7 +304,7 @@ mod tests {
             request_hash,
             slot: Slot(token.sequence),
             timestamp: at_ms << 16,
-            key: Arc::from(*b"k"),
+            key: KeyBytes::from_slice(b"k"),
             returned: None,
             refused: None,
         }

@@ -9,9 +9,9 @@ use crate::planted::{self, Planted};
 use crate::tree::{Cell, Tree};
 use evenkeel_wire::entry::{Effect, Entry, EntryKind, Split, Write};
 use evenkeel_wire::ids::{Ballot, PartitionId, Slot};
+use evenkeel_wire::key::KeyBytes;
 use evenkeel_wire::message::peer::{LogEnd, LogPoint};
 use evenkeel_wire::message::request::ReturnItem;
-use std::sync::Arc;
 
 /// What replicas of a partition agree on.
 #[derive(Clone, Debug, Default)]
@@ -105,17 +105,17 @@ impl State {
         let (slot, timestamp) = (entry.header.slot, entry.header.timestamp);
         let mut returned = write.old.filter(|_| write.return_item == ReturnItem::Old).map(Returned::from);
         let mut refused = None;
-        // A copy: the outcome is remembered for longer than the entry's bytes should be.
-        let key = Arc::from(&write.key[..]);
+        // A copy: tree and outcome keep it for longer than the entry's bytes should be kept for it.
+        let key = KeyBytes::from_slice(&write.key);
         match write.effect {
             Effect::Put(item) => {
                 if write.return_item == ReturnItem::New {
                     returned = Some(item.clone().into());
                 }
                 let cell = Cell { slot, timestamp, checksum: item.checksum, archive: item.archive };
-                self.tree.put(write.key, cell);
+                self.tree.put(key.clone(), cell);
             }
-            Effect::Delete => self.tree.delete(write.key),
+            Effect::Delete => self.tree.delete(key.clone()),
             Effect::Refused(refusal) => refused = Some(refusal),
         }
         let outcome = Outcome {

@@ -6,11 +6,11 @@ use evenkeel_router::route::{Router, RouterConfig};
 use evenkeel_wire::error::{ErrorAnswer, ErrorCode, Problem};
 use evenkeel_wire::frame::{BodyLimit, HEADER_BYTES, Header, Kind, first_frame, seal};
 use evenkeel_wire::ids::{Ballot, CoreId, Epoch, NodeId, PartitionId, RequestId, TableId};
-use evenkeel_wire::key::{HashKey, KeySchema, KeyType};
+use evenkeel_wire::key::{HashKey, KeyBytes, KeySchema, KeyType};
 use evenkeel_wire::message::routing::{LookupAnswer, LookupOutcome};
 use evenkeel_wire::message::status::TopologyAnswer;
 use evenkeel_wire::message::{Body, Encode, access, encode};
-use evenkeel_wire::table::{RangeBound, Route, RouteGeneration, RouteMember, TableDescriptor};
+use evenkeel_wire::table::{Route, RouteGeneration, RouteMember, TableDescriptor};
 use evenkeel_wire::turn::{Boot, ConnectionId, Effects, Endpoint, Input, Machine, Now};
 use std::net::SocketAddr;
 
@@ -48,8 +48,8 @@ pub(crate) fn route(round: u64, leader: Option<u8>) -> Route {
     Route {
         table: TABLE,
         partition: PartitionId(5),
-        start: RangeBound::new(),
-        end: RangeBound::new(),
+        start: KeyBytes::new(),
+        end: KeyBytes::new(),
         generation: RouteGeneration {
             epoch: Epoch(1),
             division: 0,

@@ -41,6 +41,7 @@ pub use schema::{
 use crate::limits::{PARTITION_KEY_BYTES_MAX, SORT_KEY_BYTES_MAX};
 use rkyv::{Archive, Deserialize, Serialize};
 use siphasher::sip::SipHasher24;
+use smallvec::SmallVec;
 use std::fmt;
 
 /// Bytes of the hash that a storage key begins with.
@@ -52,6 +53,12 @@ pub const STORAGE_KEY_BYTES_MAX: usize =
 
 /// Longest name of a key attribute, bytes (developer guide, limits).
 pub const KEY_NAME_BYTES_MAX: usize = 255;
+
+/// A storage key, or a bound of a range of them, with its bytes in place if they are few. To compare one with
+/// another touches no other memory; and an empty one points somewhere, while comparing with an empty `Vec`
+/// costs as much as fifty other comparisons where the C library uses masked loads
+/// (docs/decisions/0019-turns.md).
+pub type KeyBytes = SmallVec<[u8; 36]>;
 
 /// The key of a table's placement hash: random, chosen when the table is created, and never changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use super::{
 };
 use evenkeel_wire::frame::Kind;
 use evenkeel_wire::ids::{CoreId, Epoch, NodeId, PartitionId, TableId};
-use evenkeel_wire::key::{HashKey, KeySchema, KeyType};
+use evenkeel_wire::key::{HashKey, KeyBytes, KeySchema, KeyType};
 use evenkeel_wire::message::catalog::{
     CreateTable, DeleteTable, DescribeTable, EnsureReplicas, EnsureReplicasAnswer, KnownEpoch, ListTables,
     ListTablesAnswer, Removal, SplitPartition, SplitPartitionAnswer, SplitTable, Stray, TableAnswer,
@@ -20,8 +20,7 @@ use evenkeel_wire::message::status::{
 };
 use evenkeel_wire::message::tail::{Tail, TailAnswer, Trace};
 use evenkeel_wire::table::{
-    Billing, GroupConfig, LastSplit, Member, Origin, RangeBound, Route, TableDescriptor, TableStatus,
-    Throughput,
+    Billing, GroupConfig, LastSplit, Member, Origin, Route, TableDescriptor, TableStatus, Throughput,
 };
 use std::borrow::Cow;
 
@@ -199,8 +198,8 @@ fn route(leader: Option<u8>) -> Route {
     Route {
         table: TABLE,
         partition: partition(),
-        start: RangeBound::from_slice(b"start of the range"),
-        end: RangeBound::from_slice(b"end"),
+        start: KeyBytes::from_slice(b"start of the range"),
+        end: KeyBytes::from_slice(b"end"),
         generation: generation(),
         leader,
         members: vec![route_member(1), route_member(2)],

@@ -34,7 +34,7 @@ impl Shelf {
             let archive = Bytes::from(vec![number as u8; if number % 100 == 7 { 5000 } else { 150 }]);
             let checksum = crc32c(&archive);
             let cell = Cell { slot: Slot(number), timestamp: number, checksum, archive };
-            changes.set(Bytes::from(format!("key {number:08}")), Some(cell));
+            changes.set(format!("key {number:08}").into_bytes().into(), Some(cell));
         }
         let (mut space, mut cache) = (Space::restore(&[]), Cache::new(1 << 20));
         let (mut batches, mut feed, mut file) = (Batches::default(), Feed::default(), Vec::new());
