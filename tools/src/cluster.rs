@@ -226,14 +226,19 @@ impl Cluster {
         let runtime = RuntimeConfig { cpus: Vec::new(), polling };
         let empty =
             Config { cluster: self.config.clone(), storage: None, memds: None, router: None, runtime };
+        // Left alone, the scheduler wakes a replica on the CPU of the one that sends to it, behind that one and
+        // beside an idle CPU (docs/decisions/0019-turns.md).
+        let usable = evenkeel_link::cpus::usable();
+        let mut in_turn = usable.iter().copied().cycle();
         for node in &self.config.nodes {
             let name = format!("n{}", node.id);
             let data = self.data_path(&name);
             let cache_mib = shape.cache_mib;
+            let cpus = in_turn.by_ref().take(if crowded { node.cores.len() } else { 0 }).collect();
             let node = node.id;
             let storage = StorageConfig { node, data, segments, segment_mib, cache_mib, write_delay_ms: 0 };
-            let storage = Some(storage);
-            self.write_one(&name, &Config { storage, ..empty.clone() })?;
+            let runtime = RuntimeConfig { cpus, ..empty.runtime.clone() };
+            self.write_one(&name, &Config { storage: Some(storage), runtime, ..empty.clone() })?;
         }
         for (number, listen) in self.config.memds.iter().enumerate() {
             let memds = Some(MemdsConfig { listen: *listen });
