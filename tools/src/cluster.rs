@@ -226,8 +226,8 @@ impl Cluster {
         let runtime = RuntimeConfig { cpus: Vec::new(), polling };
         let empty =
             Config { cluster: self.config.clone(), storage: None, memds: None, router: None, runtime };
-        // Left alone, the scheduler wakes a replica on the CPU of the one that sends to it, behind that one and
-        // beside an idle CPU (docs/decisions/0019-turns.md).
+        // Left alone, the scheduler wakes a replica on the CPU of the one that sends to it, behind that one
+        // and beside an idle CPU (docs/decisions/0019-turns.md).
         let usable = evenkeel_link::cpus::usable();
         let mut in_turn = usable.iter().copied().cycle();
         for node in &self.config.nodes {
