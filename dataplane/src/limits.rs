@@ -244,7 +244,7 @@ pub const CHECKPOINT_ADVANCE: f64 = 1.5;
 /// How long a member may take to answer for a range of a damaged page, before the next one is asked.
 pub const REPAIR_PATIENCE: Duration = Duration::from_millis(1000);
 
-/// How often a core may give up a leadership because a page of it cannot be repaired.
+/// How often a core may give up the leadership of a group because a page of it cannot be repaired.
 pub const STEP_ASIDE_EVERY: Duration = Duration::from_secs(20);
 
 /// Leaves of a repair that are built in one turn.

@@ -60,8 +60,8 @@ pub(super) struct Repairs {
     operations: u64,
     questions: u64,
     retry_at: Boot,
-    /// When this core last gave up a leadership because it could not repair a page.
-    stepped_aside_at: Option<Boot>,
+    /// Leaderships that this core gave up lately because it could not repair a page.
+    stepped_aside: BTreeMap<PartitionId, Boot>,
 }
 
 #[derive(Clone, Debug)]
@@ -227,7 +227,8 @@ impl Serving {
         let Some(group) = self.groups.get_mut(&partition) else {
             return;
         };
-        let lately = self.repairs.stepped_aside_at.is_some_and(|at| now.boot.since(at) < STEP_ASIDE_EVERY);
+        self.repairs.stepped_aside.retain(|_, at| now.boot.since(*at) < STEP_ASIDE_EVERY);
+        let lately = self.repairs.stepped_aside.contains_key(&partition);
         let all_were_asked = *in_vain >= group.replica.others().count();
         let stays = lately || planted::active(Planted::NeverStepAside);
         if stays || !all_were_asked || !group.replica.owes_a_snapshot() {
@@ -238,7 +239,7 @@ impl Serving {
             core = %self.config.core,
             "nobody has what a damaged page of {partition} held, and a member waits for it: others may lead",
         );
-        self.repairs.stepped_aside_at = Some(now.boot);
+        self.repairs.stepped_aside.insert(partition, now.boot);
         group.replica.step_aside(now.boot, &mut self.outputs);
         self.perform(partition, now, out);
     }
