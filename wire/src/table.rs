@@ -260,13 +260,6 @@ impl GroupConfig {
         self.members.len() <= REPLICAS && self.log_replicas.is_empty() && self.former.is_none()
     }
 
-    /// Whether all its members have been members since it was made, or had a replica before they became
-    /// one: nobody was removed and taken back. That takes two changes.
-    #[must_use]
-    pub fn has_first_members(&self) -> bool {
-        self.epoch.0 <= self.birth.0 + 1
-    }
-
     /// Whether a node's replica holds the partition's items and may lead.
     #[must_use]
     pub fn stores(&self, node: NodeId) -> bool {

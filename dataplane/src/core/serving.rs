@@ -211,12 +211,12 @@ impl Serving {
     }
 
     /// Creates a replica of a group, and returns the log write that makes it durable. It votes if this core
-    /// has certainly never had one: it did not lose its memory, and has been a member from the beginning. Who
+    /// has not had one: it did not lose its memory, and the group has the members that it was made with. Who
     /// became one later was invited by the leader; if that replica is not here any more, what it accepted is
     /// forgotten.
     pub(super) fn create_group(&mut self, config: GroupConfig, now: Boot) -> Lsn {
         let partition = config.partition;
-        let may_have_had_it = self.lost_memory.is_some() || !config.has_first_members();
+        let may_have_had_it = self.lost_memory.is_some() || config.epoch != config.birth;
         // A split may have made it while this member was a log replica.
         let stores = config.stores(self.config.node);
         let seed = Seed {

@@ -290,6 +290,7 @@ fn too_many(what: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const NOW_MS: u64 = 1_000_000;
 
@@ -413,5 +414,19 @@ mod tests {
         sessions.record(&busy, outcome(&busy, 0, later));
         assert_eq!((sessions.outcomes, sessions.bytes), (1, 1));
         assert_eq!(sessions.recognise(&stuck, 0, later).unwrap_err().code, ErrorCode::TokenExpired);
+    }
+
+    proptest! {
+        #[test]
+        fn an_outcome_is_found_by_its_number_however_many_are_missing(
+            present in prop::collection::btree_set(3u64..60, 0..40),
+            sequence in 0u64..64,
+        ) {
+            let outcomes = present.iter().map(|sequence| outcome(&token(1, *sequence, 0), 0, NOW_MS)).collect();
+            let session = Session { outcomes, ..Session::default() };
+            let before = present.range(..sequence).count();
+            let expected = if present.contains(&sequence) { Ok(before) } else { Err(before) };
+            prop_assert_eq!(session.find(sequence), expected);
+        }
     }
 }
