@@ -422,8 +422,8 @@ mod tests {
             present in prop::collection::btree_set(3u64..60, 0..40),
             sequence in 0u64..64,
         ) {
-            let outcomes = present.iter().map(|sequence| outcome(&token(1, *sequence, 0), 0, NOW_MS)).collect();
-            let session = Session { outcomes, ..Session::default() };
+            let outcomes = present.iter().map(|sequence| outcome(&token(1, *sequence, 0), 0, NOW_MS));
+            let session = Session { outcomes: outcomes.collect(), ..Session::default() };
             let before = present.range(..sequence).count();
             let expected = if present.contains(&sequence) { Ok(before) } else { Err(before) };
             prop_assert_eq!(session.find(sequence), expected);
