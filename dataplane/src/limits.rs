@@ -122,6 +122,9 @@ pub const COURT_FORMER_EVERY: Duration = Duration::from_secs(3);
 /// anew is back by then.
 pub const COPY_ITEMS_AFTER: Duration = Duration::from_secs(15);
 
+/// How long a replica that must not vote hears of no leader before it stands: nobody else can lead then.
+pub const FORGETFUL_STANDS_AFTER: Duration = Duration::from_secs(5);
+
 /// How long a replica that has not heard of a leader waits before it asks whether anybody needs it.
 pub const STRAY_AFTER: Duration = Duration::from_secs(5);
 

@@ -57,7 +57,7 @@ pub enum Planted {
     KeepSuperseded,
     /// A replica whose log is damaged votes as if it were whole.
     VoteWithDamage,
-    /// A replica that is being refilled counts for the quorum.
+    /// The word of a replica that lost its memory counts for the quorum, when it follows or stands.
     CountRefilling,
     /// A follower takes a commit position for entries that are not known to be the leader's.
     CommitBeyondMatch,

@@ -159,6 +159,7 @@ fn superblocks_are_frozen() {
         log_start: LogStart { lsn: Lsn(0x5152_5354_5556_5758), place: Some(place(7, 0x6162_6364_6566_6768)) },
         checkpoint: Some(name),
         memory_lost: true,
+        memory_was_lost: true,
         ..formatted
     };
     for (name, superblock) in

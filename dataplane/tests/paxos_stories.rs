@@ -378,7 +378,8 @@ impl Stage {
             "prepare" => {
                 let candidate = named(words[2]);
                 let round = words[3].parse().expect("a round");
-                let message = Message::Prepare(Prepare { ballot: Ballot { round, node: candidate } });
+                let ballot = Ballot { round, node: candidate };
+                let message = Message::Prepare(Prepare { ballot, forgetful: false });
                 self.act(node(), |replica, now, out| replica.receive(now, candidate, message, out));
                 self.act(node(), Replica::end_turn);
             }
@@ -439,7 +440,10 @@ fn show_entries(entries: &[Bytes]) -> String {
 
 fn show(message: &Message) -> String {
     match message {
-        Message::Prepare(body) => format!("Prepare {}", body.ballot),
+        Message::Prepare(Prepare { ballot, forgetful: false }) => format!("Prepare {ballot}"),
+        Message::Prepare(Prepare { ballot, forgetful: true }) => {
+            format!("Prepare {ballot}, with a lost memory")
+        }
         Message::Promise(body) => format!(
             "Promise {} (before: {}), log to {}@{}, committed {}",
             body.ballot, body.previous, body.last.slot, body.last.ballot, body.commit

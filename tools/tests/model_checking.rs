@@ -66,6 +66,18 @@ fn the_longest_log_is_not_the_best() {
 }
 
 #[test]
+fn who_lost_its_memory_is_no_part_of_a_quorum() {
+    is_found(Planted::CountRefilling, "forgotten", "no assertion of the code fails");
+}
+
+#[test]
+#[ignore = "a minute: .ci/run explore"]
+fn who_lost_its_memory_leads_by_the_others_promises() {
+    holds("forgotten", FORGOTTEN_STATES);
+    holds("refused", REFUSED_STATES);
+}
+
+#[test]
 fn a_lease_that_has_run_out_is_none() {
     is_found(Planted::ReadAfterLease, "lease", "lease exclusivity");
 }
@@ -144,4 +156,6 @@ const ROLLS_STATES: usize = 222_451;
 const ROLLS_TWICE_STATES: usize = 642_427;
 const ROLLS_RESTART_STATES: usize = 1_342_307;
 const LAPSE_STATES: usize = 10_051_935;
+const FORGOTTEN_STATES: usize = 4_524_247;
+const REFUSED_STATES: usize = 12_654_486;
 const RESTORED_STATES: usize = 2_788_659;

@@ -18,7 +18,7 @@
 //!      80      8  chunks           of the checkpoint
 //!      88     16  last hash        of the header of the checkpoint's last chunk
 //!     104      4  flags            1: acknowledged data was lost here, and not all of it is known to be
-//!                                  refilled
+//!                                  refilled; 2: it was so once
 //!     108     20  reserved, zero
 //!     128      4  checksum         CRC-32C of bytes 0..128
 //! ```
@@ -68,6 +68,9 @@ pub struct Superblock {
     /// Acknowledged data was lost here, and it is not known yet that all of it was refilled: there may have
     /// been groups that nothing here speaks of any more.
     pub memory_lost: bool,
+    /// Acknowledged data was lost here once. All of it may be refilled, but there may have been replicas that
+    /// neither this core nor the catalogue knew of when that was done.
+    pub memory_was_lost: bool,
 }
 
 /// Why there is no usable superblock.
@@ -92,7 +95,15 @@ impl Superblock {
     #[must_use]
     pub fn format(segments: u32, segment_bytes: u64) -> Self {
         let log_start = LogStart { lsn: Lsn(1), place: None };
-        Self { sequence: 1, segments, segment_bytes, log_start, checkpoint: None, memory_lost: false }
+        Self {
+            sequence: 1,
+            segments,
+            segment_bytes,
+            log_start,
+            checkpoint: None,
+            memory_lost: false,
+            memory_was_lost: false,
+        }
     }
 
     /// Where in the file this superblock belongs.
@@ -122,7 +133,7 @@ impl Superblock {
         out.put_u64_le(place.map_or(0, |place| place.offset));
         out.put_u64_le(self.checkpoint.map_or(0, |checkpoint| checkpoint.chunks));
         out.put_slice(&self.checkpoint.map_or(Hash128::ZERO, |checkpoint| checkpoint.last_hash).0);
-        out.put_u32_le(u32::from(self.memory_lost));
+        out.put_u32_le(u32::from(self.memory_lost) | u32::from(self.memory_was_lost) << 1);
         let checksum = crc32c(&buffer[..CHECKED_BYTES]);
         (&mut buffer[CHECKED_BYTES..]).put_u32_le(checksum);
         buffer
@@ -190,13 +201,15 @@ impl Superblock {
         let [life, offset, chunks] = std::array::from_fn(|_| fields.get_u64_le());
         let mut last_hash = Hash128::ZERO;
         fields.copy_to_slice(&mut last_hash.0);
-        let memory_lost = fields.get_u32_le() & 1 == 1;
+        let flags = fields.get_u32_le();
+        let (memory_lost, memory_was_lost) = (flags & 1 == 1, flags & 2 == 2);
         let at = SegmentLife { segment, life: Lsn(life) };
         let place = (segment != NONE).then_some(Place { at, offset });
         let checkpoint =
             (file != NONE).then_some(CheckpointName { file: file.min(1) as u8, chunks, last_hash });
         let log_start = LogStart { lsn: Lsn(lsn), place };
-        let superblock = Self { sequence, segments, segment_bytes, log_start, checkpoint, memory_lost };
+        let superblock =
+            Self { sequence, segments, segment_bytes, log_start, checkpoint, memory_lost, memory_was_lost };
         // What this version would have written otherwise, another has: reserved bytes that are not zero.
         let ours = superblock.encode(identity);
         if ours[..CHECKED_BYTES] != block[..CHECKED_BYTES] {
@@ -233,6 +246,7 @@ mod tests {
             log_start: LogStart { lsn: Lsn(12), place: Some(place) },
             checkpoint: Some(CheckpointName { file: 1, chunks: 3, last_hash: Hash128::of(b"c") }),
             memory_lost: true,
+            memory_was_lost: true,
             ..Superblock::format(4, 1 << 23)
         }
     }

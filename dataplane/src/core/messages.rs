@@ -159,7 +159,7 @@ mod tests {
         let invite = Invite { ballot, member, config, at: point, at_ballot: ballot, timestamp: 5 };
         let entries = vec![entry(1), entry(20), entry(3)];
         let messages = [
-            Message::Prepare(Prepare { ballot }),
+            Message::Prepare(Prepare { ballot, forgetful: false }),
             Message::Promise(promise),
             Message::Refuse(Refuse { promised: ballot }),
             Message::Fetch(Fetch { ballot, after: point }),

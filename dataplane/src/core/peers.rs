@@ -233,7 +233,7 @@ impl Serving {
             let partition = config.partition;
             if self.groups.contains_key(&partition) {
                 created.push(partition);
-            } else if self.is_for_us(&config) && !self.awaits_split(&config) {
+            } else if self.is_for_us(&config) && !self.awaits_split(&config) && !self.was_removed(&config) {
                 lsn = lsn.max(self.create_group(config, now.boot));
                 created.push(partition);
             }
@@ -261,6 +261,7 @@ impl Serving {
                 && let Some(removed) = self.remove_group(*partition, out)
             {
                 lsn = lsn.max(removed);
+                self.removed_in.extend(below.map(|below| (*partition, below)));
             }
         }
         let ask_everything = self.lost_memory.filter(|lost| !lost.told_everything).map(|lost| lost.number);
@@ -279,6 +280,11 @@ impl Serving {
             return false;
         };
         self.groups.get(&origin.parent).is_some_and(|parent| parent.state().slot() < origin.slot)
+    }
+
+    /// Whether a replica of a later epoch was removed here: the order was long on its way.
+    fn was_removed(&self, config: &GroupConfig) -> bool {
+        self.removed_in.get(&config.partition).is_some_and(|in_epoch| config.epoch < *in_epoch)
     }
 
     fn is_for_us(&self, config: &GroupConfig) -> bool {

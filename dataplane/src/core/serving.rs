@@ -82,6 +82,11 @@ pub struct Serving {
     pub(super) recovery_report: String,
     /// Acknowledged data was lost here, and the catalogue has not yet said what this core must hold.
     pub(super) lost_memory: Option<LostMemory>,
+    /// That was so once, in this life of the data folder.
+    pub(super) memory_was_lost: bool,
+    /// Replicas that were removed since the start because they were no members any more, and in which epoch
+    /// that was known.
+    pub(super) removed_in: BTreeMap<PartitionId, Epoch>,
     /// Groups that were being refilled when this was last looked at.
     refilling: BTreeSet<PartitionId>,
     pub(super) draining_since: Option<Boot>,
@@ -174,6 +179,8 @@ impl Serving {
             outputs: Vec::new(),
             recovery_report: report,
             lost_memory: None,
+            memory_was_lost: superblock.memory_was_lost,
+            removed_in: BTreeMap::new(),
             refilling: BTreeSet::new(),
             draining_since: None,
             hand_overs: HandOvers::default(),
@@ -190,6 +197,7 @@ impl Serving {
         if superblock.memory_lost || !serving.recovery_report.is_empty() {
             let number = serving.prng.next_u64();
             serving.lost_memory = Some(LostMemory { number, told_everything: false });
+            serving.memory_was_lost = true;
         }
         serving.create_system_group(now.boot);
         // A split that was applied again, and of whose child nothing was durable.
@@ -210,13 +218,15 @@ impl Serving {
         }
     }
 
-    /// Creates a replica of a group, and returns the log write that makes it durable. It votes if this core
-    /// has not had one: it did not lose its memory, and the group has the members that it was made with. Who
-    /// became one later was invited by the leader; if that replica is not here any more, what it accepted is
-    /// forgotten.
+    /// Creates a replica of a group of which this core is a member, and returns the log write that makes it
+    /// durable. It votes if this core has not had one. Who became a member later was invited by the leader,
+    /// has the replica since then, and keeps it while it is a member: so a core has never had one that it does
+    /// not have, unless it lost its memory. Then it may vote in groups that were created for a table when
+    /// everything was known again; of what splits made, leaders know before the catalogue does.
     pub(super) fn create_group(&mut self, config: GroupConfig, now: Boot) -> Lsn {
         let partition = config.partition;
-        let may_have_had_it = self.lost_memory.is_some() || config.epoch != config.birth;
+        let is_first_of_table = config.origin.is_none() && config.epoch == config.birth;
+        let may_have_had_it = self.lost_memory.is_some() || self.memory_was_lost && !is_first_of_table;
         // A split may have made it while this member was a log replica.
         let stores = config.stores(self.config.node);
         let seed = Seed {

@@ -27,7 +27,12 @@ pub(super) struct Proposal {
 impl Replica {
     pub(super) fn on_prepare(&mut self, now: Boot, from: NodeId, prepare: &Prepare, out: &mut Vec<Output>) {
         let ballot = prepare.ballot;
-        if self.is_refilling() || ballot < self.promised || ballot.node != from {
+        let is_used = prepare.forgetful && ballot == self.promised;
+        if self.is_refilling() {
+            // It may have to stand itself.
+            self.highest_seen = self.highest_seen.max(ballot);
+        }
+        if self.is_refilling() || ballot < self.promised || is_used || ballot.node != from {
             return self.send(from, Message::Refuse(Refuse { promised: self.promised }), out);
         }
         if ballot > self.promised {
@@ -222,8 +227,7 @@ impl Replica {
         }
         self.owed.accepted = false;
         follower.told = matched;
-        let votes = self.refill.is_none() || planted::active(Planted::CountRefilling);
-        let accepted = Accepted { ballot: self.promised, matched, votes, stores: self.stores };
+        let accepted = Accepted { ballot: self.promised, matched, votes: self.votes(), stores: self.stores };
         self.send(leader, Message::Accepted(accepted), out);
     }
 

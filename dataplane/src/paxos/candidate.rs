@@ -55,7 +55,9 @@ impl Replica {
         if now >= candidate.deadline {
             return self.become_follower(now, None, out);
         }
-        let unanswered = candidate.asked_at.is_some_and(|at| now.since(at) >= PREPARE_AGAIN_AFTER);
+        let long_ago = candidate.asked_at.is_some_and(|at| now.since(at) >= PREPARE_AGAIN_AFTER);
+        // Who has answered a forgetful candidate refuses it the second time.
+        let unanswered = long_ago && !self.is_refilling();
         if unanswered && candidate.quorum_at.is_none() {
             self.ask_for_promises(now, out);
         }
@@ -65,7 +67,7 @@ impl Replica {
         if let Role::Candidate(candidate) = &mut self.role {
             candidate.asked_at = Some(now);
         }
-        let prepare = Message::Prepare(Prepare { ballot: self.promised });
+        let prepare = Message::Prepare(Prepare { ballot: self.promised, forgetful: self.is_refilling() });
         self.send_others(&prepare, out);
     }
 
@@ -83,7 +85,8 @@ impl Replica {
 
     pub(super) fn on_refuse(&mut self, now: Boot, promised: Ballot, out: &mut Vec<Output>) {
         self.highest_seen = self.highest_seen.max(promised);
-        if promised > self.promised && matches!(self.role, Role::Candidate(_)) {
+        let outbid = promised > self.promised || promised == self.promised && self.is_refilling();
+        if outbid && matches!(self.role, Role::Candidate(_)) {
             self.become_follower(now, None, out);
         }
     }
@@ -91,6 +94,7 @@ impl Replica {
     pub(super) fn advance_candidate(&mut self, now: Boot, out: &mut Vec<Output>) {
         let quorum = self.quorum();
         let own_end = self.log.end();
+        let own = self.votes().then_some(self.node);
         let Role::Candidate(Candidate { asked_at, adopting, .. }) = &self.role else {
             return;
         };
@@ -100,12 +104,12 @@ impl Replica {
         if asked_at.is_none() {
             self.ask_for_promises(now, out);
         }
-        let Self { role: Role::Candidate(candidate), config, node, .. } = self else {
+        let Self { role: Role::Candidate(candidate), config, .. } = self else {
             return;
         };
         // Its own promise is a lone member's quorum: no answer will come that could be waited for.
-        let promised = candidate.promises.iter().map(|(from, _)| from).chain([&*node]);
-        let promised = promised.filter(|node| config.members.iter().any(|member| member.node == **node));
+        let promised = candidate.promises.iter().map(|(from, _)| *from).chain(own);
+        let promised = promised.filter(|node| config.members.iter().any(|member| member.node == *node));
         if promised.count() < quorum {
             return;
         }
@@ -189,7 +193,7 @@ impl Replica {
 
     /// Leads under the promised ballot: every older lease is waited out, and a no-op commits what was found.
     fn lead(&mut self, now: Boot, out: &mut Vec<Output>) {
-        if !self.may_lead() {
+        if !self.has_what_leaders_need() {
             self.become_follower(now, None, out);
             return self.let_others_stand_first();
         }

@@ -15,7 +15,9 @@ use super::follower::Follower;
 use super::leader::{Leader, Mode, Progress};
 use super::refill::{ASK_EVERY, Refill};
 use super::{Replica, Role};
-use crate::limits::{COMMIT_NOTICE_AFTER, LEASE_TERM, PREPARE_AGAIN_AFTER, RESEND_AFTER};
+use crate::limits::{
+    COMMIT_NOTICE_AFTER, FORGETFUL_STANDS_AFTER, LEASE_TERM, PREPARE_AGAIN_AFTER, RESEND_AFTER,
+};
 use evenkeel_wire::message::peer::{LogEnd, Promise, Relinquished};
 use evenkeel_wire::turn::Boot;
 use std::hash::{Hash, Hasher};
@@ -33,8 +35,7 @@ impl Replica {
             settled,
             stores,
             core: _,
-            // Asked by who tends replicas, not by the protocol.
-            heard_at: _,
+            heard_at,
             stranger,
             node: _,
             promised,
@@ -73,6 +74,8 @@ impl Replica {
         }
         if let Some(Refill { nonce, asked_at, goal }) = refill {
             (nonce, asked_at.map(|at| age(now, at, ASK_EVERY)), goal).hash(hasher);
+            // Nobody else asks for it, but who tends replicas.
+            age(now, *heard_at, FORGETFUL_STANDS_AFTER).hash(hasher);
         }
     }
 }
@@ -196,7 +199,7 @@ mod tests {
         let mut out = Vec::new();
         let before = digest(&replica, now);
         let ballot = Ballot { round: 1, node: NodeId(3) };
-        replica.receive(now, NodeId(3), Message::Prepare(Prepare { ballot }), &mut out);
+        replica.receive(now, NodeId(3), Message::Prepare(Prepare { ballot, forgetful: false }), &mut out);
         let promised = digest(&replica, now);
         assert!(matches!(out[..], [Output::Persist(_)]));
         replica.persisted(now, &mut out);

@@ -147,7 +147,7 @@ impl Replica {
     }
 
     pub(super) fn tick_follower(&mut self, now: Boot, out: &mut Vec<Output>) {
-        let may_lead = self.may_lead();
+        let may_lead = self.may_lead(now);
         let alone = self.others().next().is_none();
         let Role::Follower(follower) = &mut self.role else {
             return;
@@ -174,7 +174,7 @@ impl Replica {
     }
 
     pub(super) fn on_suspect_answer(&mut self, now: Boot, healthy: bool, out: &mut Vec<Output>) {
-        let may_lead = self.may_lead();
+        let may_lead = self.may_lead(now);
         let Role::Follower(follower) = &mut self.role else {
             return;
         };
@@ -198,7 +198,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let given_up = relinquished.ballot == self.promised && relinquished.ballot.node == from;
-        if given_up && self.may_lead() && matches!(self.role, Role::Follower(_)) {
+        if given_up && self.may_lead(now) && matches!(self.role, Role::Follower(_)) {
             self.stand(now, Some(relinquished), out);
         }
     }

@@ -372,12 +372,13 @@ impl Replica {
     /// Raises the commit position to what a quorum has durably.
     pub(super) fn advance_commit(&mut self, now: Boot) {
         let quorum = self.quorum();
+        let own = self.votes().then_some(self.durable);
         let Self { role: Role::Leader(leader), config, .. } = self else {
             return;
         };
         let voters = leader.followers.iter().filter(|follower| follower.votes && follower.is_in(config));
         let mut durable: ArrayVec<Slot, MEMBERS_MAX> = voters.map(|follower| follower.matched).collect();
-        durable.push(self.durable);
+        durable.extend(own);
         durable.sort_unstable_by(|a, b| b.cmp(a));
         let on_quorum = if planted::active(Planted::AcknowledgeBeforeQuorum) {
             self.durable

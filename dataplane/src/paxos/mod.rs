@@ -32,8 +32,9 @@ pub mod log;
 pub mod memberships;
 pub mod refill;
 
-use crate::limits::{LEASE_DRIFT, LEASE_TERM};
+use crate::limits::{FORGETFUL_STANDS_AFTER, LEASE_DRIFT, LEASE_TERM};
 use crate::partition::state::State;
+use crate::planted::{self, Planted};
 use crate::wal::record::{GroupState, Record, RecordBody};
 use arrayvec::ArrayVec;
 use bytes::Bytes;
@@ -266,7 +267,7 @@ impl Replica {
         if let Some(from) = serves_from {
             self.not_before = from;
         }
-        let stands = serves_from.is_some() && self.may_lead();
+        let stands = serves_from.is_some() && self.may_lead(now);
         self.role = Role::Follower(Follower::new(now, self.rank(), stands, &mut self.prng));
     }
 
@@ -383,9 +384,22 @@ impl Replica {
         self.config.members.iter().any(|member| member.node == node)
     }
 
-    /// Whether this replica may stand for election: it is a member with the partition's items, and whole.
-    fn may_lead(&self) -> bool {
-        self.takes_part() && self.config.stores(self.node) && self.stores && !self.is_refilling()
+    /// Whether this replica is a member with the partition's items.
+    fn has_what_leaders_need(&self) -> bool {
+        self.takes_part() && self.config.stores(self.node) && self.stores
+    }
+
+    /// Whether this replica may stand for election: it has what leaders need, and is whole. If it is not, only
+    /// when nobody has led for long, and if it takes all others to make a quorum ([`refill`]).
+    fn may_lead(&self, now: Boot) -> bool {
+        let nobody_else = now.since(self.heard_at) >= FORGETFUL_STANDS_AFTER;
+        let may_stand = !self.is_refilling() || nobody_else && self.others().count() == self.quorum();
+        may_stand && self.has_what_leaders_need()
+    }
+
+    /// Whether what this replica promises and accepts counts.
+    fn votes(&self) -> bool {
+        !self.is_refilling() || planted::active(Planted::CountRefilling)
     }
 
     /// The log is applied up to `slot`.

@@ -7,6 +7,13 @@
 //! the others have promised, including promises for which this replica's forgotten word was needed. Once the
 //! replica has that entry durable and knows it committed, it holds everything that it ever helped to commit,
 //! and votes again.
+//!
+//! If it has the items and nobody else can lead (one other member has the log only, one begins without a
+//! state), it stands itself: a proposer need be no acceptor. It counts the others' promises and acceptances,
+//! not its own; of a group of three or four all others are that quorum. What it has in its log it did
+//! accept, so it may adopt that as it would from one who promised. A ballot that it used before its loss was
+//! promised by one of them, who then refuses it. When its first entry is committed, none of the others has
+//! promised more, and it votes.
 
 use super::{Message, Output, Replica, Role};
 use evenkeel_wire::ids::{Ballot, NodeId, Slot};
@@ -35,7 +42,7 @@ impl Refill {
 impl Replica {
     pub(super) fn tick_refill(&mut self, now: Boot, out: &mut Vec<Output>) {
         let promised = self.promised;
-        let Some(leader) = self.leader() else {
+        let Some(leader) = self.leader().filter(|leader| *leader != self.node) else {
             return;
         };
         let Some(refill) = &mut self.refill else {
@@ -79,12 +86,17 @@ impl Replica {
 
     /// Lets the replica vote again once it has what it must have.
     pub(super) fn finish_refill(&mut self, out: &mut Vec<Output>) {
-        let Some(Refill { goal: Some((ballot, slot)), .. }) = self.refill else {
+        let Some(refill) = &self.refill else {
             return;
         };
-        let has_it = self.commit.min(self.durable).min(self.matched) >= slot;
+        let (matched, goal) = match &self.role {
+            Role::Follower(_) => (self.matched, refill.goal),
+            Role::Leader(leader) => (self.durable, Some((self.promised, leader.first))),
+            Role::Candidate(_) => return,
+        };
         let durable_promise = self.promised_durable == self.promised;
-        if ballot == self.promised && has_it && durable_promise && matches!(self.role, Role::Follower(_)) {
+        let has_it = |slot| self.commit.min(self.durable).min(matched) >= slot;
+        if durable_promise && goal.is_some_and(|(ballot, slot)| ballot == self.promised && has_it(slot)) {
             self.refill = None;
             self.owed.accepted = true;
             self.pay_accepted(out);

@@ -1,12 +1,15 @@
 //! Where explorations begin: scripts of events, run through the code that ships.
 
-use super::bounds::{Bound, Start};
+use super::bounds::{Bound, FORGOTTEN_STEPS, Start};
 use super::clock::Clocks;
 use super::member::{MEMBERS, Member, PLACES, node};
 use super::memory::Memory;
 use super::network::{Letter, Network, Said};
+use super::turn::Input;
 use super::world::{Action, Used, World};
+use evenkeel_dataplane::limits::FORGETFUL_STANDS_AFTER;
 use evenkeel_dataplane::paxos::Message;
+use evenkeel_wire::ids::Ballot;
 use std::sync::Arc;
 
 impl World {
@@ -35,6 +38,8 @@ impl World {
                 Start::Contested => world.led(memory).contested(memory),
                 Start::Restored => world.led(memory).contested(memory).restored(memory),
                 Start::Overtaken => world.led(memory).overtaken(memory),
+                Start::Forgotten => world.led(memory).forgotten(memory),
+                Start::Refused => world.led(memory).forgotten(memory).refused(memory),
             };
             world.used.renewals_left = bound.renewals;
             world
@@ -192,6 +197,44 @@ impl World {
         assert_eq!(world.history.committed.len(), 2, "it is committed");
         world.assert_stand([3, 2, 2]);
         world
+    }
+
+    /// The first leader, which died, promises the second member what it stands for, and loses the memory of
+    /// that, but not the letter. When nobody has led for long, it stands itself.
+    fn forgotten(mut self, memory: &Memory) -> Self {
+        self.step(Action::Crash(0, 0), memory, false);
+        self.used = Used { crashes: 0, ..self.used };
+        self.step(Action::Time, memory, false);
+        self.step(Action::Time, memory, false);
+        self.stands(1, memory);
+        self.lose_if(memory, |letter| letter.to == node(2));
+        self.deliver_between(1, 0, memory);
+        self.step(Action::Persist(0), memory, false);
+        self.turn(0, Input::Forget(1), memory);
+        let since = self.now(0);
+        while self.now(0).since(since) < FORGETFUL_STANDS_AFTER {
+            self.step(Action::Time, memory, false);
+        }
+        assert_eq!(self.steps, FORGOTTEN_STEPS);
+        self.stands(0, memory);
+        let promises = self.members.iter().map(|member| member.group.replica.promised());
+        assert!(
+            promises.eq([(2, 0), (2, 1), (1, 0)].map(|(round, place)| Ballot { round, node: node(place) }))
+        );
+        assert_eq!(self.network.letters().len(), 3, "its promise, and two Prepares of its own");
+        self
+    }
+
+    /// The second member refuses the first one, which stands again, above what it has heard of.
+    fn refused(mut self, memory: &Memory) -> Self {
+        self.deliver_between(0, 1, memory);
+        self.deliver_if(memory, |letter| matches!(letter.said, Said::Message(Message::Refuse(_))));
+        self.lose_if(memory, |letter| letter.to == node(2));
+        (0..3).for_each(|_| _ = self.step(Action::Time, memory, false));
+        self.stands(0, memory);
+        assert_eq!(self.members[0].group.replica.promised(), Ballot { round: 3, node: node(0) });
+        assert_eq!(self.network.letters().len(), 3, "a promise of before, and two Prepares");
+        self
     }
 
     fn assert_stand(&self, logs: [usize; MEMBERS]) {

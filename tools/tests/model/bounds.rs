@@ -34,6 +34,12 @@ pub(crate) enum Start {
     Restored,
     /// As [`Start::Contested`], but the second member leads, and its entry is committed with the third one.
     Overtaken,
+    /// After [`Start::Led`] the first member died, came back, promised the second one a second ballot, and
+    /// lost the memory of that; the promise is still on its way. Nobody has led for as long as it takes until
+    /// one without a vote stands: the first member does, for a ballot of the second round.
+    Forgotten,
+    /// After [`Start::Forgotten`] the second member refused the first one, which stands again.
+    Refused,
 }
 
 /// What is explored, and what is not.
@@ -86,6 +92,8 @@ impl Bound {
             Start::Resting | Start::Missed | Start::Replaced => 9,
             Start::New | Start::Led | Start::Granted => 4,
             Start::Contested | Start::Overtaken | Start::Restored => 6,
+            Start::Forgotten => FORGOTTEN_STEPS + 4,
+            Start::Refused => FORGOTTEN_STEPS + 7,
         };
         self.ticks >= needed
     }
@@ -124,8 +132,11 @@ const STILL: Bound = Bound {
     in_flight: 4,
 };
 
+/// Steps of time until [`Start::Forgotten`].
+pub(crate) const FORGOTTEN_STEPS: u8 = 9;
+
 /// All bounds, the small ones first. How many states each of them has: docs/decisions/0013-model-checking.md.
-pub(crate) const BOUNDS: [Bound; 22] = [
+pub(crate) const BOUNDS: [Bound; 24] = [
     Bound { name: "birth", start: Start::New, ..STILL },
     Bound { name: "writes", writes: 2, submissions: 3, in_flight: 3, torn: true, ..STILL },
     Bound { name: "twice", start: Start::New, duplicates: 1, in_flight: 3, ..STILL },
@@ -154,6 +165,8 @@ pub(crate) const BOUNDS: [Bound; 22] = [
         torn: true,
         ..CONFLICT
     },
+    Bound { name: "forgotten", start: Start::Forgotten, ..FORGOTTEN },
+    Bound { name: "refused", start: Start::Refused, ticks: FORGOTTEN_STEPS + 7, rounds: 3, ..FORGOTTEN },
     Bound { name: "prompt", late: 0, crashes: 1, ..ELECTION },
     Bound { name: "succession", ..ELECTION },
 ];
@@ -183,6 +196,17 @@ const RESTORED: Bound = Bound { start: Start::Restored, rounds: 3, submissions: 
 
 /// Logs part before it begins.
 const CONFLICT: Bound = Bound { ticks: 4, in_flight: 2, writes: 2, submissions: 2, ..STILL };
+
+/// Who lost its memory stands, while another one has a promise of before.
+const FORGOTTEN: Bound = Bound {
+    ticks: FORGOTTEN_STEPS + 4,
+    watchful: &[],
+    rounds: 2,
+    submissions: 0,
+    in_flight: 3,
+    late: 0,
+    ..STILL
+};
 
 /// The bound of that name.
 pub(crate) fn named(name: &str) -> Option<Bound> {

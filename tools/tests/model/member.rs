@@ -174,16 +174,31 @@ impl Member {
         for _ in 0..survive {
             self.becomes_durable();
         }
+        let Durable { promised, commit, entries } = Arc::unwrap_or_clone(Arc::clone(&self.durable));
+        self.start(false, now);
+        let last = Slot(entries.len() as u64);
+        let expected = Durable { promised, commit: commit.min(last), entries };
+        assert_eq!(*self.durable, expected, "replay and the model agree");
+    }
+
+    /// The process dies, and another one starts from what the disk holds, which has lost the last `lost`
+    /// records and knows that it has lost some.
+    pub(crate) fn forget(&mut self, lost: usize, now: Boot) {
+        let disk = Arc::make_mut(&mut self.disk);
+        disk.truncate(disk.len() - lost);
+        self.start(true, now);
+        assert!(self.group.replica.is_refilling(), "it does not vote");
+    }
+
+    /// A process starts from what the disk holds.
+    fn start(&mut self, damaged: bool, now: Boot) {
         let mut replay = Replay::default();
         for record in self.disk.iter() {
-            replay.take(record.clone(), false).expect("an undamaged log chains");
+            replay.take(record.clone(), damaged).expect("the log chains");
         }
-        let (seed, state) = replay.finish(false).pop().expect("the group was created");
-        let Durable { promised, commit, entries } = &*self.durable;
-        let found: Vec<EntryId> = seed.log.after(Slot::ZERO).map(id_of).collect();
-        assert_eq!(found, *entries, "replay and the model agree on the log");
-        let last = Slot(entries.len() as u64);
-        assert_eq!((seed.promised, seed.commit), (*promised, (*commit).min(last)), "and on the rest");
+        let (seed, state) = replay.finish(damaged).pop().expect("the group was created");
+        let entries = seed.log.after(Slot::ZERO).map(id_of).collect();
+        self.durable = Arc::new(Durable { promised: seed.promised, commit: seed.commit, entries });
         self.group = Group::new(seed, state, node(self.place), now, Prng::lowest());
         self.core = self.core.as_ref().map(|core| Core::new(core.lives + 1, core.prompt, now));
         self.appended.clear();

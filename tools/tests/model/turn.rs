@@ -29,6 +29,8 @@ pub(crate) enum Input<'a> {
     Crash(usize),
     /// Time has moved on to now.
     Time,
+    /// It dies, and its disk has lost so many of its last records.
+    Forget(usize),
 }
 
 impl Input<'_> {
@@ -44,6 +46,7 @@ impl Input<'_> {
             Self::HandOver => numbered(5, 0),
             Self::Crash(survive) => numbered(6, survive),
             Self::Time => numbered(7, 0),
+            Self::Forget(lost) => numbered(8, lost),
         }
     }
 }
@@ -104,6 +107,7 @@ impl Turn {
             }
             Input::Crash(survive) => self.member.crash(survive, self.now),
             Input::Time => {}
+            Input::Forget(lost) => self.member.forget(lost, self.now),
         }
         true
     }

@@ -227,7 +227,7 @@ impl World {
     }
 
     /// Lets something happen to a member. Returns whether anything did.
-    fn turn(&mut self, place: usize, input: Input<'_>, memory: &Memory) -> bool {
+    pub(super) fn turn(&mut self, place: usize, input: Input<'_>, memory: &Memory) -> bool {
         let turned = memory.turn(&self.members[place], self.now(place), input);
         self.members[place] = Arc::clone(&turned.member);
         turned.sent.iter().for_each(|letter| self.network.send(letter));

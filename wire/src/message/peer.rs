@@ -75,6 +75,9 @@ pub struct Relinquished {
 pub struct Prepare {
     /// The candidate's ballot.
     pub ballot: Ballot,
+    /// The candidate has lost a part of its memory, and may have used this ballot before: whoever has
+    /// promised it already refuses.
+    pub forgetful: bool,
 }
 
 /// An acceptor promises, durably, to take nothing below this ballot.

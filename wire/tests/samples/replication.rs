@@ -11,7 +11,7 @@ use evenkeel_wire::message::peer::{
 use std::borrow::Cow;
 
 pub(super) fn prepares() -> Vec<Sample> {
-    vec![sample("peer.prepare", Prepare { ballot: ballot(0x11) })]
+    vec![sample("peer.prepare", Prepare { ballot: ballot(0x11), forgetful: true })]
 }
 
 pub(super) fn promises() -> Vec<Sample> {
