@@ -220,9 +220,9 @@ impl Serving {
 
     /// Creates a replica of a group of which this core is a member, and returns the log write that makes it
     /// durable. It votes if this core has not had one. Who became a member later was invited by the leader,
-    /// has the replica since then, and keeps it while it is a member: so a core has never had one that it does
-    /// not have, unless it lost its memory. Then it may vote in groups that were created for a table when
-    /// everything was known again; of what splits made, leaders know before the catalogue does.
+    /// has the replica since then, and keeps it while it is a member: so a core has never had one that is not
+    /// here, unless it lost its memory. Then it may vote in groups that were created for a table when
+    /// everything was known again: of what splits made, leaders know before the catalogue does.
     pub(super) fn create_group(&mut self, config: GroupConfig, now: Boot) -> Lsn {
         let partition = config.partition;
         let is_first_of_table = config.origin.is_none() && config.epoch == config.birth;

@@ -389,8 +389,8 @@ impl Replica {
         self.takes_part() && self.config.stores(self.node) && self.stores
     }
 
-    /// Whether this replica may stand for election: it has what leaders need, and is whole. If it is not, only
-    /// when nobody has led for long, and if it takes all others to make a quorum ([`refill`]).
+    /// Whether this replica may stand for election: it has what leaders need, and is whole. If it is not, it
+    /// stands only when nobody has led for long, and if the others are just a quorum ([`refill`]).
     fn may_lead(&self, now: Boot) -> bool {
         let nobody_else = now.since(self.heard_at) >= FORGETFUL_STANDS_AFTER;
         let may_stand = !self.is_refilling() || nobody_else && self.others().count() == self.quorum();
