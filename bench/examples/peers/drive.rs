@@ -1,16 +1,20 @@
-//! The load: a closed loop in one thread, as `evenkeel bench --closed N --connections N` is one. Operations
-//! and keys are drawn by the same code, values are as random, and latencies go into the same histogram.
+//! The load: in one thread, a closed loop as `evenkeel bench --closed N --connections N` is one, or with
+//! `--rate` an open loop as `evenkeel bench --rate R --connections N` is one. Operations, keys and arrivals are
+//! drawn by the same code, values are as random, and latencies go into the same histogram.
 
 use crate::Arguments;
 use crate::{etcd, resp};
 use evenkeel_bench::keys::Share;
+use evenkeel_bench::percentile_table::percentile_table;
 use evenkeel_bench::report::Latencies;
+use evenkeel_bench::schedule::{Arrivals, Schedule};
 use evenkeel_bench::workload::{Draw, Kind, Operation, Workload, key_name};
 use evenkeel_wire::prng::Prng;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fs::Timespec;
 use rustix::param::clock_ticks_per_second;
 use serde_json::json;
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -43,7 +47,8 @@ struct Line {
     protocol: Box<dyn Protocol>,
     input: Vec<u8>,
     output: Vec<u8>,
-    under_way: Option<(Kind, Instant)>,
+    /// Requests that are not answered, and since when they count: one in a closed loop.
+    under_way: VecDeque<(Kind, Instant)>,
     /// It is watched for room to write.
     writes: bool,
 }
@@ -76,7 +81,14 @@ struct Load {
     seen: Seen,
     /// Requests that began before do not count.
     since: Instant,
+    /// Requests a second, in an open loop.
+    rate: Option<f64>,
+    /// The connection of the next arrival.
+    next_line: usize,
 }
+
+/// How long to wait for answers before the time is looked at again.
+const WAIT: Duration = Duration::from_millis(50);
 
 #[allow(clippy::disallowed_methods, reason = "a load generator measures real time")]
 fn now() -> Instant {
@@ -96,6 +108,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
         None => return Err(format!("there is no workload {name:?}")),
     };
     let mut load = Load::connect(arguments, source)?;
+    load.rate = arguments.text("rate").is_ok().then(|| arguments.number("rate")).transpose()?;
+    if load.rate.is_some() && (arguments.text("protocol")? != "redis" || load.lines.is_empty()) {
+        return Err("--rate needs connections, and a protocol that takes requests without waiting".to_owned());
+    }
     let pids = arguments.list("pids");
     if matches!(load.source, Source::Each(_)) {
         load.run(None)?;
@@ -115,6 +131,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let (servers, own) = (spent(servers, cpu_of(&pids)?), spent(own, cpu_of(&["self"])?)[0]);
     load.drain()?;
     let seen = &load.seen;
+    if let Ok(path) = arguments.text("table") {
+        std::fs::write(path, percentile_table(&seen.all)).map_err(|error| format!("{path}: {error}"))?;
+    }
     let told = |latencies: &Latencies| {
         let at = |percentile| latencies.percentile(percentile);
         json!({"count": latencies.count(), "p50": at(50.0), "p99": at(99.0), "p99.9": at(99.9)})
@@ -149,39 +168,67 @@ impl Load {
                 Box::new(resp::Resp)
             };
             epoll::add(&epoll, &stream, EventData::new_u64(number as u64), EventFlags::IN).map_err(said)?;
-            lines.push(Line { stream, protocol, input: Vec::new(), output, under_way: None, writes: false });
+            let (input, under_way) = (Vec::new(), VecDeque::new());
+            lines.push(Line { stream, protocol, input, output, under_way, writes: false });
         }
         let item_bytes = arguments.number("item-bytes")?;
         let (prng, value) = (Prng::new(7), vec![0; item_bytes]);
-        Ok(Self { epoll, lines, source, item_bytes, prng, value, seen: Seen::default(), since: now() })
+        let (seen, since, rate, next_line) = (Seen::default(), now(), None, 0);
+        Ok(Self { epoll, lines, source, item_bytes, prng, value, seen, since, rate, next_line })
     }
 
-    /// Keeps every connection busy for a time, or until there is nothing left to do.
+    /// Puts load on for a time, or until there is nothing left to do.
     fn run(&mut self, time: Option<Duration>) -> Result<(), String> {
+        match (self.rate, time) {
+            (Some(rate), Some(time)) => self.run_open(rate, time),
+            _ => self.run_closed(time),
+        }
+    }
+
+    /// Keeps every connection busy.
+    fn run_closed(&mut self, time: Option<Duration>) -> Result<(), String> {
         let until = time.map(|time| now() + time);
         loop {
             let mut busy = false;
             for number in 0..self.lines.len() {
-                busy |= self.lines[number].under_way.is_some() || self.begin(number)?;
+                busy |= !self.lines[number].under_way.is_empty() || self.begin(number, now())?;
             }
             if !busy || until.is_some_and(|until| now() >= until) {
                 return Ok(());
             }
-            self.exchange(true)?;
+            self.exchange(true, WAIT)?;
+        }
+    }
+
+    /// Begins requests when they are due, whatever becomes of those before them; they count from when they
+    /// were due.
+    fn run_open(&mut self, rate: f64, time: Duration) -> Result<(), String> {
+        let start = now();
+        let mut schedule = Schedule::new(Arrivals::Poisson, rate, Share { thread: 0, threads: 1 }, 1);
+        loop {
+            while schedule.peek() < time && start + schedule.peek() <= now() {
+                self.begin(self.next_line, start + schedule.peek())?;
+                self.next_line = (self.next_line + 1) % self.lines.len();
+                schedule.advance();
+            }
+            if schedule.peek() >= time {
+                return Ok(());
+            }
+            self.exchange(false, (start + schedule.peek()).saturating_duration_since(now()).min(WAIT))?;
         }
     }
 
     /// Waits for what is under way, which counts.
     fn drain(&mut self) -> Result<(), String> {
         let until = now() + Duration::from_secs(10);
-        while self.lines.iter().any(|line| line.under_way.is_some()) && now() < until {
-            self.exchange(false)?;
+        while self.lines.iter().any(|line| !line.under_way.is_empty()) && now() < until {
+            self.exchange(false, WAIT)?;
         }
         Ok(())
     }
 
-    /// Begins the next request of a connection, if there is one.
-    fn begin(&mut self, number: usize) -> Result<bool, String> {
+    /// Begins the next request of a connection, if there is one; it counts from `due` on.
+    fn begin(&mut self, number: usize, due: Instant) -> Result<bool, String> {
         let (kind, key) = match &mut self.source {
             Source::Drawn(draw) => {
                 let Operation { kind, key, .. } = draw.operation(self.since.elapsed());
@@ -197,15 +244,15 @@ impl Load {
         }
         let line = &mut self.lines[number];
         line.protocol.ask(kind, &key_name(key), &self.value, &mut line.output)?;
-        line.under_way = Some((kind, now()));
+        line.under_way.push_back((kind, due));
         line.flush(&self.epoll, number)?;
         Ok(true)
     }
 
     /// Waits a while, and takes what has come; each answer begins the next request, if `go_on`.
-    fn exchange(&mut self, go_on: bool) -> Result<(), String> {
+    fn exchange(&mut self, go_on: bool, at_most: Duration) -> Result<(), String> {
         let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 256];
-        let wait = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        let wait = Timespec { tv_sec: 0, tv_nsec: at_most.as_nanos() as _ };
         let count = epoll::wait(&self.epoll, &mut events, Some(&wait)).map_err(said)?;
         let mut chunk = [0; 64 * 1024];
         for event in &events[..count] {
@@ -217,13 +264,14 @@ impl Load {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.to_string()),
             }
-            if let Some(answer) = line.protocol.answer(&mut line.input, &mut line.output)?
-                && let Some((kind, begun)) = line.under_way.take()
+            while let Some((kind, begun)) = line.under_way.front().copied()
+                && let Some(answer) = line.protocol.answer(&mut line.input, &mut line.output)?
             {
+                line.under_way.pop_front();
                 self.seen.note(kind, begun, self.since, answer);
-                if go_on {
-                    self.begin(number)?;
-                }
+            }
+            if go_on && line.under_way.is_empty() {
+                self.begin(number, now())?;
             }
             let line = &mut self.lines[number];
             line.flush(&self.epoll, number)?;

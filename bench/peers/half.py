@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""Tails at half of saturation: an open loop on us and on the bare three-log loop, slice by slice.
+
+First it is found how many writes a second we take from a closed loop of 64. Then both get half of that from
+an open loop, in turns: a slice of ours, a slice of the loop, and so on, until ours add up to the time that
+was asked for. Latency counts from when a request was due. The slices' distributions are added up, so a bad
+second counts once for each request that it made wait. What the host does to everybody (a CPU that is taken
+away, a device that stalls) is in the loop's tail, too.
+
+    cargo build --release
+    cargo build --release -p evenkeel-bench --example peers
+    bench/peers/half.py --folder /data --minutes 5
+
+The loop has no tree, so it writes no checkpoint; ours does, all the time. A slice of ours that falls behind
+by more than 1% is INVALID and done again. The end says how p99.9 stands to p50 and to the loop's p99.9.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+from common import Evenkeel, Limit, fingerprint, say
+
+CONNECTIONS = 64
+# p99.9 is at most so many times p50, or so many times the loop's p99.9.
+OF_P50, OF_LIMIT = 5.0, 1.5
+# Exit code of `evenkeel bench` when less was done than was offered.
+INVALID = 4
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    here = os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "release")
+    parser.add_argument("--folder", default=".", help="where the data goes, in a new folder that is removed")
+    parser.add_argument("--evenkeel", default=os.path.join(here, "evenkeel"), help="the command")
+    parser.add_argument("--driver", default=os.path.join(here, "examples", "peers"), help="the loop's load")
+    parser.add_argument("--minutes", type=float, default=5, help="how long ours is measured, all together")
+    parser.add_argument("--slice", type=int, default=15, help="seconds of a slice of ours")
+    parser.add_argument("--limit-slice", type=int, default=5, help="seconds of a slice of the loop")
+    parser.add_argument("--rate", type=int, help="offer so many a second, instead of half of saturation")
+    parser.add_argument("--keys", type=int, default=100_000)
+    parser.add_argument("--item-bytes", type=int, default=1024)
+    parser.add_argument("--segment-mib", type=int, default=128, help="of our logs")
+    parser.add_argument("--cache-mib", type=int, default=256, help="of each of our cores")
+    parser.add_argument("--history", help="append the result to this file, a line of JSON")
+    options = parser.parse_args()
+    options.evenkeel, options.driver = map(os.path.abspath, (options.evenkeel, options.driver))
+    return options
+
+
+class Distribution:
+    """Latencies of several slices, from their `.hgrm` tables: (microseconds, how many were at most that)."""
+
+    def __init__(self):
+        self.steps, self.count = [], 0
+
+    def add(self, path):
+        before = 0
+        with open(path) as table:
+            rows = [line.split() for line in table if line.strip() and line.lstrip()[0].isdigit()]
+        for value, _, total, *_ in rows:
+            self.steps.append((float(value) * 1000, int(total) - before))
+            before = int(total)
+        self.count += before
+
+    def percentile(self, percent):
+        """The least latency that so many of a hundred did not exceed."""
+        seen, wanted = 0, self.count * percent / 100
+        for value, count in sorted(self.steps):
+            seen += count
+            if seen >= wanted:
+                return value
+        return float("nan")
+
+
+class Ours(Evenkeel):
+    """Three storage processes, two MemDS servers, one router, and a table of one partition."""
+
+    def __init__(self, folder, options):
+        words = ["--nodes", "3", "--memds", "2", "--routers", "1", "--port", "0"]
+        words += ["--segment-mib", str(options.segment_mib), "--cache-mib", str(options.cache_mib)]
+        super().__init__(folder, options.evenkeel, words)
+        self.options = options
+
+    def load(self, pace, seconds, report=None):
+        """The report of a load, or nothing if it was INVALID."""
+        words = [self.binary, "bench", "--endpoint", self.endpoint, "--cluster", self.folder]
+        words += ["--table", "half", "--partitions", "1", "--workload", "put", *pace]
+        words += ["--connections", str(CONNECTIONS), "--for", f"{seconds}s", "--warm-up", "1s"]
+        words += ["--keys", str(self.options.keys), "--item-bytes", str(self.options.item_bytes)]
+        words += ["--no-noise-check", "--json"]
+        words += ["--report", report] if report else []
+        ran = subprocess.run(words, capture_output=True, text=True)
+        if ran.returncode == INVALID:
+            return None
+        if ran.returncode != 0:
+            sys.exit(f"{' '.join(words)}: {ran.stderr}")
+        return json.loads(ran.stdout)
+
+
+def slice_of_limit(limit, rate, options, table):
+    """The loop keeps no keys, so there is nothing to load."""
+    words = [options.driver, "drive", "--protocol", "redis", "--address", ",".join(limit.addresses)]
+    words += ["--workload", "put", "--connections", CONNECTIONS, "--keys", options.keys, "--seed", 1]
+    words += ["--item-bytes", options.item_bytes, "--seconds", options.limit_slice, "--warm-up", 1]
+    words += ["--rate", rate, "--table", table]
+    ran = subprocess.run([str(word) for word in words], capture_output=True, text=True)
+    if ran.returncode != 0:
+        sys.exit(f"the loop: {ran.stderr}")
+    return json.loads(ran.stdout)
+
+
+def measure(folder, options):
+    limit = Limit(folder, options, options.item_bytes)
+    try:
+        ours = Ours(folder, options)
+        try:
+            return interleave(folder, options, ours, limit)
+        finally:
+            ours.stop()
+    finally:
+        limit.stop()
+
+
+def interleave(folder, options, ours, limit):
+    # The first fills the table.
+    saturation = [ours.load(["--closed", str(CONNECTIONS)], 5)["rate"] for _ in range(3)][-1]
+    rate = options.rate or round(saturation / 2)
+    say(f"saturation {saturation:,.0f} writes a second; {rate:,} are offered")
+    slices = max(1, round(options.minutes * 60 / options.slice))
+    us, loop, invalid, cpu = Distribution(), Distribution(), 0, []
+    while len(cpu) < slices:
+        report = os.path.join(folder, f"slice-{len(cpu)}-{invalid}")
+        done = ours.load(["--rate", str(rate)], options.slice, report)
+        if done is None:
+            invalid += 1
+            say("a slice fell behind: INVALID, and done again")
+            if invalid > slices:
+                sys.exit("more slices were INVALID than not: this host is too busy")
+            continue
+        cpu.append(1e6 / done["servers"]["all"]["requests_per_cpu_second"])
+        us.add(os.path.join(report, "latency.hgrm"))
+        table = os.path.join(folder, "loop.hgrm")
+        theirs = slice_of_limit(limit, rate, options, table)
+        loop.add(table)
+        of_ours, of_loop = done["latencies_us"], theirs["latencies_us"]
+        say(f"{len(cpu):3} of {slices}: ours p50 {of_ours['p50']} us, p99.9 {of_ours['p99.9']} us; "
+            f"the loop p50 {of_loop['p50']} us, p99.9 {of_loop['p99.9']} us")
+    figures = {name: {f"p{at}": each.percentile(at) for at in (50, 90, 99, 99.9, 99.99)}
+               for name, each in (("evenkeel", us), ("limit", loop))}
+    return {"rate": rate, "saturation": saturation, "writes": us.count, "invalid": invalid,
+            "cpu_us": sum(cpu) / len(cpu), "us": figures}
+
+
+def main():
+    options = arguments()
+    with tempfile.TemporaryDirectory(prefix="evenkeel-half-", dir=options.folder) as folder:
+        host = fingerprint(folder)
+        result = measure(folder, options)
+    us, loop = result["us"]["evenkeel"], result["us"]["limit"]
+    of_p50, of_limit = us["p99.9"] / us["p50"], us["p99.9"] / loop["p99.9"]
+    result.update({"p99.9 to p50": round(of_p50, 2), "p99.9 to the loop's": round(of_limit, 2),
+                   "the loop's p99.9 to its p50": round(loop["p99.9"] / loop["p50"], 2)})
+    for name, row in result["us"].items():
+        print(f"{name:10}" + "".join(f"{at:>10}{value:10,.0f} us" for at, value in row.items()))
+    print(f"{result['writes']:,} writes at {result['rate']:,} a second, {result['cpu_us']:.0f} us of CPU time "
+          f"each; {result['invalid']} slices INVALID")
+    holds = of_p50 <= OF_P50 or of_limit <= OF_LIMIT
+    print(f"{'holds' if holds else 'MISSED':8}p99.9 is {of_p50:.2f}x p50 (at most {OF_P50}), or "
+          f"{of_limit:.2f}x the loop's p99.9 (at most {OF_LIMIT})")
+    if options.history:
+        with open(options.history, "a") as out:
+            out.write(json.dumps({"host": host, **result}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
