@@ -232,10 +232,11 @@ mod tests {
     use super::super::Seed;
     use super::super::log::GroupLog;
     use super::*;
+    use evenkeel_wire::checksum::Hash128;
     use evenkeel_wire::entry::{Entry, EntryHeader, EntryKind};
     use evenkeel_wire::ids::{CoreId, Incarnation, PartitionId, Slot, TableId};
     use evenkeel_wire::prng::Prng;
-    use evenkeel_wire::table::{GroupConfig, Member};
+    use evenkeel_wire::table::{GroupConfig, Member, Origin};
 
     const OLD: Ballot = Ballot { round: 1, node: NodeId(3) };
     const NOW: Boot = Boot(1_000_000_000);
@@ -253,9 +254,12 @@ mod tests {
         Entry::build(header, 0, |_| ())
     }
 
+    fn member(node: u32) -> Member {
+        Member { node: NodeId(node), core: CoreId(0), incarnation: Incarnation([0; 16]) }
+    }
+
     /// Node 1 of `members`, of which `log_replicas` are, with this log: it stands, and has promised itself.
     fn standing(members: [u32; 3], log_replicas: &[u32], log: GroupLog, commit: Slot) -> Replica {
-        let member = |node| Member { node: NodeId(node), core: CoreId(0), incarnation: Incarnation([0; 16]) };
         let whole = GroupConfig::whole(PartitionId(1), TableId(1), members.map(member).into());
         let log_replicas = log_replicas.iter().copied().map(NodeId).collect();
         let config = GroupConfig { log_replicas, ..whole };
@@ -300,6 +304,23 @@ mod tests {
         let rest = Message::Fetched { ballot, previous: accepted, entries: vec![seventh.bytes] };
         replica.receive(now, NodeId(5), rest, &mut out);
         assert!(replica.is_leader() && replica.log().last().slot == Slot(8));
+    }
+
+    #[test]
+    fn who_was_created_without_what_a_split_gave_it_does_not_begin_with_nothing() {
+        let stands = |log: GroupLog| {
+            let members: Vec<Member> = [1, 2, 3].map(member).into();
+            let origin = Some(Origin { parent: PartitionId(7), slot: Slot(6) });
+            let config = GroupConfig { origin, ..GroupConfig::whole(PartitionId(1), TableId(1), members) };
+            let (promised, commit, timestamp) = (Ballot::ZERO, log.base().slot, 0);
+            let seed = Seed { config, promised, log, commit, timestamp, refilling: false, stores: true };
+            let mut replica = Replica::new(seed, NodeId(1), NOW, Prng::new(1));
+            replica.tick(NOW, &mut Vec::new());
+            replica.is_candidate()
+        };
+        let (born_at, hash) = (Slot(6), Hash128::of(b"the split"));
+        assert!(stands(GroupLog::new(LogPoint { slot: born_at, hash }, OLD)));
+        assert!(!stands(GroupLog::new(LogPoint::default(), Ballot::ZERO)), "another one may be as empty");
     }
 
     #[test]

@@ -384,9 +384,11 @@ impl Replica {
         self.config.members.iter().any(|member| member.node == node)
     }
 
-    /// Whether this replica is a member with the partition's items.
+    /// Whether this replica is a member with the partition's items. One of what a split has made that was
+    /// created without its state has none yet: nothing is not what the group began with.
     fn has_what_leaders_need(&self) -> bool {
-        self.takes_part() && self.config.stores(self.node) && self.stores
+        let is_born = self.config.origin.is_none_or(|origin| self.log.last().slot >= origin.slot);
+        self.takes_part() && self.config.stores(self.node) && self.stores && is_born
     }
 
     /// Whether this replica may stand for election: it has what leaders need, and is whole. If it is not, it
