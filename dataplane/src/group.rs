@@ -501,7 +501,8 @@ impl Group {
     /// state.
     #[must_use]
     pub fn image(&mut self) -> GroupImage {
-        if let Some(Staged { config, mut state, pages, .. }) = self.staged.take() {
+        let is_held_back = self.holds_snapshot_back();
+        if let Some(Staged { config, mut state, pages, .. }) = self.staged.take_if(|_| !is_held_back) {
             if self.needs(&state) {
                 freeze(&mut state);
                 let group = self.state_record(config.clone(), &state);

@@ -122,6 +122,15 @@ pub const COURT_FORMER_EVERY: Duration = Duration::from_secs(3);
 /// anew is back by then.
 pub const COPY_ITEMS_AFTER: Duration = Duration::from_secs(15);
 
+/// How long a replica that is sent a snapshot looks for the log at other members…
+pub const SEEK_FOR: Duration = Duration::from_secs(30);
+
+/// …how long it waits for one of them before it asks the next…
+pub const SEEK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// …and how much of it is worth more than the snapshot, bytes.
+pub const SEEK_BYTES_MAX: usize = 16 << 20;
+
 /// How long a replica that must not vote hears of no leader before it stands: nobody else can lead then.
 pub const FORGETFUL_STANDS_AFTER: Duration = Duration::from_secs(5);
 

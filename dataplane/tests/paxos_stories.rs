@@ -18,6 +18,7 @@
 //! > drain n1             let n1 hand its leadership over
 //! > court n1 n4          n1 invites n4, which has nothing of the group yet or has left it
 //! > prepare n3 n2 5     n3, and nobody else, hears that n2 stands in round 5
+//! > seek n3 n1           n3 is sent the state that n1 has, and asks the others for the log up to there
 //! > outbid n1            n1, which leads, stands once more, above every ballot that it has heard of
 //! > add n1 n4            n1 proposes that n4 is a member, with the log only unless it has the items
 //! > remove n1 n3         n1 proposes that n3 is none
@@ -382,6 +383,11 @@ impl Stage {
                 let message = Message::Prepare(Prepare { ballot, forgetful: false });
                 self.act(node(), |replica, now, out| replica.receive(now, candidate, message, out));
                 self.act(node(), Replica::end_turn);
+            }
+            "seek" => {
+                let leader = self.actors[&named(words[2])].replica.as_ref().expect("it runs");
+                let goal = leader.log().point(leader.commit()).expect("it is at hand");
+                self.act(node(), |replica, now, out| replica.seek_log(now, goal, out));
             }
             "outbid" => {
                 self.act(node(), Replica::outbid);

@@ -8,7 +8,7 @@ use evenkeel_dataplane::group::{Born, Group};
 use evenkeel_dataplane::limits::{LEASE_DRIFT, LEASE_TERM};
 use evenkeel_dataplane::partition::state::State;
 use evenkeel_dataplane::paxos::log::GroupLog;
-use evenkeel_dataplane::paxos::{Output, Seed};
+use evenkeel_dataplane::paxos::{Message, Output, Seed};
 use evenkeel_dataplane::wal::record::{GroupState, Record, RecordBody};
 use evenkeel_dataplane::wal::replay::Replay;
 use evenkeel_wire::checksum::Hash128;
@@ -18,7 +18,7 @@ use evenkeel_wire::message::peer::LogPoint;
 use evenkeel_wire::message::request::{ReturnItem, Token};
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::table::{GroupConfig, Member};
-use evenkeel_wire::timeline::Causes;
+use evenkeel_wire::timeline::{Causes, Packed};
 use evenkeel_wire::turn::{Boot, Effects, Now};
 use std::sync::Arc;
 use std::time::Duration;
@@ -223,6 +223,58 @@ fn a_snapshot_from_behind_a_split_is_preceded_by_the_split_where_its_entry_is_in
         group.apply_committed(Now::new(NOW, 0), Causes::NONE, &mut Effects::new());
         assert_eq!(group.take_born().len(), born, "the entry is there: {has_entry}");
         assert!(group.staged.is_some(), "it is still behind the snapshot");
+    }
+}
+
+#[test]
+fn a_snapshot_from_behind_a_split_waits_while_the_log_may_be_found() {
+    let member = |node| Member { node: NodeId(node), core: CoreId(0), incarnation: Incarnation([1; 16]) };
+    let (leader, log_replica, ballot) = (NodeId(2), NodeId(3), Ballot { round: 4, node: NodeId(2) });
+    let members = [1, 2, 3].map(member).to_vec();
+    let group =
+        GroupConfig { log_replicas: vec![log_replica], ..GroupConfig::whole(PARENT, TableId(1), members) };
+    let (entries, at) = until_split();
+    let mut divided = group.clone();
+    divided.divide(&Split::decode(entries[2].payload()).unwrap(), at);
+    let mut later = State::of(PARENT, Version::default());
+    (later.applied, later.applied_ballot) = (at, BALLOT);
+    let missing = vec![entries[2].bytes.clone()];
+    for (found, born) in [(missing, "z"), (Vec::new(), "")] {
+        let mut replay = Replay::default();
+        let created = created(group.clone(), LogPoint::default());
+        replay.take(record(PARENT, 0, created), false).unwrap();
+        for entry in &entries[..2] {
+            replay.take(record(PARENT, 2, RecordBody::Entry(entry.clone())), false).unwrap();
+        }
+        let (seed, state) = replay.finish(false).pop().unwrap();
+        let mut group = Group::new(seed, state, NODE, NOW, Prng::new(1));
+        let mut out = Vec::new();
+        assert!(group.replica.accept_leader(NOW, leader, ballot, &mut out));
+        group.replica.seek_log(NOW, at, &mut out);
+        let asked = out.iter().find_map(|output| match output {
+            Output::Send { to, message: Message::Fetch(fetch) } => Some((*to, fetch.after)),
+            _ => None,
+        });
+        let (asked, previous) = asked.expect("somebody is asked");
+        assert_eq!((asked, previous.slot), (log_replica, Slot(2)), "it has what storage replicas lack");
+        group.stage(divided.clone(), later.clone(), Arc::default());
+        let _image = group.image();
+        assert!(group.holds_snapshot_back() && !group.checkpoint_holds_snapshot());
+        group.checkpoint_cancelled();
+        assert_eq!(keys(group.state()), "az", "both halves are here");
+
+        let answer = Message::Fetched { ballot, previous, entries: found };
+        group.receive(NOW, log_replica, answer, Packed::NONE, &mut out);
+        group.apply_committed(Now::new(NOW, 0), Causes::NONE, &mut Effects::new());
+        assert!(!group.holds_snapshot_back());
+        let children = group.take_born();
+        assert_eq!(children.iter().map(|child| keys(&child.state)).collect::<String>(), born);
+        let _image = group.image();
+        assert_eq!(
+            group.checkpoint_holds_snapshot(),
+            born.is_empty(),
+            "where there is no log, there is that"
+        );
     }
 }
 

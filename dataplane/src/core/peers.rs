@@ -174,6 +174,10 @@ impl Serving {
             // By these its log could catch up with the snapshot, which would not be needed any more.
             return;
         }
+        let is_sought = matches!(message, Message::Fetched { .. }) && !group.replica.is_candidate();
+        if is_sought && self.log.is_nearly_full() {
+            return;
+        }
         if let Some(rejected) = self.refuse_for_room(partition, &message) {
             self.outputs.push(crate::paxos::Output::Send { to: peer.node, message: rejected });
         } else if let Some(group) = self.groups.get_mut(&partition) {

@@ -31,7 +31,8 @@ use bytes::Bytes;
 use evenkeel_wire::frame::{Header, Kind};
 use evenkeel_wire::handshake::Peer;
 use evenkeel_wire::ids::{Ballot, NodeId, PartitionId, Slot};
-use evenkeel_wire::message::peer::{ArchivedSnapshotChunk, SnapshotAck};
+use evenkeel_wire::message::peer::{ArchivedSnapshotChunk, LogPoint, SnapshotAck};
+use evenkeel_wire::message::to_owned;
 use evenkeel_wire::turn::{Boot, DiskCompletion, DiskFault, DiskOperation, Effects, File, Halt, Now};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -185,8 +186,11 @@ impl Serving {
             };
             self.arrivals.incoming.insert(partition, incoming);
             if let Some(group) = self.groups.get_mut(&partition) {
-                group.expect(Some(Slot::from(&chunk.at.slot)));
+                let at = to_owned::<LogPoint>(&chunk.at);
+                group.expect(Some(at.slot));
+                group.replica.seek_log(now.boot, at, &mut self.outputs);
             }
+            self.perform(partition, now, out);
         }
         let incoming = self.arrivals.incoming.get_mut(&partition).expect("it was just made sure of");
         incoming.heard_at = now.boot;

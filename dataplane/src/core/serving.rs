@@ -569,7 +569,10 @@ impl Serving {
         self.heal(now, out);
         let leader_without_lease =
             |group: &Group| group.replica.is_leader() && !group.replica.holds_lease(now.boot);
-        let waits = |group: &Group| group.staged.as_ref().is_some_and(|staged| !staged.in_checkpoint);
+        let waits = |group: &Group| {
+            let staged = group.staged.as_ref();
+            staged.is_some_and(|staged| !staged.in_checkpoint) && !group.holds_snapshot_back()
+        };
         let awake = || self.heartbeats.awake().filter_map(|partition| self.groups.get(&partition));
         self.staged = awake().any(waits);
         let refilling = awake().filter(|group| group.replica.is_refilling());

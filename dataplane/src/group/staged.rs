@@ -65,6 +65,15 @@ impl Group {
         self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint)
     }
 
+    /// Whether the staged snapshot waits: it passes over a split, of which this replica has both halves' items,
+    /// and somebody may still have the log up to there.
+    #[must_use]
+    pub fn holds_snapshot_back(&self) -> bool {
+        let split = self.staged.as_ref().and_then(|staged| staged.config.last_split.as_ref());
+        let passes = split.is_some_and(|split| split.at.slot > self.state.slot());
+        passes && self.replica.is_seeking() && !self.state.log_only
+    }
+
     /// Whether the checkpoint that runs holds a snapshot in place of this replica's state. Nothing is taken
     /// and applied meanwhile. The log could catch up with the snapshot, and a split on the way would make a
     /// child of the present state: that checkpoint knows it as little as the snapshot does, and what the

@@ -245,7 +245,7 @@ impl Replica {
 }
 
 /// Reads an entry that another member sent, fully: from here on it is known to be well-formed.
-fn check_entry(partition: PartitionId, bytes: &Bytes) -> Result<Entry, EntryError> {
+pub(super) fn check_entry(partition: PartitionId, bytes: &Bytes) -> Result<Entry, EntryError> {
     let entry = Entry::take(&mut bytes.clone())?;
     if entry.header.partition != partition {
         return Err(EntryError::Unknown { field: "partition", got: entry.header.partition.0 });

@@ -51,6 +51,7 @@ impl Replica {
             matched,
             owed,
             refill,
+            seek,
             not_before,
             prng: _,
         } = self;
@@ -61,6 +62,7 @@ impl Replica {
         marks.hash(hasher);
         owed.hash(hasher);
         not_before.since(now).hash(hasher);
+        assert!(seek.is_none(), "no snapshot comes where digests are taken, so no log is sought");
         match role {
             Role::Follower(follower) => (0u8, digest_follower(follower, now)).hash(hasher),
             Role::Candidate(candidate) => {

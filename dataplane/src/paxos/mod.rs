@@ -16,6 +16,7 @@
 //! * **No vote with a damaged memory.** A replica whose log lost acknowledged data acknowledges nothing until
 //!   it was refilled past an entry that was committed without it. ([`refill`])
 //!
+//! * **The log before the state.** Who is sent a snapshot asks the others for the log. ([`seek`])
 //! * **One change of members at a time.** A membership counts from its entry on, committed or not; the next
 //!   one is proposed when it is committed, and quorums are of the latest one in the log. ([`memberships`],
 //!   [`learner`])
@@ -31,6 +32,7 @@ pub mod learner;
 pub mod log;
 pub mod memberships;
 pub mod refill;
+pub mod seek;
 
 use crate::limits::{FORGETFUL_STANDS_AFTER, LEASE_DRIFT, LEASE_TERM};
 use crate::partition::state::State;
@@ -53,6 +55,7 @@ use leader::Leader;
 use log::GroupLog;
 use memberships::Memberships;
 use refill::Refill;
+use seek::Seek;
 use std::collections::VecDeque;
 
 /// Most that a leader sends the log to: members, and one that is to become a member.
@@ -186,6 +189,7 @@ pub struct Replica {
     matched: Slot,
     owed: Owed,
     refill: Option<Refill>,
+    seek: Option<Seek>,
     /// Not before this does it serve: a leader of the group that was split may hold a lease until then.
     not_before: Boot,
     prng: Prng,
@@ -255,6 +259,7 @@ impl Replica {
             matched: Slot::ZERO,
             owed: Owed::default(),
             refill,
+            seek: None,
             not_before,
             prng,
         }
@@ -477,6 +482,7 @@ impl Replica {
             Role::Leader(_) => self.tick_leader(now, out),
         }
         self.tick_refill(now, out);
+        self.tick_seek(now, out);
     }
 
     /// Whether time changes nothing here, as long as leases are renewed under the promised ballot: everything
@@ -486,7 +492,7 @@ impl Replica {
         let last = self.log.last().slot;
         let even = self.commit == last && self.durable == last && self.promised_durable == self.promised;
         let owes = self.owed.accepted || self.owed.promise.is_some();
-        let quiet = even && !owes && self.marks.is_empty() && self.refill.is_none();
+        let quiet = even && !owes && self.marks.is_empty() && self.refill.is_none() && self.seek.is_none();
         quiet
             && match &self.role {
                 Role::Leader(leader) => {
@@ -508,8 +514,11 @@ impl Replica {
             Message::Promise(promise) => self.on_promise(now, from, promise, out),
             Message::Refuse(refuse) => self.on_refuse(now, refuse.promised, out),
             Message::Fetch(fetch) => self.on_fetch(from, &fetch, out),
-            Message::Fetched { ballot, previous, entries } => {
+            Message::Fetched { ballot, previous, entries } if self.is_candidate() => {
                 self.on_fetched(now, from, ballot, previous, entries, out);
+            }
+            Message::Fetched { ballot, previous, entries } => {
+                self.on_sought(now, from, ballot, previous, &entries, out);
             }
             Message::Accept { ballot, previous, commit, settled, entries } => {
                 let accept = acceptor::Proposal { ballot, previous, commit, settled, entries };
