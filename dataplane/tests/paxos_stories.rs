@@ -380,7 +380,7 @@ impl Stage {
                 let candidate = named(words[2]);
                 let round = words[3].parse().expect("a round");
                 let ballot = Ballot { round, node: candidate };
-                let message = Message::Prepare(Prepare { ballot, forgetful: false });
+                let message = Message::Prepare(Prepare { ballot, life: 0 });
                 self.act(node(), |replica, now, out| replica.receive(now, candidate, message, out));
                 self.act(node(), Replica::end_turn);
             }
@@ -446,10 +446,8 @@ fn show_entries(entries: &[Bytes]) -> String {
 
 fn show(message: &Message) -> String {
     match message {
-        Message::Prepare(Prepare { ballot, forgetful: false }) => format!("Prepare {ballot}"),
-        Message::Prepare(Prepare { ballot, forgetful: true }) => {
-            format!("Prepare {ballot}, with a lost memory")
-        }
+        Message::Prepare(Prepare { ballot, life: 0 }) => format!("Prepare {ballot}"),
+        Message::Prepare(Prepare { ballot, life: _ }) => format!("Prepare {ballot}, with a lost memory"),
         Message::Promise(body) => format!(
             "Promise {} (before: {}), log to {}@{}, committed {}",
             body.ballot, body.previous, body.last.slot, body.last.ballot, body.commit

@@ -380,7 +380,6 @@ impl Checkpointer {
                     log_start,
                     checkpoint: Some(running.name),
                     memory_lost: running.memory_lost,
-                    memory_was_lost: self.superblock.memory_was_lost || running.memory_lost,
                     ..self.superblock
                 };
                 self.superblock = next;

@@ -153,13 +153,13 @@ mod tests {
         let point = LogPoint { slot: Slot(4), hash: Hash128::of(b"p") };
         let last = LogEnd { ballot, slot: Slot(4) };
         let promise =
-            Promise { ballot, previous: Ballot::ZERO, last, last_hash: point.hash, commit: Slot(2) };
+            Promise { ballot, previous: Ballot::ZERO, last, last_hash: point.hash, commit: Slot(2), life: 0 };
         let member = Member { node: NodeId(4), core: CoreId(0), incarnation: Incarnation([7; 16]) };
         let config = GroupConfig::whole(PartitionId(6), TableId(1), vec![member]);
         let invite = Invite { ballot, member, config, at: point, at_ballot: ballot, timestamp: 5 };
         let entries = vec![entry(1), entry(20), entry(3)];
         let messages = [
-            Message::Prepare(Prepare { ballot, forgetful: false }),
+            Message::Prepare(Prepare { ballot, life: 0 }),
             Message::Promise(promise),
             Message::Refuse(Refuse { promised: ballot }),
             Message::Fetch(Fetch { ballot, after: point }),

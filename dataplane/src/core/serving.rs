@@ -20,6 +20,7 @@ use crate::btree::store::{Delivery, FeedId, Store};
 use crate::btree::version::{Blocks, Version};
 use crate::catalog::Catalog;
 use crate::checkpoint::recovery::Recovered;
+use crate::checkpoint::superblock::Superblock;
 use crate::checkpoint::writer::{Checkpointer, Progress};
 use crate::config::CoreConfig;
 use crate::group::Group;
@@ -148,7 +149,10 @@ impl Serving {
         if !report.is_empty() {
             tracing::error!(node = %config.node, core = %config.core, "{report}");
         }
-        let superblock = recovered.superblock;
+        let lost = recovered.superblock.memory_lost || !report.is_empty();
+        let memory_was_lost = recovered.superblock.memory_was_lost || lost;
+        // Every checkpoint from here on says so, also one that begins when all of it is refilled.
+        let superblock = Superblock { memory_was_lost, ..recovered.superblock };
         let segments =
             Segments::new(superblock.segments, superblock.segment_bytes, recovered.log.used.clone());
         let mut prng = Prng::new(config.seed);
@@ -179,7 +183,7 @@ impl Serving {
             outputs: Vec::new(),
             recovery_report: report,
             lost_memory: None,
-            memory_was_lost: superblock.memory_was_lost,
+            memory_was_lost,
             removed_in: BTreeMap::new(),
             refilling: BTreeSet::new(),
             draining_since: None,
@@ -194,10 +198,9 @@ impl Serving {
             prng,
             config,
         };
-        if superblock.memory_lost || !serving.recovery_report.is_empty() {
+        if lost {
             let number = serving.prng.next_u64();
             serving.lost_memory = Some(LostMemory { number, told_everything: false });
-            serving.memory_was_lost = true;
         }
         serving.create_system_group(now.boot);
         // A split that was applied again, and of whose child nothing was durable.

@@ -89,8 +89,6 @@ impl Serving {
             return;
         };
         let serves_from = group.replica.serves_from();
-        // Without the items, it learns late how far it may apply what it is refilled with.
-        let memory_was_lost = self.lost_memory.is_some() || self.memory_was_lost && !group.replica.stores();
         for Born { config, state, forgetful } in group.take_born() {
             let child = config.partition;
             // What waits for a page of both is looked at again: it may be the child's.
@@ -110,7 +108,8 @@ impl Serving {
                 log: GroupLog::new(state.applied, state.applied_ballot),
                 commit: state.slot(),
                 timestamp: state.timestamp,
-                refilling: memory_was_lost || forgetful,
+                // Without the items, it learns late how far it may apply what it was refilled with.
+                refilling: self.lost_memory.is_some() || self.memory_was_lost && state.log_only || forgetful,
             };
             self.take_in(seed, state, now.boot);
             if let Some(group) = self.groups.get_mut(&child) {

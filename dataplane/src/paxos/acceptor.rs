@@ -27,7 +27,7 @@ pub(super) struct Proposal {
 impl Replica {
     pub(super) fn on_prepare(&mut self, now: Boot, from: NodeId, prepare: &Prepare, out: &mut Vec<Output>) {
         let ballot = prepare.ballot;
-        let is_used = prepare.forgetful && ballot == self.promised;
+        let is_used = prepare.life != 0 && ballot == self.promised;
         if self.is_refilling() {
             // It may have to stand itself.
             self.highest_seen = self.highest_seen.max(ballot);
@@ -41,7 +41,7 @@ impl Replica {
         }
         // A repeated question gets the same answer, unless the candidate has already won and leads.
         if self.leader().is_none() {
-            self.owed.promise = Some(from);
+            self.owed.promise = Some((from, prepare.life));
             self.pay_promise(out);
         }
     }
@@ -74,14 +74,14 @@ impl Replica {
 
     /// Sends the promise that is owed, once it is durable.
     pub(super) fn pay_promise(&mut self, out: &mut Vec<Output>) {
-        let Some(to) = self.owed.promise else {
+        let Some((to, life)) = self.owed.promise else {
             return;
         };
         if self.promised_durable < self.promised && !planted::active(Planted::PromiseBeforeDurable) {
             return;
         }
         self.owed.promise = None;
-        let promise = self.own_promise();
+        let promise = Promise { life, ..self.own_promise() };
         self.send(to, Message::Promise(promise), out);
     }
 
@@ -98,6 +98,7 @@ impl Replica {
             last,
             last_hash: self.log.last().hash,
             commit: self.commit,
+            life: 0,
         }
     }
 

@@ -56,7 +56,7 @@ impl Replica {
             return self.become_follower(now, None, out);
         }
         let long_ago = candidate.asked_at.is_some_and(|at| now.since(at) >= PREPARE_AGAIN_AFTER);
-        // Who has answered a forgetful candidate refuses it the second time.
+        // A forgetful candidate is refused the second time, if the answer to the first is on its way.
         let unanswered = long_ago && !self.is_refilling();
         if unanswered && candidate.quorum_at.is_none() {
             self.ask_for_promises(now, out);
@@ -67,16 +67,26 @@ impl Replica {
         if let Role::Candidate(candidate) = &mut self.role {
             candidate.asked_at = Some(now);
         }
-        let prepare = Message::Prepare(Prepare { ballot: self.promised, forgetful: self.is_refilling() });
-        self.send_others(&prepare, out);
+        let prepare = Message::Prepare(Prepare { ballot: self.promised, life: self.life() });
+        // Who has answered a forgetful candidate refuses it the second time.
+        let has_promised = |node: NodeId| {
+            matches!(&self.role, Role::Candidate(candidate)
+                if candidate.promises.iter().any(|(from, _)| *from == node))
+        };
+        let others = self.others().map(|member| member.node);
+        let asked = others.filter(|node| !self.is_refilling() || !has_promised(*node));
+        let asked: ArrayVec<NodeId, MEMBERS_MAX> = asked.collect();
+        asked.into_iter().for_each(|to| self.send(to, prepare.clone(), out));
     }
 
     pub(super) fn on_promise(&mut self, now: Boot, from: NodeId, promise: Promise, out: &mut Vec<Output>) {
+        let life = self.life();
         let Role::Candidate(candidate) = &mut self.role else {
             return;
         };
         let known = candidate.promises.iter().any(|(node, _)| *node == from);
-        if promise.ballot != self.promised || known || candidate.promises.is_full() {
+        let is_answer = promise.ballot == self.promised && promise.life == life;
+        if !is_answer || known || candidate.promises.is_full() {
             return;
         }
         candidate.promises.push((from, promise));
@@ -275,7 +285,7 @@ mod tests {
     fn promise(ballot: Ballot, last: &Entry) -> Message {
         let (slot, last_hash) = (last.header.slot, last.hash);
         let end = LogEnd { ballot: OLD, slot };
-        Message::Promise(Promise { ballot, previous: OLD, last: end, last_hash, commit: slot })
+        Message::Promise(Promise { ballot, previous: OLD, last: end, last_hash, commit: slot, life: 0 })
     }
 
     #[test]

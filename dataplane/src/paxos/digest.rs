@@ -102,7 +102,8 @@ fn digest_candidate(candidate: &Candidate, now: Boot, hasher: &mut impl Hasher) 
     let Candidate { deadline, relinquished, asked_at, promises, quorum_at, adopting, lacking } = candidate;
     (left(now, *deadline), asked_at.map(|at| age(now, at, PREPARE_AGAIN_AFTER))).hash(hasher);
     for (node, promise) in promises {
-        let Promise { ballot, previous, last, last_hash, commit } = promise;
+        // Those of other lives are not taken.
+        let Promise { ballot, previous, last, last_hash, commit, life: _ } = promise;
         (node, ballot, previous, end(last), last_hash, commit).hash(hasher);
     }
     promises.len().hash(hasher);
@@ -201,7 +202,7 @@ mod tests {
         let mut out = Vec::new();
         let before = digest(&replica, now);
         let ballot = Ballot { round: 1, node: NodeId(3) };
-        replica.receive(now, NodeId(3), Message::Prepare(Prepare { ballot, forgetful: false }), &mut out);
+        replica.receive(now, NodeId(3), Message::Prepare(Prepare { ballot, life: 0 }), &mut out);
         let promised = digest(&replica, now);
         assert!(matches!(out[..], [Output::Persist(_)]));
         replica.persisted(now, &mut out);

@@ -198,8 +198,8 @@ pub struct Replica {
 /// Answers that wait for durability.
 #[derive(Clone, Copy, Debug, Default, Hash)]
 struct Owed {
-    /// To whom a promise is owed.
-    promise: Option<NodeId>,
+    /// To whom a promise is owed, and in which of its lives.
+    promise: Option<(NodeId, u64)>,
     /// Whether the leader is owed a word on how far the log is.
     accepted: bool,
 }
@@ -559,7 +559,7 @@ impl Replica {
             Role::Leader(_) => self.replicate(now, out),
             Role::Follower(_) | Role::Candidate(_) => self.pay_accepted(out),
         }
-        self.finish_refill(out);
+        self.finish_refill(now, out);
     }
 
     fn persist(&mut self, mark: Mark, body: RecordBody, out: &mut Vec<Output>) {

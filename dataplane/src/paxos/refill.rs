@@ -12,8 +12,8 @@
 //! state), it stands itself: a proposer need be no acceptor. It counts the others' promises and acceptances,
 //! not its own; of a group of three or four all others are that quorum. What it has in its log it did
 //! accept, so it may adopt that as it would from one who promised. A ballot that it used before its loss was
-//! promised by one of them, who then refuses it. When its first entry is committed, none of the others has
-//! promised more, and it votes.
+//! promised by one of them, who then refuses it; an answer to what it asked in that life is none to this one.
+//! When its first entry is committed, none of the others has promised more, and it votes.
 
 use super::{Message, Output, Replica, Role};
 use evenkeel_wire::ids::{Ballot, NodeId, Slot};
@@ -35,7 +35,7 @@ pub(super) struct Refill {
 
 impl Refill {
     pub(super) fn new(prng: &mut Prng) -> Self {
-        Self { nonce: prng.next_u64(), asked_at: None, goal: None }
+        Self { nonce: prng.next_u64().max(1), asked_at: None, goal: None }
     }
 }
 
@@ -85,7 +85,7 @@ impl Replica {
     }
 
     /// Lets the replica vote again once it has what it must have.
-    pub(super) fn finish_refill(&mut self, out: &mut Vec<Output>) {
+    pub(super) fn finish_refill(&mut self, now: Boot, out: &mut Vec<Output>) {
         let Some(refill) = &self.refill else {
             return;
         };
@@ -98,8 +98,14 @@ impl Replica {
         let has_it = |slot| self.commit.min(self.durable).min(matched) >= slot;
         if durable_promise && goal.is_some_and(|(ballot, slot)| ballot == self.promised && has_it(slot)) {
             self.refill = None;
-            self.owed.accepted = true;
+            self.owed.accepted = !self.is_leader();
             self.pay_accepted(out);
+            self.advance_commit(now);
         }
+    }
+
+    /// Tells this replica's lives apart while it must not vote; zero for one that remembers all of them.
+    pub(super) fn life(&self) -> u64 {
+        self.refill.as_ref().map_or(0, |refill| refill.nonce)
     }
 }

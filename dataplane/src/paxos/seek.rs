@@ -128,7 +128,7 @@ impl Replica {
             return;
         }
         if entries.is_empty() && seek.found.is_empty() && previous.slot < last.slot {
-            // Its log begins further on, perhaps within this one: where that ends, the chain can go on as well.
+            // Its log begins further on, perhaps within this one: the chain can go on where that ends.
             seek.reached = last;
             return self.ask_on(now, out);
         }

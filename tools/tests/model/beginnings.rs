@@ -227,7 +227,8 @@ impl World {
 
     /// The second member refuses the first one, which stands again, above what it has heard of.
     fn refused(mut self, memory: &Memory) -> Self {
-        self.deliver_between(0, 1, memory);
+        let is_prepare = |letter: &Letter| matches!(letter.said, Said::Message(Message::Prepare(_)));
+        self.deliver_if(memory, |letter| is_prepare(letter) && letter.to == node(1));
         self.deliver_if(memory, |letter| matches!(letter.said, Said::Message(Message::Refuse(_))));
         self.lose_if(memory, |letter| letter.to == node(2));
         (0..3).for_each(|_| _ = self.step(Action::Time, memory, false));

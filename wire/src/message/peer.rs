@@ -75,9 +75,9 @@ pub struct Relinquished {
 pub struct Prepare {
     /// The candidate's ballot.
     pub ballot: Ballot,
-    /// The candidate has lost a part of its memory, and may have used this ballot before: whoever has
-    /// promised it already refuses.
-    pub forgetful: bool,
+    /// Not zero: the candidate has lost a part of its memory, and may have used this ballot before. Whoever
+    /// has promised it already refuses; a promise repeats this number, which tells the candidate's lives apart.
+    pub life: u64,
 }
 
 /// An acceptor promises, durably, to take nothing below this ballot.
@@ -93,6 +93,8 @@ pub struct Promise {
     pub last_hash: Hash128,
     /// Up to where the acceptor knows its log to be committed.
     pub commit: Slot,
+    /// That of the question.
+    pub life: u64,
 }
 
 /// No promise.

@@ -11,7 +11,7 @@ use evenkeel_wire::message::peer::{
 use std::borrow::Cow;
 
 pub(super) fn prepares() -> Vec<Sample> {
-    vec![sample("peer.prepare", Prepare { ballot: ballot(0x11), forgetful: true })]
+    vec![sample("peer.prepare", Prepare { ballot: ballot(0x11), life: 0x2122_2324_2526_2728 })]
 }
 
 pub(super) fn promises() -> Vec<Sample> {
@@ -21,6 +21,7 @@ pub(super) fn promises() -> Vec<Sample> {
         last: LogEnd { ballot: ballot(0x31), slot: slot(0x41) },
         last_hash: hash(0x51),
         commit: slot(0x61),
+        life: 0x3132_3334_3536_3738,
     };
     vec![sample("peer.promise", promise)]
 }
