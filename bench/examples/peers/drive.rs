@@ -1,6 +1,6 @@
 //! The load: in one thread, a closed loop as `evenkeel bench --closed N --connections N` is one, or with
-//! `--rate` an open loop as `evenkeel bench --rate R --connections N` is one. Operations, keys and arrivals are
-//! drawn by the same code, values are as random, and latencies go into the same histogram.
+//! `--rate` an open loop as `evenkeel bench --rate R --connections N` is one. Operations, keys and arrivals
+//! are drawn by the same code, values are as random, and latencies go into the same histogram.
 
 use crate::Arguments;
 use crate::{etcd, resp};

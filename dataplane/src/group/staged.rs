@@ -65,8 +65,8 @@ impl Group {
         self.staged.as_ref().is_some_and(|staged| staged.in_checkpoint)
     }
 
-    /// Whether the staged snapshot waits: it passes over a split, of which this replica has both halves' items,
-    /// and somebody may still have the log up to there.
+    /// Whether the staged snapshot waits: it passes over a split, of which this replica has the items of both
+    /// halves, and somebody may still have the log up to there.
     #[must_use]
     pub fn holds_snapshot_back(&self) -> bool {
         let split = self.staged.as_ref().and_then(|staged| staged.config.last_split.as_ref());

@@ -76,7 +76,7 @@ pub struct Prepare {
     /// The candidate's ballot.
     pub ballot: Ballot,
     /// Not zero: the candidate has lost a part of its memory, and may have used this ballot before. Whoever
-    /// has promised it already refuses; a promise repeats this number, which tells the candidate's lives apart.
+    /// has promised it already refuses; a promise repeats this number, which tells its lives apart.
     pub life: u64,
 }
 
