@@ -40,6 +40,14 @@ def cpu_seconds(pid):
     return sum(int(field) for field in fields[11:15]) / TICKS_PER_SECOND
 
 
+def common_arguments(parser):
+    """What all comparisons with the bare loop are told."""
+    here = os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "release")
+    parser.add_argument("--folder", default=".", help="where the data goes, in a new folder that is removed")
+    parser.add_argument("--evenkeel", default=os.path.join(here, "evenkeel"), help="the command")
+    parser.add_argument("--driver", default=os.path.join(here, "examples", "peers"), help="the peers' load")
+
+
 def free_ports(count):
     """Ports that nobody listens on now."""
     listeners = [socket.socket() for _ in range(count)]
@@ -140,11 +148,11 @@ class Driven:
         self.addresses = addresses
         self.servers = servers
 
-    def drive(self, workload, connections, seconds, keys, item_bytes, warm_up=1):
+    def drive(self, workload, connections, seconds, keys, item_bytes, warm_up=1, more=()):
         words = [self.driver, "drive", "--protocol", self.protocol, "--address", ",".join(self.addresses)]
         words += ["--workload", workload, "--connections", connections, "--keys", keys, "--seed", 1]
         words += ["--item-bytes", item_bytes, "--seconds", seconds, "--warm-up", warm_up]
-        words += ["--pids", ",".join(str(server.pid) for server in self.servers)]
+        words += ["--pids", ",".join(str(server.pid) for server in self.servers), *more]
         ran = subprocess.run([str(word) for word in words], capture_output=True, text=True)
         if ran.returncode != 0:
             sys.exit(f"{self.name}: {ran.stderr}")

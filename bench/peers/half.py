@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 
-from common import Evenkeel, Limit, fingerprint, say
+from common import Limit, Ours, common_arguments, fingerprint, say
 
 CONNECTIONS = 64
 # p99.9 is at most so many times p50, or so many times the loop's p99.9.
@@ -33,10 +33,7 @@ INVALID = 4
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    here = os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "release")
-    parser.add_argument("--folder", default=".", help="where the data goes, in a new folder that is removed")
-    parser.add_argument("--evenkeel", default=os.path.join(here, "evenkeel"), help="the command")
-    parser.add_argument("--driver", default=os.path.join(here, "examples", "peers"), help="the loop's load")
+    common_arguments(parser)
     parser.add_argument("--minutes", type=float, default=5, help="how long ours is measured, all together")
     parser.add_argument("--slice", type=int, default=15, help="seconds of a slice of ours")
     parser.add_argument("--limit-slice", type=int, default=5, help="seconds of a slice of the loop")
@@ -76,40 +73,18 @@ class Distribution:
         return float("nan")
 
 
-class Ours(Evenkeel):
-    """Three storage processes, two MemDS servers, one router, and a table of one partition."""
-
-    def __init__(self, folder, options):
-        words = ["--nodes", "3", "--memds", "2", "--routers", "1", "--port", "0"]
-        words += ["--segment-mib", str(options.segment_mib), "--cache-mib", str(options.cache_mib)]
-        super().__init__(folder, options.evenkeel, words)
-        self.options = options
-
-    def load(self, pace, seconds, report=None):
-        """The report of a load, or nothing if it was INVALID."""
-        words = [self.binary, "bench", "--endpoint", self.endpoint, "--cluster", self.folder]
-        words += ["--table", "half", "--partitions", "1", "--workload", "put", *pace]
-        words += ["--connections", str(CONNECTIONS), "--for", f"{seconds}s", "--warm-up", "1s"]
-        words += ["--keys", str(self.options.keys), "--item-bytes", str(self.options.item_bytes)]
-        words += ["--no-noise-check", "--json"]
-        words += ["--report", report] if report else []
-        ran = subprocess.run(words, capture_output=True, text=True)
-        if ran.returncode == INVALID:
-            return None
-        if ran.returncode != 0:
-            sys.exit(f"{' '.join(words)}: {ran.stderr}")
-        return json.loads(ran.stdout)
-
-
-def slice_of_limit(limit, rate, options, table):
-    """The loop keeps no keys, so there is nothing to load."""
-    words = [options.driver, "drive", "--protocol", "redis", "--address", ",".join(limit.addresses)]
-    words += ["--workload", "put", "--connections", CONNECTIONS, "--keys", options.keys, "--seed", 1]
-    words += ["--item-bytes", options.item_bytes, "--seconds", options.limit_slice, "--warm-up", 1]
-    words += ["--rate", rate, "--table", table]
-    ran = subprocess.run([str(word) for word in words], capture_output=True, text=True)
+def load(ours, options, pace, seconds, report=None):
+    """The report of a load on a table of one partition, or nothing if it was INVALID."""
+    words = [ours.binary, "bench", "--endpoint", ours.endpoint, "--cluster", ours.folder]
+    words += ["--table", "half", "--partitions", "1", "--workload", "put", *pace]
+    words += ["--connections", str(CONNECTIONS), "--for", f"{seconds}s", "--warm-up", "1s"]
+    words += ["--keys", str(options.keys), "--item-bytes", str(options.item_bytes)]
+    words += ["--no-noise-check", "--json"] + (["--report", report] if report else [])
+    ran = subprocess.run(words, capture_output=True, text=True)
+    if ran.returncode == INVALID:
+        return None
     if ran.returncode != 0:
-        sys.exit(f"the loop: {ran.stderr}")
+        sys.exit(f"{' '.join(words)}: {ran.stderr}")
     return json.loads(ran.stdout)
 
 
@@ -127,14 +102,14 @@ def measure(folder, options):
 
 def interleave(folder, options, ours, limit):
     # The first fills the table.
-    saturation = [ours.load(["--closed", str(CONNECTIONS)], 5)["rate"] for _ in range(3)][-1]
+    saturation = [load(ours, options, ["--closed", str(CONNECTIONS)], 5)["rate"] for _ in range(3)][-1]
     rate = options.rate or round(saturation / 2)
     say(f"saturation {saturation:,.0f} writes a second; {rate:,} are offered")
     slices = max(1, round(options.minutes * 60 / options.slice))
     us, loop, invalid, cpu = Distribution(), Distribution(), 0, []
     while len(cpu) < slices:
         report = os.path.join(folder, f"slice-{len(cpu)}-{invalid}")
-        done = ours.load(["--rate", str(rate)], options.slice, report)
+        done = load(ours, options, ["--rate", str(rate)], options.slice, report)
         if done is None:
             invalid += 1
             say("a slice fell behind: INVALID, and done again")
@@ -144,7 +119,9 @@ def interleave(folder, options, ours, limit):
         cpu.append(1e6 / done["servers"]["all"]["requests_per_cpu_second"])
         us.add(os.path.join(report, "latency.hgrm"))
         table = os.path.join(folder, "loop.hgrm")
-        theirs = slice_of_limit(limit, rate, options, table)
+        # The loop keeps no keys, so there is nothing to load.
+        theirs = limit.drive("put", CONNECTIONS, options.limit_slice, options.keys, options.item_bytes,
+                             more=["--rate", rate, "--table", table])
         loop.add(table)
         of_ours, of_loop = done["latencies_us"], theirs["latencies_us"]
         say(f"{len(cpu):3} of {slices}: ours p50 {of_ours['p50']} us, p99.9 {of_ours['p99.9']} us; "

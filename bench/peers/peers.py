@@ -31,7 +31,7 @@ import sys
 import tempfile
 
 import chart
-from common import Etcd, Limit, Ours, Redis, fingerprint, medians, need, say
+from common import Etcd, Limit, Ours, Redis, common_arguments, fingerprint, medians, need, say
 
 WORKLOADS = ["put", "get", "get-eventual", "ycsb-a", "ycsb-b"]
 TOLD = [("rate", "ops/s"), ("p50", "p50 us"), ("p99", "p99 us"), ("p99.9", "p99.9 us"),
@@ -53,10 +53,7 @@ TARGETS = [
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    here = os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "release")
-    parser.add_argument("--folder", default=".", help="where the data goes, in a new folder that is removed")
-    parser.add_argument("--evenkeel", default=os.path.join(here, "evenkeel"), help="the command")
-    parser.add_argument("--driver", default=os.path.join(here, "examples", "peers"), help="the peers' load")
+    common_arguments(parser)
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
     parser.add_argument("--seconds", type=int, default=5, help="how long each time")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 64, 256])

@@ -81,12 +81,12 @@ impl Replica {
             return;
         }
         self.owed.promise = None;
-        let promise = Promise { life, ..self.own_promise() };
+        let promise = self.own_promise(life);
         self.send(to, Message::Promise(promise), out);
     }
 
     /// This replica's promise of the promised ballot. The end of the log that it names must survive a crash.
-    fn own_promise(&self) -> Promise {
+    fn own_promise(&self, life: u64) -> Promise {
         let last = self.log.end();
         assert!(
             self.durable >= last.slot,
@@ -98,7 +98,7 @@ impl Replica {
             last,
             last_hash: self.log.last().hash,
             commit: self.commit,
-            life: 0,
+            life,
         }
     }
 

@@ -68,15 +68,14 @@ impl Replica {
             candidate.asked_at = Some(now);
         }
         let prepare = Message::Prepare(Prepare { ballot: self.promised, life: self.life() });
-        // Who has answered a forgetful candidate refuses it the second time.
-        let has_promised = |node: NodeId| {
-            matches!(&self.role, Role::Candidate(candidate)
-                if candidate.promises.iter().any(|(from, _)| *from == node))
+        let Role::Candidate(Candidate { promises, .. }) = &self.role else {
+            return;
         };
-        let others = self.others().map(|member| member.node);
-        let asked = others.filter(|node| !self.is_refilling() || !has_promised(*node));
-        let asked: ArrayVec<NodeId, MEMBERS_MAX> = asked.collect();
-        asked.into_iter().for_each(|to| self.send(to, prepare.clone(), out));
+        // Who has promised a forgetful candidate refuses it the second time.
+        let spared = if self.is_refilling() { &promises[..] } else { &[] };
+        for member in self.others().filter(|member| !spared.iter().any(|(from, _)| *from == member.node)) {
+            self.send(member.node, prepare.clone(), out);
+        }
     }
 
     pub(super) fn on_promise(&mut self, now: Boot, from: NodeId, promise: Promise, out: &mut Vec<Output>) {

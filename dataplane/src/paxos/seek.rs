@@ -15,7 +15,8 @@ use super::{MEMBERS_MAX, Message, Output, Replica, Role};
 use crate::limits::{SEEK_AGAIN_AFTER, SEEK_BYTES_MAX, SEEK_FOR};
 use arrayvec::ArrayVec;
 use bytes::Bytes;
-use evenkeel_wire::ids::{Ballot, NodeId};
+use evenkeel_wire::entry::Entry;
+use evenkeel_wire::ids::{Ballot, NodeId, PartitionId};
 use evenkeel_wire::message::peer::{Fetch, LogPoint};
 use evenkeel_wire::turn::Boot;
 
@@ -31,9 +32,29 @@ pub(super) struct Seek {
     left: ArrayVec<NodeId, MEMBERS_MAX>,
     asked_at: Boot,
     /// What the one that is asked has given: entries up to here, which begin behind the commit position.
-    pub(super) reached: LogPoint,
+    reached: LogPoint,
     found: Vec<Bytes>,
     found_bytes: usize,
+}
+
+impl Seek {
+    /// Takes an entry, if it is the one that follows what was found.
+    fn take(&mut self, partition: PartitionId, bytes: &Bytes) -> bool {
+        let reached = self.reached;
+        let follows =
+            |entry: &Entry| entry.header.slot == reached.slot.next() && entry.header.previous == reached.hash;
+        let Some(entry) = check_entry(partition, bytes).ok().filter(follows) else {
+            return false;
+        };
+        self.reached = LogPoint { slot: entry.header.slot, hash: entry.hash };
+        self.found_bytes += bytes.len();
+        self.found.push(bytes.clone());
+        true
+    }
+
+    fn has_passed(&self) -> bool {
+        self.reached.slot >= self.goal.slot
+    }
 }
 
 impl Replica {
@@ -132,23 +153,8 @@ impl Replica {
             seek.reached = last;
             return self.ask_on(now, out);
         }
-        let mut ends = entries.is_empty();
-        for bytes in entries {
-            let entry = check_entry(partition, bytes).ok();
-            let follows = |entry: &evenkeel_wire::entry::Entry| {
-                entry.header.slot == seek.reached.slot.next() && entry.header.previous == seek.reached.hash
-            };
-            let Some(entry) = entry.filter(follows) else {
-                ends = true;
-                break;
-            };
-            seek.reached = LogPoint { slot: entry.header.slot, hash: entry.hash };
-            seek.found.push(bytes.clone());
-            seek.found_bytes += bytes.len();
-            if seek.reached.slot >= seek.goal.slot {
-                break;
-            }
-        }
+        let chains = !entries.is_empty()
+            && entries.iter().all(|bytes| seek.has_passed() || seek.take(partition, bytes));
         if seek.reached == seek.goal {
             let Seek { goal, found, .. } = self.seek.take().expect("it was just found");
             // The chain ends in what is committed: whatever differs here is not.
@@ -157,8 +163,7 @@ impl Replica {
             }
             return;
         }
-        ends |= seek.reached.slot >= seek.goal.slot || seek.found_bytes > SEEK_BYTES_MAX;
-        if ends {
+        if !chains || seek.has_passed() || seek.found_bytes > SEEK_BYTES_MAX {
             // It has trimmed its log, or has another one.
             seek.left.remove(0);
             self.ask_anew(now, out);

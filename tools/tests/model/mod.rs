@@ -9,9 +9,9 @@
 //!   told to a person.
 //!
 //! What is abstracted, and what is not explored: docs/decisions/0013-model-checking.md. Log replicas and
-//! changes of membership do not exist yet: there is a fourth node ([`member::PLACES`]) that holds no replica,
-//! and a majority is one of the latest epoch's. A change will be an [`world::Action`] and an allowance of a
-//! [`bounds::Bound`], a member that joins one more in [`world::World::members`].
+//! changes of membership are not in it yet: there is a fourth node ([`member::PLACES`]) that holds no
+//! replica, and a majority is one of the latest epoch's. A change will be an [`world::Action`] and an
+//! allowance of a [`bounds::Bound`], a member that joins one more in [`world::World::members`].
 
 pub(crate) mod beginnings;
 pub(crate) mod bounds;
