@@ -322,3 +322,140 @@ impl Serving {
         out.send(ensured.to, header, &ensured.answer);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::btree::space::Space;
+    use crate::checkpoint::recovery::Recovered;
+    use crate::checkpoint::superblock::Superblock;
+    use crate::config::CoreConfig;
+    use crate::limits::{SEGMENT_BYTES_MIN, SEGMENTS_MIN};
+    use crate::wal::block::{CameFrom, LogIdentity};
+    use crate::wal::recovery::RecoveredLog;
+    use crate::wal::writer::LogTail;
+    use evenkeel_wire::checksum::Hash128;
+    use evenkeel_wire::ids::{CoreId, Epoch, Incarnation, NodeId};
+    use evenkeel_wire::table::Member;
+    use evenkeel_wire::turn::{Boot, DiskAction, DiskCompletion, File, Input};
+    use std::collections::{BTreeMap, VecDeque};
+
+    const IDENTITY: LogIdentity = LogIdentity { incarnation: Incarnation([1; 16]), core: CoreId(0) };
+    const PARTITION: PartitionId = PartitionId(7);
+
+    /// The core as it starts from its files, which hold no group.
+    fn started(superblock: Superblock, superblock_damaged: bool) -> Serving {
+        let tail =
+            LogTail { highest: Lsn::ZERO, last: Lsn::ZERO, hash: Hash128::ZERO, end: CameFrom::Nowhere };
+        let recovered = Recovered {
+            superblock,
+            superblock_damaged,
+            log: RecoveredLog { tail, used: VecDeque::new(), damage: Vec::new() },
+            damaged_chunk: None,
+            space: Space::restore(&[]),
+            groups: Vec::new(),
+        };
+        let config = CoreConfig {
+            node: NodeId(1),
+            core: IDENTITY.core,
+            incarnation: IDENTITY.incarnation,
+            nodes: BTreeMap::new(),
+            memds: Vec::new(),
+            system: Vec::new(),
+            cache_bytes: 1 << 20,
+            seed: 1,
+        };
+        Serving::new(config, IDENTITY, recovered, Vec::new(), now(1))
+    }
+
+    fn now(seconds: u64) -> Now {
+        Now::new(Boot(seconds * 1_000_000_000), 1_700_000_000_000)
+    }
+
+    fn formatted() -> Superblock {
+        Superblock::format(SEGMENTS_MIN, SEGMENT_BYTES_MIN)
+    }
+
+    /// A group of nodes 1 to 3 that was born in epoch 1 and has come to `epoch`.
+    fn group(partition: PartitionId, epoch: u32) -> GroupConfig {
+        let member = |number: u32| Member {
+            node: NodeId(number),
+            core: CoreId(0),
+            incarnation: Incarnation([number as u8; 16]),
+        };
+        let members = (1..=3).map(member).collect();
+        GroupConfig { epoch: Epoch(epoch), ..GroupConfig::whole(partition, TableId(1), members) }
+    }
+
+    fn nothing() -> EnsureReplicas {
+        EnsureReplicas { create: vec![], remove: vec![], known: vec![], fence: vec![], everything: None }
+    }
+
+    fn order(serving: &mut Serving, ensure: EnsureReplicas) -> EnsureReplicasAnswer {
+        serving.ensure(now(1), ensure, &mut Effects::new()).0
+    }
+
+    fn create(serving: &mut Serving, config: GroupConfig) -> bool {
+        let partition = config.partition;
+        let answer = order(serving, EnsureReplicas { create: vec![config], ..nothing() });
+        assert_eq!(answer.created.contains(&partition), serving.groups.contains_key(&partition));
+        serving.groups.contains_key(&partition)
+    }
+
+    fn is_refilling(serving: &Serving, partition: PartitionId) -> bool {
+        serving.groups[&partition].replica.is_refilling()
+    }
+
+    /// Performs what the core asks of its disk, for so many seconds; the last superblock that it writes.
+    fn run(serving: &mut Serving, seconds: u64) -> Superblock {
+        let mut file = vec![0; 8192];
+        for second in 1..=seconds {
+            let mut out = Effects::new();
+            serving.end_turn(now(second), &mut out);
+            while !out.disk.is_empty() {
+                for operation in std::mem::take(&mut out.disk) {
+                    if let (File::Superblock, DiskAction::Write { offset, buffer, .. }) =
+                        (operation.file, &operation.action)
+                    {
+                        let at = *offset as usize;
+                        file[at..at + buffer.len()].copy_from_slice(buffer);
+                    }
+                    let completion = DiskCompletion { id: operation.id, outcome: Ok(None) };
+                    serving.step(now(second), Input::Disk(completion), &mut out).unwrap();
+                }
+                serving.end_turn(now(second), &mut out);
+            }
+        }
+        Superblock::choose(&file, &IDENTITY).unwrap()
+    }
+
+    #[test]
+    fn an_order_that_a_removal_has_overtaken_makes_no_replica() {
+        let mut serving = started(formatted(), false);
+        assert!(create(&mut serving, group(PARTITION, 4)));
+        let removal = Removal { partition: PARTITION, below: Some(Epoch(6)) };
+        order(&mut serving, EnsureReplicas { remove: vec![removal], ..nothing() });
+        assert!(!create(&mut serving, group(PARTITION, 5)), "it votes in the place of who replaced it");
+        assert!(create(&mut serving, group(PARTITION, 6)), "it is a member again");
+        assert!(!is_refilling(&serving, PARTITION), "nothing was lost here");
+    }
+
+    #[test]
+    fn a_core_that_lost_its_memory_once_does_not_vote_in_what_it_may_have_had() {
+        let mut serving = started(formatted(), true);
+        let asked = order(&mut serving, nothing()).ask_everything;
+        assert!(asked.is_some(), "it does not know what it held");
+        order(&mut serving, EnsureReplicas { everything: asked, ..nothing() });
+        let durable = run(&mut serving, 3);
+        assert!(serving.lost_memory.is_none(), "everything is refilled: there is nothing");
+        assert!(!durable.memory_lost && durable.memory_was_lost, "{durable:?}");
+
+        let mut restarted = started(durable, false);
+        for serving in [&mut serving, &mut restarted] {
+            let (first, later) = (PARTITION, PartitionId(8));
+            assert!(create(serving, group(first, 1)) && create(serving, group(later, 2)));
+            assert!(!is_refilling(serving, first), "a new table's group begins here");
+            assert!(is_refilling(serving, later), "a split may have made it before the loss");
+        }
+    }
+}
