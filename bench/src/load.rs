@@ -250,9 +250,9 @@ impl<T: Transport> Load<T> {
         if connection.transmit().is_empty() {
             self.dirty.push(place);
         }
-        let request = self.writer.ask(connection, operation);
+        let (request, token) = self.writer.ask(connection, operation);
         let Operation { kind, key, bytes, .. } = operation;
-        self.under_way[place].push(UnderWay { request, kind, key, bytes, due, sent: now() });
+        self.under_way[place].push(UnderWay { request, kind, key, bytes, token, due, sent: now() });
     }
 
     /// Sends what is to be sent, waits, and takes what has arrived.
@@ -260,11 +260,14 @@ impl<T: Transport> Load<T> {
         let router = self.options.router;
         let exchanged = self.transport.exchange(&mut self.dirty, wait, &mut self.ready);
         exchanged.map_err(|error| LoadError::Socket { router, error })?;
-        let arrived = now();
+        let (arrived, before) = (now(), self.answered.len());
         for place in self.ready.drain(..) {
             let (connection, window) = (self.transport.connection(place), &mut self.under_way[place]);
             take_answers(connection, window, arrived, &mut self.answered)
                 .map_err(|message| LoadError::Protocol { router, message })?;
+        }
+        for token in self.answered[before..].iter().filter_map(|answered| answered.asked.token.as_ref()) {
+            self.writer.retire(token);
         }
         Ok(())
     }

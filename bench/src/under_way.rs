@@ -1,6 +1,7 @@
 //! Requests that are under way on one connection.
 
 use crate::workload::Kind;
+use evenkeel_client::protocol::tokens::TokenRange;
 use evenkeel_wire::ids::RequestId;
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -13,6 +14,8 @@ pub(crate) struct UnderWay {
     pub(crate) key: u64,
     /// Of the item that it carries.
     pub(crate) bytes: u32,
+    /// Of a write.
+    pub(crate) token: Option<TokenRange>,
     pub(crate) due: Instant,
     pub(crate) sent: Instant,
 }
@@ -69,6 +72,7 @@ mod tests {
             kind: Kind::Get,
             key: id * 10,
             bytes: 0,
+            token: None,
             due: now(),
             sent: now(),
         };

@@ -5,11 +5,12 @@ use crate::load::Options;
 use crate::trace::Trace;
 use crate::workload::{Kind, Operation, item, key_item, key_name};
 use evenkeel_client::protocol::connection::Connection;
+use evenkeel_client::protocol::tokens::{TokenRange, TokenSource};
 use evenkeel_wire::checksum::crc32c;
 use evenkeel_wire::expression::{Bindings, Update as UpdateTree, encode_update};
 use evenkeel_wire::ids::RequestId;
 use evenkeel_wire::item::encode as encode_item;
-use evenkeel_wire::message::request::{Delete, Get, Put, Range, ReturnItem, Scan, Token, Update};
+use evenkeel_wire::message::request::{Delete, Get, Put, Range, ReturnItem, Scan, Update};
 use evenkeel_wire::message::{Body, Encode, encode};
 use evenkeel_wire::prng::Prng;
 use evenkeel_wire::table::TableDescriptor;
@@ -19,18 +20,15 @@ use std::time::{Duration, Instant};
 
 /// How long a request may take.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
-/// Writes that may be unanswered: a token is acknowledged when this many others came after it.
-const TOKENS_KEPT: u64 = 8192;
 
 /// Writes the requests of one client.
 pub(crate) struct Writer {
     table: TableDescriptor,
-    client: [u8; 16],
+    tokens: TokenSource,
     /// The names of keys, if they do not follow from their numbers.
     names: Option<Arc<Trace>>,
     prng: Prng,
     update: Vec<u8>,
-    sequence: u64,
     server_ms: u64,
     begin: Instant,
 }
@@ -47,25 +45,32 @@ impl Writer {
         let update = UpdateTree::parse("ADD n :one", &mut bindings).expect("a constant expression parses");
         Self {
             table: options.table.clone(),
-            client,
+            tokens: TokenSource::new(client),
             names,
             prng: Prng::new(options.seed ^ 0x5eed),
             update: encode_update(&update).expect("a constant expression can be encoded"),
-            sequence: 0,
             server_ms,
             begin: now(),
         }
     }
 
-    fn token(&mut self) -> Token {
-        self.sequence += 1;
+    /// The token of the next write. It is outstanding until [`retire`](Self::retire) is called.
+    fn token(&mut self) -> TokenRange {
         let issued_ms = self.server_ms + now().duration_since(self.begin).as_millis() as u64;
-        let acknowledged_below = self.sequence.saturating_sub(TOKENS_KEPT);
-        Token { client: self.client, sequence: self.sequence, issued_ms, acknowledged_below }
+        self.tokens.issue(1, issued_ms)
     }
 
-    /// Writes a request onto a connection.
-    pub(crate) fn ask(&mut self, connection: &mut Connection, operation: Operation) -> RequestId {
+    /// The write is answered, and will not be asked about again: its outcome may be forgotten.
+    pub(crate) fn retire(&mut self, token: &TokenRange) {
+        self.tokens.retire(token);
+    }
+
+    /// Writes a request onto a connection. Returns its id, and its token if it is a write.
+    pub(crate) fn ask(
+        &mut self,
+        connection: &mut Connection,
+        operation: Operation,
+    ) -> (RequestId, Option<TokenRange>) {
         let name = match &self.names {
             Some(trace) => Cow::Owned(trace.keys[operation.key as usize].clone()),
             None => Cow::<str>::Owned(key_name(operation.key)),
@@ -75,7 +80,9 @@ impl Writer {
         let key = Cow::Owned(storage_key.expect("the workload's keys are keys").0);
         let (table, return_item) = (self.table.id, ReturnItem::None);
         let condition = Cow::Borrowed(&[][..]);
-        match operation.kind {
+        let issued = (!operation.kind.is_read()).then(|| self.token());
+        let issued_token = || issued.expect("a write has a token").token(0);
+        let id = match operation.kind {
             Kind::Get | Kind::GetEventual => {
                 request(connection, &Get { table, key, strong: operation.kind == Kind::Get })
             }
@@ -83,17 +90,17 @@ impl Writer {
                 let item = item(&name, operation.bytes as usize, &mut self.prng);
                 let archive = encode_item(&item).expect("the workload's items are items");
                 let item_checksum = crc32c(&archive);
-                let (token, item) = (self.token(), Cow::Owned(archive));
+                let (token, item) = (issued_token(), Cow::Owned(archive));
                 request(connection, &Put { table, token, key, item, item_checksum, condition, return_item })
             }
             Kind::Update => {
                 let key_item = Cow::Owned(encode_item(&key_item).expect("a key is an item"));
-                let token = self.token();
+                let token = issued_token();
                 let update = Cow::Borrowed(&self.update[..]);
                 request(connection, &Update { table, token, key, key_item, update, condition, return_item })
             }
             Kind::Delete => {
-                let token = self.token();
+                let token = issued_token();
                 request(connection, &Delete { table, token, key, condition, return_item })
             }
             Kind::Scan => {
@@ -102,7 +109,8 @@ impl Writer {
                 let range = Range { table, lower: key, upper, forward: true, limit, filter, strong: true };
                 request(connection, &Scan(range))
             }
-        }
+        };
+        (id, issued)
     }
 }
 

@@ -148,6 +148,21 @@ fn a_seed_decides_which_requests_are_sent() {
     assert_ne!(first, other);
 }
 
+/// As everybody's client does: what a partition remembers for a client is what is under way, however fast it
+/// writes and however many runs come one after the other.
+#[test]
+fn a_write_that_is_answered_is_acknowledged_by_the_next() {
+    let server = Server::start(Behaviour::default());
+    let options = Options { connections: 1, ..options(&server, "put", Pace::Closed(3), SECOND / 4) };
+    measure(&options, &threads(1, Client::Ring)).unwrap();
+    let tokens = server.tokens();
+    assert!(tokens.len() > 100);
+    for (place, token) in (1..).zip(&tokens) {
+        assert_eq!((token.client, token.sequence), (tokens[0].client, place));
+        assert!(token.sequence - token.acknowledged_below < 3, "{token:?} with three under way");
+    }
+}
+
 /// Requests of five keys, a few of them at the same time.
 fn trace() -> Trace {
     let mut text = String::new();

@@ -4,7 +4,8 @@
 use evenkeel_wire::frame::{BodyLimit, Header, Kind, first_frame, seal};
 use evenkeel_wire::handshake::{Identity, Peer, PeerRole, answer};
 use evenkeel_wire::ids::Incarnation;
-use evenkeel_wire::message::request::{Get, GetAnswer, PageAnswer, Position, Put, Row, Scan, WriteAnswer};
+use evenkeel_wire::message::request::{Get, GetAnswer, PageAnswer, Position, Put};
+use evenkeel_wire::message::request::{Row, Scan, Token, WriteAnswer};
 use evenkeel_wire::message::{Body, Encode, access, encode};
 use std::borrow::Cow;
 use std::io::{ErrorKind, Read, Write};
@@ -30,20 +31,28 @@ pub(crate) type Seen = (Kind, Vec<u8>);
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
+    tokens: Arc<Mutex<Vec<Token>>>,
 }
 
 impl Server {
     pub(crate) fn start(behaviour: Behaviour) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, seen) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<Seen>>>::default());
-        let (log, worker, started) = (Arc::clone(&seen), Arc::new(Mutex::new(())), now());
+        let tokens = Arc::<Mutex<Vec<Token>>>::default();
+        let (log, issued) = (Arc::clone(&seen), Arc::clone(&tokens));
+        let (worker, started) = (Arc::new(Mutex::new(())), now());
         spawn(move || {
             for stream in listener.incoming() {
-                let (log, worker) = (Arc::clone(&log), Arc::clone(&worker));
-                spawn(move || Serving { behaviour, started, worker, log }.serve(stream.unwrap()));
+                let (log, worker, tokens) = (Arc::clone(&log), Arc::clone(&worker), Arc::clone(&issued));
+                spawn(move || Serving { behaviour, started, worker, log, tokens }.serve(stream.unwrap()));
             }
         });
-        Self { address, seen }
+        Self { address, seen, tokens }
+    }
+
+    /// The tokens of the puts that came so far, in order.
+    pub(crate) fn tokens(&self) -> Vec<Token> {
+        self.tokens.lock().unwrap().clone()
     }
 
     /// What came so far, in order.
@@ -57,6 +66,7 @@ struct Serving {
     started: Instant,
     worker: Arc<Mutex<()>>,
     log: Arc<Mutex<Vec<Seen>>>,
+    tokens: Arc<Mutex<Vec<Token>>>,
 }
 
 impl Serving {
@@ -107,7 +117,9 @@ impl Serving {
             }
             Kind::Put => {
                 reply(out, header, &WriteAnswer { position, timestamp: 0, item: None });
-                access::<Put<'static>>(body).unwrap().key.to_vec()
+                let put = access::<Put<'static>>(body).unwrap();
+                self.tokens.lock().unwrap().push(Token::from(&put.token));
+                put.key.to_vec()
             }
             kind => panic!("these tests send no {kind:?}"),
         };
