@@ -46,6 +46,15 @@ def common_arguments(parser):
     parser.add_argument("--folder", default=".", help="where the data goes, in a new folder that is removed")
     parser.add_argument("--evenkeel", default=os.path.join(here, "evenkeel"), help="the command")
     parser.add_argument("--driver", default=os.path.join(here, "examples", "peers"), help="the peers' load")
+    parser.add_argument("--pin", type=int, metavar="CPU", default=min(os.sched_getaffinity(0)),
+                        help="where all load generators run; -1: anywhere")
+
+
+def pin_generators(options):
+    """From here on whatever is started runs on one CPU: the load, whichever system it is for. Call it when
+    all servers have been started, which run where they would without it."""
+    if options.pin >= 0:
+        os.sched_setaffinity(0, {options.pin})
 
 
 def free_ports(count):

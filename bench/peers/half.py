@@ -12,7 +12,8 @@ away, a device that stalls) is in the loop's tail, too.
     bench/peers/half.py --folder /data --minutes 5
 
 The loop has no tree, so it writes no checkpoint; ours does, all the time. A slice of ours that falls behind
-by more than 1% is INVALID and done again. The end says how p99.9 stands to p50 and to the loop's p99.9.
+by more than 1% is INVALID and done again. The end says how p99.9 stands to p50 and to the loop's p99.9, and
+how much of the time of the slowest 1% of the last minute `evenkeel tail` explains.
 """
 
 import argparse
@@ -22,11 +23,13 @@ import subprocess
 import sys
 import tempfile
 
-from common import Limit, Ours, common_arguments, fingerprint, say
+from common import Limit, Ours, common_arguments, fingerprint, pin_generators, say
 
 CONNECTIONS = 64
 # p99.9 is at most so many times p50, or so many times the loop's p99.9.
 OF_P50, OF_LIMIT = 5.0, 1.5
+# Of the time of the slowest requests, so much has a name at least.
+EXPLAINED = 0.95
 # Exit code of `evenkeel bench` when less was done than was offered.
 INVALID = 4
 
@@ -92,6 +95,7 @@ def measure(folder, options):
     limit = Limit(folder, options, options.item_bytes)
     try:
         ours = Ours(folder, options)
+        pin_generators(options)
         try:
             return interleave(folder, options, ours, limit)
         finally:
@@ -128,8 +132,9 @@ def interleave(folder, options, ours, limit):
             f"the loop p50 {of_loop['p50']} us, p99.9 {of_loop['p99.9']} us")
     figures = {name: {f"p{at}": each.percentile(at) for at in (50, 90, 99, 99.9, 99.99)}
                for name, each in (("evenkeel", us), ("limit", loop))}
+    tail = json.loads(ours.command("tail", "--endpoint", ours.endpoint, "--table", "half"))
     return {"rate": rate, "saturation": saturation, "writes": us.count, "invalid": invalid,
-            "cpu_us": sum(cpu) / len(cpu), "us": figures}
+            "explained": tail["explained"], "cpu_us": sum(cpu) / len(cpu), "us": figures}
 
 
 def main():
@@ -148,6 +153,9 @@ def main():
     holds = of_p50 <= OF_P50 or of_limit <= OF_LIMIT
     print(f"{'holds' if holds else 'MISSED':8}p99.9 is {of_p50:.2f}x p50 (at most {OF_P50}), or "
           f"{of_limit:.2f}x the loop's p99.9 (at most {OF_LIMIT})")
+    named = result["explained"]
+    print(f"{'holds' if named >= EXPLAINED else 'MISSED':8}{named:.1%} of the time of the slowest 1% is explained "
+          f"(at least {EXPLAINED:.0%})")
     if options.history:
         with open(options.history, "a") as out:
             out.write(json.dumps({"host": host, **result}) + "\n")

@@ -31,7 +31,8 @@ import sys
 import tempfile
 
 import chart
-from common import Etcd, Limit, Ours, Redis, common_arguments, fingerprint, medians, need, say
+from common import Etcd, Limit, Ours, Redis
+from common import common_arguments, fingerprint, medians, need, pin_generators, say
 
 WORKLOADS = ["put", "get", "get-eventual", "ycsb-a", "ycsb-b"]
 TOLD = [("rate", "ops/s"), ("p50", "p50 us"), ("p99", "p99 us"), ("p99.9", "p99.9 us"),
@@ -98,6 +99,7 @@ class Session:
             cluster = self.start(Ours(folder, options))
             for name, partitions in ours_of(options):
                 self.peers[name] = cluster.with_partitions(partitions)
+            pin_generators(options)
         except BaseException:
             self.stop()
             raise
@@ -199,7 +201,7 @@ def main():
     ratios = {f"{us}_to": {name_of(cell): ratios_of(by_name, us) for cell, by_name in cells.items()}
               for us, _ in ours_of(options)}
     how = {"rounds": options.rounds, "seconds": options.seconds, "keys": options.keys,
-           "partitions": options.partitions}
+           "partitions": options.partitions, "pin": options.pin}
     if options.json:
         figures = {name_of(cell): by_name for cell, by_name in cells.items()}
         with open(options.json, "w") as out:
