@@ -53,6 +53,9 @@ def common_arguments(parser):
 def pin_generators(options):
     """From here on whatever is started runs on one CPU: the load, whichever system it is for. Call it when
     all servers have been started, which run where they would without it."""
+    usable = os.sched_getaffinity(0)
+    if options.pin >= 0 and options.pin not in usable:
+        sys.exit(f"--pin {options.pin}: the CPUs that may be used here are {sorted(usable)}")
     if options.pin >= 0:
         os.sched_setaffinity(0, {options.pin})
 

@@ -95,8 +95,8 @@ def measure(folder, options):
     limit = Limit(folder, options, options.item_bytes)
     try:
         ours = Ours(folder, options)
-        pin_generators(options)
         try:
+            pin_generators(options)
             return interleave(folder, options, ours, limit)
         finally:
             ours.stop()
@@ -134,7 +134,7 @@ def interleave(folder, options, ours, limit):
                for name, each in (("evenkeel", us), ("limit", loop))}
     tail = json.loads(ours.command("tail", "--endpoint", ours.endpoint, "--table", "half"))
     return {"rate": rate, "saturation": saturation, "writes": us.count, "invalid": invalid,
-            "explained": tail["explained"], "cpu_us": sum(cpu) / len(cpu), "us": figures}
+            "explained": tail["explained"], "pin": options.pin, "cpu_us": sum(cpu) / len(cpu), "us": figures}
 
 
 def main():

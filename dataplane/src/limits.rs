@@ -202,7 +202,7 @@ pub const SNAPSHOT_CACHE_PART: usize = 32;
 pub const SNAPSHOT_LEAVES_PER_TURN: usize = 2;
 
 /// …and how long it rests before the next ones. Requests on its core, and its log on the disk, wait for a
-/// few leaves and not for all; together twice as fast as a snapshot is sent.
+/// few leaves and not for all; together more than twice as fast as a snapshot is sent.
 pub const SNAPSHOT_REST: Duration = Duration::from_micros(500);
 
 /// Writes of a snapshot's pages under way.

@@ -163,7 +163,7 @@ pub(crate) fn logic(tree: &Tree) -> Vec<String> {
 /// Places with unsafe code, or that allow it in theirs.
 const UNSAFE: [(&str, &str); 3] = [
     ("wire/link/", "the door to the machine: rings, descriptors and clocks"),
-    ("wire/client/src/nonblocking.rs", "one socket option that no safe crate gives"),
+    ("wire/client/src/nonblocking.rs", "a poller must forget a socket before it is closed"),
     ("wire/src/aligned.rs", "an aligned pool: O_DIRECT asks for addresses that `Vec` cannot promise"),
 ];
 
