@@ -20,7 +20,9 @@ mod limit;
 #[path = "peers/resp.rs"]
 mod resp;
 
+use evenkeel_client::sockets;
 use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
 
 /// `--name value` pairs.
@@ -56,6 +58,19 @@ impl Arguments {
         let text = self.text(name)?;
         text.parse().map_err(|_| format!("--{name} {text:?} is no number that fits"))
     }
+}
+
+/// A connection whose sockets have the options that ours have.
+pub(crate) fn connect(address: &str) -> Result<TcpStream, String> {
+    let parsed: SocketAddr = address.parse().map_err(|error| format!("{address}: {error}"))?;
+    sockets::connect(parsed).map_err(|error| format!("{address}: {error}"))
+}
+
+/// A listener that hands these options on.
+pub(crate) fn listen(address: &str) -> Result<TcpListener, String> {
+    let listener = TcpListener::bind(address).map_err(|error| format!("{address}: {error}"))?;
+    let tuned = listener.local_addr().and_then(|own| sockets::tune(&listener, own));
+    tuned.map(|()| listener).map_err(|error| format!("{address}: {error}"))
 }
 
 fn main() -> ExitCode {

@@ -28,6 +28,8 @@ from common import Limit, Ours, common_arguments, fingerprint, pin_generators, s
 CONNECTIONS = 64
 # p99.9 is at most so many times p50, or so many times the loop's p99.9.
 OF_P50, OF_LIMIT = 5.0, 1.5
+# A slice whose p99.9 is so many times its p50 has seen a stall: what was it?
+STALL_OF_P50 = 10.0
 # Of the time of the slowest requests, so much has a name at least.
 EXPLAINED = 0.95
 # Exit code of `evenkeel bench` when less was done than was offered.
@@ -91,6 +93,16 @@ def load(ours, options, pace, seconds, report=None):
     return json.loads(ran.stdout)
 
 
+def why(ours):
+    """What `tail` says of the last minute: of p99.9, and where the slowest request was."""
+    tail = json.loads(ours.command("tail", "--endpoint", ours.endpoint, "--table", "half"))
+    says = [band["says"] for band in tail["percentiles"] if band["percentile"] == 99.9]
+    slowest = tail["slowest"][:1]
+    stages = [sorted(request["stages_ns"].items(), key=lambda stage: -stage[1])[:4] for request in slowest]
+    spent = [f"{name} {ns / 1e6:.1f} ms" for stage in stages for name, ns in stage]
+    return "; ".join([*says, f"the slowest: {', '.join(spent)}"])
+
+
 def measure(folder, options):
     limit = Limit(folder, options, options.item_bytes)
     try:
@@ -130,6 +142,8 @@ def interleave(folder, options, ours, limit):
         of_ours, of_loop = done["latencies_us"], theirs["latencies_us"]
         say(f"{len(cpu):3} of {slices}: ours p50 {of_ours['p50']} us, p99.9 {of_ours['p99.9']} us; "
             f"the loop p50 {of_loop['p50']} us, p99.9 {of_loop['p99.9']} us")
+        if of_ours["p99.9"] > STALL_OF_P50 * of_ours["p50"]:
+            say(f"    {why(ours)}")
     figures = {name: {f"p{at}": each.percentile(at) for at in (50, 90, 99, 99.9, 99.99)}
                for name, each in (("evenkeel", us), ("limit", loop))}
     tail = json.loads(ours.command("tail", "--endpoint", ours.endpoint, "--table", "half"))

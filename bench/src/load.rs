@@ -16,6 +16,7 @@ use crate::under_way::{UnderWay, Window};
 use crate::workload::{Operation, Workload};
 use crate::writer::Writer;
 use evenkeel_client::protocol::connection::Connection;
+use evenkeel_client::sockets;
 use evenkeel_wire::error::{ErrorAnswer, Problem};
 use evenkeel_wire::frame;
 use evenkeel_wire::message::access;
@@ -410,8 +411,7 @@ impl<'a> Count<'a> {
 /// Opens a connection and says hello.
 pub(crate) fn shake(router: SocketAddr) -> Result<(TcpStream, Connection), LoadError> {
     let socket_error = |error| LoadError::Socket { router, error };
-    let mut stream = TcpStream::connect(router).map_err(socket_error)?;
-    stream.set_nodelay(true).map_err(socket_error)?;
+    let mut stream = sockets::connect(router).map_err(socket_error)?;
     let mut connection = Connection::new();
     connection.greet();
     stream.write_all(connection.transmit()).map_err(socket_error)?;

@@ -2,8 +2,7 @@
 //! `--rate` an open loop as `evenkeel bench --rate R --connections N` is one. Operations, keys and arrivals
 //! are drawn by the same code, values are as random, and latencies go into the same histogram.
 
-use crate::Arguments;
-use crate::{etcd, resp};
+use crate::{Arguments, connect, etcd, resp};
 use evenkeel_bench::keys::Share;
 use evenkeel_bench::percentile_table::percentile_table;
 use evenkeel_bench::report::Latencies;
@@ -159,8 +158,8 @@ impl Load {
         let mut lines = Vec::new();
         for number in 0..arguments.number::<usize>("connections")? {
             let address = addresses.get(number % addresses.len().max(1)).ok_or("--address is missing")?;
-            let stream = TcpStream::connect(address).map_err(|error| format!("{address}: {error}"))?;
-            stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)).map_err(said)?;
+            let stream = connect(address)?;
+            stream.set_nonblocking(true).map_err(said)?;
             let mut output = Vec::new();
             let protocol: Box<dyn Protocol> = if is_etcd {
                 Box::new(etcd::Etcd::greet(address, &mut output))

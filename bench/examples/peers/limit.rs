@@ -6,8 +6,8 @@
 //! written before, in whole blocks, like those of a core. Reads are answered with a value of the right length
 //! out of nowhere: an empty server.
 
-use crate::Arguments;
 use crate::resp::{line_of, number};
+use crate::{Arguments, connect, listen};
 use evenkeel_wire::aligned::AlignedBuffer;
 use evenkeel_wire::limits::BLOCK_BYTES;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -78,9 +78,8 @@ struct Client {
 /// one is durable.
 pub(crate) fn follow(arguments: &Arguments) -> Result<(), String> {
     let mut log = Log::create(arguments.text("log")?)?;
-    let listener = TcpListener::bind(arguments.text("listen")?).map_err(said)?;
+    let listener = listen(arguments.text("listen")?)?;
     let (mut leader, _) = listener.accept().map_err(said)?;
-    leader.set_nodelay(true).map_err(said)?;
     let mut batch = Vec::new();
     loop {
         let mut head = [0; 16];
@@ -107,16 +106,14 @@ pub(crate) fn lead(arguments: &Arguments) -> Result<(), String> {
     let log = Log::create(arguments.text("log")?)?;
     let mut followers = Vec::new();
     for address in arguments.list("followers") {
-        let stream = TcpStream::connect(address).map_err(|error| format!("{address}: {error}"))?;
-        stream.set_nodelay(true).map_err(said)?;
-        followers.push(stream);
+        followers.push(connect(address)?);
     }
     let item_bytes: usize = arguments.number("item-bytes")?;
     let mut value = format!("${item_bytes}\r\n").into_bytes();
     value.resize(value.len() + item_bytes, b'x');
     value.extend_from_slice(b"\r\n");
     let matched = vec![0; followers.len()];
-    let listener = TcpListener::bind(arguments.text("listen")?).map_err(said)?;
+    let listener = listen(arguments.text("listen")?)?;
     Leader { log, followers, matched, sequence: 0, value }.serve(&listener)
 }
 
@@ -136,7 +133,7 @@ impl Leader {
                 let place = event.data.u64();
                 if place == NEW {
                     while let Ok((stream, _)) = listener.accept() {
-                        stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)).map_err(said)?;
+                        stream.set_nonblocking(true).map_err(said)?;
                         let data = EventData::new_u64(clients.len() as u64);
                         epoll::add(&epoll, &stream, data, EventFlags::IN).map_err(said)?;
                         clients.push(Some(Client { stream, input: Vec::new(), output: Vec::new() }));

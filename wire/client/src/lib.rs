@@ -85,6 +85,7 @@ pub mod json;
 pub mod nonblocking;
 pub mod protocol;
 pub mod request;
+pub mod sockets;
 
 pub use asynchronous::{AsyncClient, AsyncItems, AsyncPages, Pending};
 pub use blocking::{Client, Items, Pages, Pipeline, Submitted};

@@ -2,10 +2,11 @@
 #![allow(unsafe_code)]
 
 use crate::limits::{KEEP_ALIVE_AFTER, UNACKNOWLEDGED_MAX};
+use rustix::net::sockopt::set_tcp_congestion;
 use std::ffi::c_int;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// An address in the kernel's form.
 #[derive(Debug)]
@@ -58,7 +59,18 @@ pub(crate) fn open(address: SocketAddr) -> io::Result<TcpStream> {
     // SAFETY: the kernel has just made this descriptor for us; nobody else has it.
     let stream = TcpStream::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
     tune(&stream)?;
+    do_not_pace_within_host(&stream, address);
     Ok(stream)
+}
+
+/// Within this host, `peer`'s, frames are not paced: what shares a network fairly with others (BBR does, by
+/// timers) only delays them there. A listener, whose own address `peer` is, hands it on to whom it accepts.
+pub(crate) fn do_not_pace_within_host(socket: &impl AsFd, peer: SocketAddr) {
+    if peer.ip().is_loopback() {
+        // The kernel always has it, and anyone may choose it. Where it is refused the host's own stays, and
+        // only the tail is longer.
+        let _refused = set_tcp_congestion(socket, "reno");
+    }
 }
 
 /// Sets what every connection needs: no delay for small frames, and notice of hosts that have vanished.
@@ -84,6 +96,8 @@ fn set_option(stream: &TcpStream, level: c_int, name: c_int, value: c_int) -> io
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::net::sockopt::tcp_congestion;
+    use std::net::TcpListener;
 
     #[test]
     fn addresses_keep_port_and_octets_in_network_order() {
@@ -102,5 +116,22 @@ mod tests {
     fn a_new_socket_does_not_delay_small_frames() {
         let stream = open("127.0.0.1:1".parse().unwrap()).unwrap();
         assert!(stream.nodelay().unwrap());
+    }
+
+    #[test]
+    fn nothing_paces_within_a_host() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        do_not_pace_within_host(&listener, address);
+        let connected = TcpStream::connect(address).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        for stream in [&accepted, &open(address).unwrap()] {
+            assert_eq!(tcp_congestion(stream).unwrap(), "reno");
+        }
+        let default = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+        let remote = open("192.0.2.1:1".parse().unwrap()).unwrap();
+        for stream in [&connected, &remote] {
+            assert_eq!(tcp_congestion(stream).unwrap(), default.trim());
+        }
     }
 }

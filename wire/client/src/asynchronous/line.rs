@@ -13,15 +13,14 @@ use crate::host::{Clock, cannot_connect, connection_lost, silent};
 use crate::nonblocking::Link;
 use crate::protocol::answer::Answer;
 use crate::protocol::call::Sending;
+use crate::sockets::begin_to_connect;
 use evenkeel_wire::frame::Kind;
 use evenkeel_wire::ids::RequestId;
 use evenkeel_wire::turn::Boot;
 use polling::Poller;
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, ipproto, socket_with};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// How often a ready socket is read before others have their turn.
@@ -254,18 +253,4 @@ impl Line {
         link.watch().map_err(failed)?;
         Ok(link.connection.established().map(|established| established.server_ms))
     }
-}
-
-/// Begins a connection attempt that does not wait.
-fn begin_to_connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
-    match connect(&socket, &address) {
-        Ok(()) | Err(Errno::INPROGRESS) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let stream = TcpStream::from(socket);
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }

@@ -7,6 +7,7 @@ use crate::protocol::answer::Answer;
 use crate::protocol::call::{Failure, Sending};
 use crate::protocol::connection::Connection;
 use crate::protocol::session::Session;
+use crate::sockets;
 use evenkeel_wire::turn::Boot;
 use polling::Poller;
 use std::io::{self, Read, Write};
@@ -57,7 +58,7 @@ impl Socket {
     fn connect(address: SocketAddr, endpoint: &str, clock: Clock, until: Boot) -> io::Result<Self> {
         let patience = clock.left(until).max(PATIENCE_MIN);
         let stream = TcpStream::connect_timeout(&address, patience)?;
-        stream.set_nodelay(true)?;
+        sockets::tune(&stream, address)?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
         Ok(Self {

@@ -73,6 +73,9 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn new(name: String, identity: Identity, listener: TcpListener) -> Self {
+        if let Ok(address) = listener.local_addr() {
+            socket::do_not_pace_within_host(&listener, address);
+        }
         Self {
             name,
             identity,
