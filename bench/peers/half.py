@@ -93,9 +93,13 @@ def load(ours, options, pace, seconds, report=None):
     return json.loads(ran.stdout)
 
 
-def why(ours):
-    """What `tail` says of the last minute: of p99.9, and where the slowest request was."""
-    tail = json.loads(ours.command("tail", "--endpoint", ours.endpoint, "--table", "half"))
+def tail_of(ours):
+    """What `tail` says of the last minute."""
+    return json.loads(ours.command("tail", "--endpoint", ours.endpoint, "--table", "half"))
+
+
+def why(tail):
+    """Of it, in words: p99.9, and where the slowest request was."""
     says = [band["says"] for band in tail["percentiles"] if band["percentile"] == 99.9]
     slowest = tail["slowest"][:1]
     stages = [sorted(request["stages_ns"].items(), key=lambda stage: -stage[1])[:4] for request in slowest]
@@ -143,10 +147,10 @@ def interleave(folder, options, ours, limit):
         say(f"{len(cpu):3} of {slices}: ours p50 {of_ours['p50']} us, p99.9 {of_ours['p99.9']} us; "
             f"the loop p50 {of_loop['p50']} us, p99.9 {of_loop['p99.9']} us")
         if of_ours["p99.9"] > STALL_OF_P50 * of_ours["p50"]:
-            say(f"    {why(ours)}")
+            say(f"    {why(tail_of(ours))}")
     figures = {name: {f"p{at}": each.percentile(at) for at in (50, 90, 99, 99.9, 99.99)}
                for name, each in (("evenkeel", us), ("limit", loop))}
-    tail = json.loads(ours.command("tail", "--endpoint", ours.endpoint, "--table", "half"))
+    tail = tail_of(ours)
     return {"rate": rate, "saturation": saturation, "writes": us.count, "invalid": invalid,
             "explained": tail["explained"], "pin": options.pin, "cpu_us": sum(cpu) / len(cpu), "us": figures}
 

@@ -72,12 +72,8 @@ mod tests {
 
     #[test]
     fn towards_other_hosts_the_hosts_choice_stays() {
-        let untouched = open_for("192.0.2.1:1");
+        let untouched = open("192.0.2.1:1".parse().unwrap(), SocketFlags::CLOEXEC).unwrap();
         let default = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
         assert_eq!(tcp_congestion(&untouched).unwrap(), default.trim());
-    }
-
-    fn open_for(address: &str) -> OwnedFd {
-        open(address.parse().unwrap(), SocketFlags::CLOEXEC).unwrap()
     }
 }
