@@ -66,6 +66,15 @@ fn tables_come_and_go() {
 }
 
 #[test]
+fn the_allocator_never_gives_memory_back() {
+    let mut command = evenkeel(&["--version"]);
+    command.env("_RJEM_MALLOC_CONF", "stats_print:true");
+    let said = finish(&mut command).stderr;
+    let built = said.lines().find(|line| line.contains("config.malloc_conf")).expect("it tells its options");
+    assert!(built.contains("dirty_decay_ms:-1"), "{built}");
+}
+
+#[test]
 fn the_doctor_names_what_it_measured() {
     let folder = support::folder();
     let said = finish(&mut evenkeel(&["doctor", "--json", "--disk", folder.path().to_str().unwrap()])).ok();

@@ -104,16 +104,18 @@ pub fn read(kind: Kind, body: &[u8]) -> Result<Option<Message>, Problem> {
     Ok(Some(message))
 }
 
-/// Takes entries apart by the lengths in their headers. They share one copy; each is checked where it is
-/// accepted, and a length that leads outside makes a last piece that will not pass that check.
-fn split(entries: &[u8]) -> Vec<Bytes> {
-    let mut left = Bytes::copy_from_slice(entries);
+/// Takes entries apart by the lengths in their headers. Each has bytes of its own, because an item lives in
+/// its entry's for as long as it is in memory: one that outlives its neighbours must not hold theirs. Each is
+/// checked where it is accepted, and a length that leads outside makes a last piece that will not pass that.
+fn split(mut entries: &[u8]) -> Vec<Bytes> {
     let mut pieces = Vec::new();
-    while !left.is_empty() {
-        let payload = left.get(28..32).map_or(0, |field| {
+    while !entries.is_empty() {
+        let payload = entries.get(28..32).map_or(0, |field| {
             u32::from_le_bytes(field.try_into().expect("four bytes were asked for")) as usize
         });
-        pieces.push(left.split_to((ENTRY_HEADER_BYTES + payload).min(left.len())));
+        let (piece, left) = entries.split_at((ENTRY_HEADER_BYTES + payload).min(entries.len()));
+        pieces.push(Bytes::copy_from_slice(piece));
+        entries = left;
     }
     pieces
 }
@@ -184,6 +186,13 @@ mod tests {
             assert_eq!((header.partition, header.epoch), (PartitionId(6), Epoch(2)));
             assert_eq!(read(header.kind, body), Ok(Some(message)));
         }
+    }
+
+    #[test]
+    fn an_entry_does_not_hold_its_neighbours() {
+        let pieces = split(&[entry(1), entry(20), entry(3)].concat());
+        assert_eq!(pieces, [entry(1), entry(20), entry(3)]);
+        assert!(pieces.iter().all(Bytes::is_unique), "each has bytes of its own");
     }
 
     #[test]
