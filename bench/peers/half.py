@@ -12,8 +12,10 @@ away, a device that stalls) is in the loop's tail, too.
     bench/peers/half.py --folder /data --minutes 5
 
 The loop has no tree, so it writes no checkpoint; ours does, all the time. A slice of ours that falls behind
-by more than 1% is INVALID and done again. The end says how p99.9 stands to p50 and to the loop's p99.9, and
-how much of the time of the slowest 1% of the last minute `evenkeel tail` explains.
+by more than 1% is INVALID and done again, and so is a slice of either that is NOISY: a CPU, or the disk,
+stood still for more than 0.05% of it. What those slices had is told as well. The end says how p99.9 stands to
+p50 and to the loop's p99.9, and how much of the time of the slowest 1% of the last minute `evenkeel tail`
+explains.
 """
 
 import argparse
@@ -32,6 +34,8 @@ OF_P50, OF_LIMIT = 5.0, 1.5
 STALL_OF_P50 = 10.0
 # Of the time of the slowest requests, so much has a name at least.
 EXPLAINED = 0.95
+# Slices that are done again, for each one that counts: a host that needs more measures itself.
+AGAIN_MAX = 3
 # Exit code of `evenkeel bench` when less was done than was offered.
 INVALID = 4
 
@@ -120,39 +124,76 @@ def measure(folder, options):
         limit.stop()
 
 
+class Slices:
+    """What slices measured, apart from those that the host spoiled."""
+
+    def __init__(self, name):
+        self.name, self.quiet, self.all, self.noisy = name, Distribution(), Distribution(), 0
+
+    def add(self, report, table):
+        """Whether the slice counts."""
+        self.all.add(table)
+        if report["noisy"]:
+            self.noisy += 1
+            say(f"    NOISY, done again: {self.name} p99.9 {report['latencies_us']['p99.9']} us; "
+                f"{stops(report['stops'])}")
+        else:
+            self.quiet.add(table)
+        return not report["noisy"]
+
+
+def stops(seen):
+    """How long the host stood still, in words."""
+    parts = [f"{what} {seen[what]['us'] / 1000:.1f} ms, {seen[what]['us_max'] / 1000:.1f} ms at once"
+             for what in ("cpu", "disk") if seen[what]]
+    return "stood still: " + ", ".join(parts)
+
+
 def interleave(folder, options, ours, limit):
     # The first fills the table.
     saturation = [load(ours, options, ["--closed", str(CONNECTIONS)], 5)["rate"] for _ in range(3)][-1]
     rate = options.rate or round(saturation / 2)
     say(f"saturation {saturation:,.0f} writes a second; {rate:,} are offered")
     slices = max(1, round(options.minutes * 60 / options.slice))
-    us, loop, invalid, cpu = Distribution(), Distribution(), 0, []
+    us, loop, invalid, cpu = Slices("ours"), Slices("the loop"), 0, []
+
+    def again():
+        if invalid + us.noisy + loop.noisy > AGAIN_MAX * slices:
+            sys.exit("too many slices were INVALID or NOISY: this host is too busy")
+
     while len(cpu) < slices:
-        report = os.path.join(folder, f"slice-{len(cpu)}-{invalid}")
-        done = load(ours, options, ["--rate", str(rate)], options.slice, report)
+        again()
+        report = os.path.join(folder, f"slice-{len(cpu)}-{invalid}-{us.noisy}")
+        done = load(ours, options, ["--rate", str(rate), "--arrivals", "poisson"], options.slice, report)
         if done is None:
             invalid += 1
             say("a slice fell behind: INVALID, and done again")
-            if invalid > slices:
-                sys.exit("more slices were INVALID than not: this host is too busy")
             continue
-        cpu.append(1e6 / done["servers"]["all"]["requests_per_cpu_second"])
-        us.add(os.path.join(report, "latency.hgrm"))
-        table = os.path.join(folder, "loop.hgrm")
-        # The loop keeps no keys, so there is nothing to load.
-        theirs = limit.drive("put", CONNECTIONS, options.limit_slice, options.keys, options.item_bytes,
-                             more=["--rate", rate, "--table", table])
-        loop.add(table)
-        of_ours, of_loop = done["latencies_us"], theirs["latencies_us"]
-        say(f"{len(cpu):3} of {slices}: ours p50 {of_ours['p50']} us, p99.9 {of_ours['p99.9']} us; "
-            f"the loop p50 {of_loop['p50']} us, p99.9 {of_loop['p99.9']} us")
+        of_ours = done["latencies_us"]
+        counts = us.add(done, os.path.join(report, "latency.hgrm"))
         if of_ours["p99.9"] > STALL_OF_P50 * of_ours["p50"]:
             say(f"    {why(tail_of(ours))}")
+        if not counts:
+            continue
+        cpu.append(1e6 / done["servers"]["all"]["requests_per_cpu_second"])
+        table = os.path.join(folder, "loop.hgrm")
+        while True:
+            # The loop keeps no keys, so there is nothing to load.
+            theirs = limit.drive("put", CONNECTIONS, options.limit_slice, options.keys, options.item_bytes,
+                                 more=["--rate", rate, "--table", table, "--folder", folder])
+            if loop.add(theirs, table):
+                break
+            again()
+        of_loop = theirs["latencies_us"]
+        say(f"{len(cpu):3} of {slices}: ours p50 {of_ours['p50']} us, p99.9 {of_ours['p99.9']} us; "
+            f"the loop p50 {of_loop['p50']} us, p99.9 {of_loop['p99.9']} us")
     figures = {name: {f"p{at}": each.percentile(at) for at in (50, 90, 99, 99.9, 99.99)}
-               for name, each in (("evenkeel", us), ("limit", loop))}
+               for name, each in (("evenkeel", us.quiet), ("limit", loop.quiet),
+                                  ("evenkeel, noisy too", us.all), ("limit, noisy too", loop.all))}
     tail = tail_of(ours)
-    return {"rate": rate, "saturation": saturation, "writes": us.count, "invalid": invalid,
-            "explained": tail["explained"], "pin": options.pin, "cpu_us": sum(cpu) / len(cpu), "us": figures}
+    return {"rate": rate, "saturation": saturation, "writes": us.quiet.count, "invalid": invalid,
+            "noisy": {"evenkeel": us.noisy, "limit": loop.noisy}, "explained": tail["explained"],
+            "pin": options.pin, "cpu_us": sum(cpu) / len(cpu), "us": figures}
 
 
 def main():
@@ -165,9 +206,10 @@ def main():
     result.update({"p99.9 to p50": round(of_p50, 2), "p99.9 to the loop's": round(of_limit, 2),
                    "the loop's p99.9 to its p50": round(loop["p99.9"] / loop["p50"], 2)})
     for name, row in result["us"].items():
-        print(f"{name:10}" + "".join(f"{at:>10}{value:10,.0f} us" for at, value in row.items()))
+        print(f"{name:20}" + "".join(f"{at:>10}{value:10,.0f} us" for at, value in row.items()))
     print(f"{result['writes']:,} writes at {result['rate']:,} a second, {result['cpu_us']:.0f} us of CPU time "
-          f"each; {result['invalid']} slices INVALID")
+          f"each; {result['invalid']} slices INVALID, {result['noisy']['evenkeel']} of ours and "
+          f"{result['noisy']['limit']} of the loop NOISY")
     holds = of_p50 <= OF_P50 or of_limit <= OF_LIMIT
     print(f"{'holds' if holds else 'MISSED':8}p99.9 is {of_p50:.2f}x p50 (at most {OF_P50}), or "
           f"{of_limit:.2f}x the loop's p99.9 (at most {OF_LIMIT})")

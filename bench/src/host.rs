@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use std::fs::read_to_string;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A host. What it does not tell is absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -91,6 +91,14 @@ impl Disk {
             scheduler: of_disk("queue/scheduler"),
         })
     }
+}
+
+/// Where the kernel counts what the disk under `folder` does, if it is one that the kernel knows.
+pub(crate) fn disk_counters(folder: &Path) -> Option<PathBuf> {
+    let folder = folder.canonicalize().ok()?;
+    let mounts = read_to_string("/proc/self/mountinfo").ok()?;
+    let Mount { numbers, .. } = mount_of(&mounts, folder.to_str()?)?;
+    Some(PathBuf::from(format!("/sys/dev/block/{numbers}/stat"))).filter(|path| path.exists())
 }
 
 fn word(path: &str) -> Option<String> {

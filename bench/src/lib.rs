@@ -7,8 +7,8 @@
 //!   and every key once before that (`preload`).
 //! * [`report`]: latencies as percentiles, with the counts behind them; [`interval`]: the same of each
 //!   second. [`phases`]: which of them met a checkpoint; [`watch`]: when checkpoints run.
-//! * What a report holds besides: the [`host`] and its [`noise`], an [`interval_log`], a
-//!   [`percentile_table`], [`pictures`] (drawn by [`chart`]).
+//! * What a report holds besides: the [`host`], its [`noise`] before and its [`stops`] meanwhile, an
+//!   [`interval_log`], a [`percentile_table`], [`pictures`] (drawn by [`chart`]).
 //! * Several runs: [`sweep`] looks for the knee, [`compare`] for differences.
 #![forbid(unsafe_code)]
 
@@ -29,6 +29,7 @@ pub mod preload;
 pub mod report;
 pub mod schedule;
 pub mod sizes;
+pub mod stops;
 pub mod sweep;
 pub mod threads;
 pub mod trace;

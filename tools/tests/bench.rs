@@ -50,9 +50,12 @@ fn an_open_loop_is_the_default_and_its_report_is_whole() {
     assert_eq!((&measured["loop"], &measured["rate_was_found"]), (&json!("open"), &json!(true)));
     assert!(measured["offered_rate"].as_f64() >= Some(1.0), "{measured:#}");
     assert!(ran.stderr.contains("half of what a closed loop gets"), "{}", ran.stderr);
-    for (at, kind) in
-        [("/noise/stolen", "number"), ("/noise/timer_late_us_p99", "number"), ("/noisy", "flag")]
-    {
+    for (at, kind) in [
+        ("/noise/stolen", "number"),
+        ("/noise/timer_late_us_p99", "number"),
+        ("/stops/cpu/us", "number"),
+        ("/noisy", "flag"),
+    ] {
         let value = measured.pointer(at).unwrap();
         assert!(if kind == "flag" { value.is_boolean() } else { value.is_number() }, "{at}: {measured:#}");
     }

@@ -7,6 +7,7 @@ use evenkeel_bench::keys::Share;
 use evenkeel_bench::percentile_table::percentile_table;
 use evenkeel_bench::report::Latencies;
 use evenkeel_bench::schedule::{Arrivals, Schedule};
+use evenkeel_bench::stops::Watcher;
 use evenkeel_bench::workload::{Draw, Kind, Operation, Workload, key_name};
 use evenkeel_wire::prng::Prng;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -17,6 +18,7 @@ use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What a server said to a request.
@@ -118,12 +120,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
         load.run(Some(Duration::from_secs_f64(arguments.number("warm-up")?)))?;
     }
     let (servers, own) = (cpu_of(&pids)?, cpu_of(&["self"])?);
+    let watcher = Watcher::start(arguments.text("folder").ok().map(Path::new)).map_err(said)?;
     load.seen = Seen::default();
     load.since = now();
     if matches!(load.source, Source::Drawn(_)) {
         load.run(Some(Duration::from_secs_f64(arguments.number("seconds")?)))?;
     }
     let measured = load.since.elapsed().as_secs_f64();
+    let stops = watcher.end();
     let spent = |before: Vec<f64>, after: Vec<f64>| -> Vec<f64> {
         after.iter().zip(before).map(|(after, before)| after - before).collect()
     };
@@ -141,6 +145,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
         "requests": seen.all.count(), "rate": seen.all.count() as f64 / measured, "measured_s": measured,
         "failed": seen.failed, "missing": seen.missing, "cpu_s": servers, "generator_cpu_s": own,
         "latencies_us": told(&seen.all), "reads_us": told(&seen.reads), "writes_us": told(&seen.writes),
+        "stops": stops, "noisy": !stops.complaints().is_empty(),
     });
     println!("{report}");
     Ok(())

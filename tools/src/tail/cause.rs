@@ -28,7 +28,7 @@ pub enum Cause {
     Split,
     /// The storage core had other work.
     CoreBusy,
-    /// Log writes waited for their turn.
+    /// The disk had not ended the log writes before.
     LogQueue,
     /// The router had other work.
     RouterBusy,
@@ -82,11 +82,12 @@ impl Cause {
             | Self::HandOver
             | Self::Split
             | Self::CoreBusy
-            | Self::LogQueue
             | Self::RouterBusy
             | Self::Lookups
             | Self::Attempts => Origin::Ours,
-            Self::Flush | Self::RunQueue | Self::RouterRunQueue | Self::Steal => Origin::Host,
+            Self::LogQueue | Self::Flush | Self::RunQueue | Self::RouterRunQueue | Self::Steal => {
+                Origin::Host
+            }
             Self::Quorum | Self::Hop => Origin::Network,
             Self::Unexplained => Origin::Unknown,
         }
@@ -124,7 +125,7 @@ impl Cause {
             Self::HandOver => "a leadership that was handed over",
             Self::Split => "a split",
             Self::CoreBusy => "the storage core being busy with other requests",
-            Self::LogQueue => "log writes waiting for others before them",
+            Self::LogQueue => "the disk not having ended the log writes before",
             Self::RouterBusy => "the router being busy with other requests",
             Self::Lookups => "look-ups of routes",
             Self::Attempts => "attempts that came to nothing",

@@ -26,6 +26,29 @@ pub fn pin(cpu: usize) -> bool {
     usable().contains(&cpu) && core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
 }
 
+/// The numbers of the host's CPUs that run, ascending, whoever may use them.
+#[must_use]
+pub fn online() -> Vec<usize> {
+    listed(&std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default())
+}
+
+/// Reads the kernel's notation for CPUs: `0-3,8`.
+fn listed(text: &str) -> Vec<usize> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse::<usize>().ok()?..=last.parse::<usize>().ok()?)
+    };
+    text.trim().split(',').filter_map(range).flatten().collect()
+}
+
+/// Pins the calling thread to one of the host's CPUs that are [`online`], although its process was confined
+/// to others: for who watches them. Returns whether it is there now.
+#[must_use]
+pub fn pin_to_any(cpu: usize) -> bool {
+    // The kernel's mask, as it is passed, has so many bits.
+    cpu < 1024 && online().contains(&cpu) && core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,6 +57,22 @@ mod tests {
     fn there_is_at_least_one_cpu_and_no_quota_exceeds_the_mask() {
         assert!(!usable().is_empty());
         assert!((1..=usable().len()).contains(&count()));
+    }
+
+    #[test]
+    fn the_hosts_cpus_are_listed() {
+        assert_eq!(listed("0-3,8,10-11\n"), [0, 1, 2, 3, 8, 10, 11]);
+        assert_eq!(listed(""), Vec::<usize>::new());
+        assert!(usable().iter().all(|cpu| online().contains(cpu)));
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "pinning is of a thread, and ends with it")]
+    fn who_watches_is_not_confined() {
+        let (first, last) = (usable()[0], usable().last().copied().unwrap());
+        let seen = std::thread::spawn(move || (pin(first), pin_to_any(last), usable())).join().unwrap();
+        assert_eq!(seen, (true, true, vec![last]));
+        assert!(!pin_to_any(100_000));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use evenkeel_bench::noise::Noise;
 use evenkeel_bench::phases::Phase;
 use evenkeel_bench::plan::Pace;
 use evenkeel_bench::report::{Latencies, PERCENTILES, Report};
+use evenkeel_bench::stops::Stops;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(super) struct Measured {
     pub(super) used: Option<ByRole>,
     /// What the host itself added, before the load.
     pub(super) noise: Option<Noise>,
+    /// What it did meanwhile.
+    pub(super) stops: Option<Stops>,
     pub(super) ran: Ran,
 }
 
@@ -73,7 +76,15 @@ impl Measured {
     }
 
     fn noisy(&self) -> bool {
+        self.noisy_before() || self.noisy_meanwhile()
+    }
+
+    fn noisy_before(&self) -> bool {
         self.noise.as_ref().is_some_and(|noise| !noise.complaints().is_empty())
+    }
+
+    fn noisy_meanwhile(&self) -> bool {
+        self.stops.as_ref().is_some_and(|stops| !stops.complaints().is_empty())
     }
 
     /// For people.
@@ -122,7 +133,10 @@ impl Measured {
         }
         line(&self.ran.host.line())?;
         if let Some(noise) = &self.noise {
-            line(&format!("{}{}", noise.line(), if self.noisy() { "  NOISY" } else { "" }))?;
+            line(&format!("{}{}", noise.line(), if self.noisy_before() { "  NOISY" } else { "" }))?;
+        }
+        if let Some(stops) = &self.stops {
+            line(&format!("{}{}", stops.line(), if self.noisy_meanwhile() { "  NOISY" } else { "" }))?;
         }
         for (requests, what) in
             [(report.missed, "reads found nothing"), (report.unanswered, "requests were never answered")]
@@ -218,7 +232,8 @@ impl Measured {
             "bytes_put": report.bytes_put,
             "written_per_byte": self.written_per_byte(),
             "seconds": self.log.seconds().iter().map(second_json).collect::<Vec<Value>>(),
-            "host": self.ran.host, "noise": self.noise_json(), "build": build_json(),
+            "host": self.ran.host, "noise": self.noise_json(), "stops": self.stops_json(),
+            "build": build_json(),
         });
         if let Value::Object(measured) = measured {
             run.extend(measured);
@@ -256,6 +271,15 @@ impl Measured {
         };
         let mut value = json!(noise);
         value["complaints"] = json!(noise.complaints());
+        value
+    }
+
+    fn stops_json(&self) -> Value {
+        let Some(stops) = &self.stops else {
+            return Value::Null;
+        };
+        let mut value = json!(stops);
+        value["complaints"] = json!(stops.complaints());
         value
     }
 

@@ -14,6 +14,7 @@ use clap::Args;
 use evenkeel_bench::host::Host;
 use evenkeel_bench::plan::Pace;
 use evenkeel_bench::report::SHORTFALL_MAX;
+use evenkeel_bench::stops::Watcher;
 use evenkeel_bench::trace::Trace;
 use evenkeel_bench::workload::Workload;
 use std::fs::File;
@@ -49,7 +50,7 @@ pub(super) struct Run {
     #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u64).range(1..))]
     scratch_mib: u64,
     /// The folder of the cluster, if its processes run on this host: also tell what they use, CPU time and
-    /// bytes written.
+    /// bytes written, and whether its disk stood still meanwhile.
     #[arg(long, value_name = "FOLDER")]
     cluster: Option<PathBuf>,
 }
@@ -98,16 +99,21 @@ impl Run {
         ));
         let mut live = Live::new(options.measure);
         let (mut used_before, mut used_after) = (None, None);
+        let (watched, mut watcher, mut stops) =
+            (self.cluster.as_deref().or(self.disk.as_deref()), None, None);
         let (report, log) = ready.run(options, &mut live, &mut |begins| {
             let used = cluster.as_ref().map(servers::used);
             *(if begins { &mut used_before } else { &mut used_after }) = used;
+            stops = watcher.take().map(Watcher::end);
+            // Without threads for it nobody watches, and the report says so.
+            watcher = begins.then(|| Watcher::start(watched).ok()).flatten();
         })?;
         let after = disk.as_mut().map(Disk::run).transpose()?;
         let depth = disk.map_or(0, |disk| disk.depth);
         let bare = before.zip(after).map(|(before, after)| (before.and(&after), depth));
         let used = between(used_before, used_after)?;
         let ran = Ran { run: self.setup.to_json(options), pace: options.pace.clone(), found, host, started };
-        let measured = Measured { report, log, bare, used, noise: ready.noise, ran };
+        let measured = Measured { report, log, bare, used, noise: ready.noise, stops, ran };
         if let Some(folder) = &self.setup.report {
             write_report(folder, &measured)?;
         }
