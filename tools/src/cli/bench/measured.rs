@@ -14,6 +14,7 @@ use evenkeel_bench::phases::Phase;
 use evenkeel_bench::plan::Pace;
 use evenkeel_bench::report::{Latencies, PERCENTILES, Report};
 use evenkeel_bench::stops::Stops;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -232,8 +233,9 @@ impl Measured {
             "bytes_put": report.bytes_put,
             "written_per_byte": self.written_per_byte(),
             "seconds": self.log.seconds().iter().map(second_json).collect::<Vec<Value>>(),
-            "host": self.ran.host, "noise": self.noise_json(), "stops": self.stops_json(),
-            "build": build_json(),
+            "host": self.ran.host, "build": build_json(),
+            "noise": self.noise.as_ref().map(|noise| complaining(noise, &noise.complaints())),
+            "stops": self.stops.as_ref().map(|stops| complaining(stops, &stops.complaints())),
         });
         if let Value::Object(measured) = measured {
             run.extend(measured);
@@ -263,24 +265,6 @@ impl Measured {
             run.extend(pace);
         }
         run
-    }
-
-    fn noise_json(&self) -> Value {
-        let Some(noise) = &self.noise else {
-            return Value::Null;
-        };
-        let mut value = json!(noise);
-        value["complaints"] = json!(noise.complaints());
-        value
-    }
-
-    fn stops_json(&self) -> Value {
-        let Some(stops) = &self.stops else {
-            return Value::Null;
-        };
-        let mut value = json!(stops);
-        value["complaints"] = json!(stops.complaints());
-        value
     }
 
     fn used_json(&self, used: &ByRole) -> Value {
@@ -328,6 +312,13 @@ fn ratios(name: &str, rates: (f64, f64), latencies: (&Latencies, &Latencies)) ->
         ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}x"))
     }));
     row
+}
+
+/// What was seen of the host, with why it counts as noisy.
+fn complaining(seen: &impl Serialize, complaints: &[String]) -> Value {
+    let mut value = json!(seen);
+    value["complaints"] = json!(complaints);
+    value
 }
 
 fn second_json(second: &Second) -> Value {
