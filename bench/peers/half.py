@@ -4,8 +4,8 @@
 First it is found how many writes a second we take from a closed loop of 64. Then both get half of that from
 an open loop, in turns: a slice of ours, a slice of the loop, and so on, until ours add up to the time that
 was asked for. Latency counts from when a request was due. The slices' distributions are added up, so a bad
-second counts once for each request that it made wait. What the host does to everybody (a CPU that is taken
-away, a device that stalls) is in the loop's tail, too.
+second counts once for each request that it made wait. What the host does to everybody and nobody sees is in
+the loop's tail, too.
 
     cargo build --release
     cargo build --release -p evenkeel-bench --example peers

@@ -77,9 +77,7 @@ impl Host {
 
 impl Disk {
     fn of(folder: &Path) -> Option<Self> {
-        let folder = folder.canonicalize().ok()?;
-        let mounts = read_to_string("/proc/self/mountinfo").ok()?;
-        let Mount { numbers, device, file_system } = mount_of(&mounts, folder.to_str()?)?;
+        let Mount { numbers, device, file_system } = mount_under(folder)?;
         let block = format!("/sys/dev/block/{numbers}");
         // A partition has no queue of its own; the disk is the folder around it.
         let of_disk = |file: &str| word(&format!("{block}/{file}")).or(word(&format!("{block}/../{file}")));
@@ -95,10 +93,13 @@ impl Disk {
 
 /// Where the kernel counts what the disk under `folder` does, if it is one that the kernel knows.
 pub(crate) fn disk_counters(folder: &Path) -> Option<PathBuf> {
+    let path = PathBuf::from(format!("/sys/dev/block/{}/stat", mount_under(folder)?.numbers));
+    path.exists().then_some(path)
+}
+
+fn mount_under(folder: &Path) -> Option<Mount> {
     let folder = folder.canonicalize().ok()?;
-    let mounts = read_to_string("/proc/self/mountinfo").ok()?;
-    let Mount { numbers, .. } = mount_of(&mounts, folder.to_str()?)?;
-    Some(PathBuf::from(format!("/sys/dev/block/{numbers}/stat"))).filter(|path| path.exists())
+    mount_of(&read_to_string("/proc/self/mountinfo").ok()?, folder.to_str()?)
 }
 
 fn word(path: &str) -> Option<String> {

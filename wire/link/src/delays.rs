@@ -12,10 +12,30 @@ use evenkeel_wire::turn::Boot;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+/// How long a thread was runnable and did not run.
+#[derive(Debug)]
+pub struct RunQueue(File);
+
+impl RunQueue {
+    /// That of the calling thread. `None`: the kernel keeps no such figures.
+    #[must_use]
+    pub fn of_this_thread() -> Option<Self> {
+        File::open("/proc/thread-self/schedstat").ok().map(Self)
+    }
+
+    /// Nanoseconds since the thread began, if they can be read. Costs a system call.
+    #[must_use]
+    pub fn waited_ns(&self) -> Option<u64> {
+        let mut bytes = [0; 96];
+        let length = self.0.read_at(&mut bytes, 0).ok()?;
+        run_queue_ns(&bytes[..length])
+    }
+}
+
 /// What is known of the thread of an executor.
 #[derive(Debug)]
 pub(crate) struct ThreadDelays {
-    schedstat: Option<File>,
+    run_queue: Option<RunQueue>,
     stat: Option<File>,
     /// The line of its CPU in `/proc/stat`; none: that of all.
     cpu: Option<usize>,
@@ -35,7 +55,7 @@ impl ThreadDelays {
     /// Of the calling thread, which stays on `cpu` if it is pinned.
     pub(crate) fn of_this_thread(cpu: Option<usize>) -> Self {
         Self {
-            schedstat: File::open("/proc/thread-self/schedstat").ok(),
+            run_queue: RunQueue::of_this_thread(),
             stat: File::open("/proc/stat").ok(),
             cpu,
             read_at: Boot(0),
@@ -70,9 +90,7 @@ impl ThreadDelays {
     }
 
     fn read_run_queue(&mut self) {
-        let mut bytes = [0; 96];
-        let read = self.schedstat.as_ref().and_then(|file| file.read_at(&mut bytes, 0).ok());
-        let waited = read.and_then(|length| run_queue_ns(&bytes[..length]));
+        let waited = self.run_queue.as_ref().and_then(RunQueue::waited_ns);
         self.run_queue_ns = self.run_queue_ns.max(waited.unwrap_or(0));
     }
 
@@ -118,7 +136,7 @@ mod tests {
     #[test]
     fn short_gaps_cost_nothing_and_a_long_one_is_looked_into() {
         let mut delays = ThreadDelays::of_this_thread(None);
-        delays.schedstat = None;
+        delays.run_queue = None;
         delays.read_at = Boot(1_000);
         assert_eq!(delays.look(Boot(2_000), Boot(1_500)), (Boot(1_500), 0));
         assert_eq!(delays.read_at, Boot(1_000), "nothing was read");
@@ -130,7 +148,7 @@ mod tests {
     #[test]
     fn after_parking_only_the_run_queue_lies_before_a_turn() {
         let mut delays = ThreadDelays::of_this_thread(None);
-        delays.schedstat = None;
+        delays.run_queue = None;
         delays.parked = true;
         assert_eq!(delays.look(Boot(9_000_000), Boot(1_000)), (Boot(9_000_000), 0));
         assert_eq!(delays.quiet_at, Boot(9_000_000), "for the executor's other machines, too");
@@ -146,7 +164,7 @@ mod tests {
         let spin = move || {
             core_affinity::set_for_current(cpu);
             let mut delays = ThreadDelays::of_this_thread(Some(cpu.id));
-            delays.schedstat.as_ref()?;
+            delays.run_queue.as_ref()?;
             let until = crate::clock::boot().after(Duration::from_millis(200));
             while crate::clock::boot() < until {
                 std::hint::spin_loop();

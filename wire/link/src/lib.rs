@@ -40,6 +40,7 @@ mod turn;
 mod watchdog;
 
 pub use control::{Ended, Outcome};
+pub use delays::RunQueue;
 pub use executor::{Build, Executor, Hosting, LogBuffers, OnEnd, Placement, StartError, start};
 pub use files::{CoreFiles, FilesError, create_core};
 pub use polling::Polling;
