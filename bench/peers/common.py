@@ -50,6 +50,12 @@ def common_arguments(parser):
                         help="where all load generators run; -1: anywhere")
 
 
+def write_back():
+    """Whatever was written before, by a build or a copy, reaches the disk now: half a minute later it would
+    be in the way of logs."""
+    os.sync()
+
+
 def pin_generators(options):
     """From here on whatever is started runs on one CPU: the load, whichever system it is for. Call it when
     all servers have been started, which run where they would without it."""

@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 
-from common import Limit, Ours, common_arguments, fingerprint, pin_generators, say
+from common import Limit, Ours, common_arguments, fingerprint, pin_generators, say, write_back
 
 CONNECTIONS = 64
 # p99.9 is at most so many times p50, or so many times the loop's p99.9.
@@ -116,6 +116,7 @@ def measure(folder, options):
     try:
         ours = Ours(folder, options)
         try:
+            write_back()
             pin_generators(options)
             return interleave(folder, options, ours, limit)
         finally:

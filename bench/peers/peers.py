@@ -32,7 +32,7 @@ import tempfile
 
 import chart
 from common import Etcd, Limit, Ours, Redis
-from common import common_arguments, fingerprint, medians, need, pin_generators, say
+from common import common_arguments, fingerprint, medians, need, pin_generators, say, write_back
 
 WORKLOADS = ["put", "get", "get-eventual", "ycsb-a", "ycsb-b"]
 TOLD = [("rate", "ops/s"), ("p50", "p50 us"), ("p99", "p99 us"), ("p99.9", "p99.9 us"),
@@ -99,6 +99,7 @@ class Session:
             cluster = self.start(Ours(folder, options))
             for name, partitions in ours_of(options):
                 self.peers[name] = cluster.with_partitions(partitions)
+            write_back()
             pin_generators(options)
         except BaseException:
             self.stop()

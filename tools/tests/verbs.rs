@@ -77,10 +77,11 @@ fn the_allocator_never_gives_memory_back() {
 #[test]
 fn the_doctor_names_what_it_measured() {
     let folder = support::folder();
-    let said = finish(&mut evenkeel(&["doctor", "--json", "--disk", folder.path().to_str().unwrap()])).ok();
+    let path = folder.path().to_str().unwrap();
+    let said = finish(&mut evenkeel(&["doctor", "--json", "--disk", path, "--for", "600ms"])).ok();
     let findings: Vec<Value> = serde_json::from_str(&said).unwrap();
     let subjects: Vec<&str> = findings.iter().map(|finding| finding["subject"].as_str().unwrap()).collect();
-    for subject in ["io_uring", "locked memory", "CPUs", "clock", "disk"] {
+    for subject in ["io_uring", "locked memory", "CPUs", "clock", "disk", "busy CPUs"] {
         assert!(subjects.contains(&subject), "{subjects:?}");
     }
     assert_eq!(folder.path().read_dir().unwrap().count(), 0);

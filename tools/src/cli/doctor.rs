@@ -2,15 +2,19 @@
 //! costs, and how to mend it. It changes nothing.
 //!
 //! * [`disk`]: what the disk under a folder can give a log, and how it is set.
+//! * [`busy`]: what becomes of that while every CPU has something to do.
 
+mod busy;
 mod disk;
 
+use super::demo::duration;
 use super::output::{columns, json};
 use super::{Ended, Global, Outcome};
 use clap::Args;
 use evenkeel_link::{cpus, host, preflight};
 use serde_json::json;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Locked memory that one core asks for, bytes.
 const MEMLOCK_PER_CORE: u64 = 2 * 1024 * 1024;
@@ -21,6 +25,10 @@ pub(super) struct Doctor {
     /// file), and look at how it is set.
     #[arg(long, value_name = "FOLDER")]
     disk: Option<PathBuf>,
+    /// How long to write beside busy CPUs. Stalls of a virtual machine's disk come once a minute or less.
+    #[arg(long = "for", value_name = "TIME", value_parser = duration, default_value = "5s")]
+    #[arg(requires = "disk")]
+    busy_for: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +69,7 @@ impl Doctor {
     pub(super) fn run(self, global: &Global) -> Outcome {
         let mut findings = vec![io_uring(), memlock(), cores(), governor(), clock(), open_files(), steal()];
         if let Some(folder) = &self.disk {
-            findings.extend(disk::findings(folder)?);
+            findings.extend(disk::findings(folder, self.busy_for)?);
         }
         if global.json {
             let findings: Vec<_> = findings

@@ -1,7 +1,7 @@
 //! The disk: how long a commit takes when it is written as a core's log writes it, and settings that decide
 //! that.
 
-use super::{Finding, Verdict, finding};
+use super::{Finding, Verdict, busy, finding};
 use crate::cli::Failed;
 use evenkeel_link::probe::LogCommits;
 use rustix::fs::{major, minor};
@@ -21,12 +21,13 @@ const COMMIT_SLOW_US: u128 = 2_000;
 const COMMIT_ROUGH: u128 = 20;
 
 /// Everything about the disk under a folder.
-pub(super) fn findings(folder: &Path) -> Result<Vec<Finding>, Failed> {
+pub(super) fn findings(folder: &Path, busy_for: Duration) -> Result<Vec<Finding>, Failed> {
     let mut commits = LogCommits::prepare(folder)?;
     let mut findings = Vec::new();
     for (bytes, depth) in PATTERNS {
         findings.push(commit(bytes, depth, commits.run(bytes, depth, EACH_FOR)?));
     }
+    findings.push(busy::finding_of(folder, &mut commits, busy_for)?);
     drop(commits);
     if let Some(queue) = queue_of(folder) {
         let set = |name: &str| fs::read_to_string(queue.join(name)).map(|text| text.trim().to_owned());
