@@ -94,17 +94,12 @@ impl Stops {
             .collect()
     }
 
-    /// All of it in words; none: neither could be watched.
-    #[must_use]
-    pub fn seen(&self) -> Option<String> {
-        let said: Vec<String> = self.each().map(|(what, still)| still.words(what)).collect();
-        Some(said.join("; ")).filter(|said| !said.is_empty())
-    }
-
     /// One line for people.
     #[must_use]
     pub fn line(&self) -> String {
-        format!("host meanwhile: {}", self.seen().unwrap_or_else(|| "nothing is known of it".to_owned()))
+        let said: Vec<String> = self.each().map(|(what, still)| still.words(what)).collect();
+        let said = if said.is_empty() { "nothing is known of it".to_owned() } else { said.join("; ") };
+        format!("host meanwhile: {said}")
     }
 }
 

@@ -25,7 +25,8 @@ pub(super) struct Doctor {
     /// file), and look at how it is set.
     #[arg(long, value_name = "FOLDER")]
     disk: Option<PathBuf>,
-    /// How long to write beside busy CPUs. Stalls of a virtual machine's disk come once a minute or less.
+    /// How long to write beside CPUs that are kept busy at the lowest priority: a virtual machine's disk may
+    /// stand still then, once in a minute or in ten. 0s: not at all.
     #[arg(long = "for", value_name = "TIME", value_parser = duration, default_value = "5s")]
     #[arg(requires = "disk")]
     busy_for: Duration,

@@ -77,7 +77,7 @@ fn judge(longest: Duration, period: Duration, stops: &Stops) -> Finding {
         "the longest durable 16 KiB write in {:.1} s took {:.1} ms; {}",
         period.as_secs_f64(),
         longest.as_secs_f64() * 1e3,
-        stops.seen().unwrap_or_else(|| "nothing is known of the host".to_owned())
+        stops.line()
     );
     let (verdict, advice) = if !stops.complaints().is_empty() {
         let advice = "all that is under way waits for the host, and a benchmark's tail is the host's; let \
@@ -85,8 +85,9 @@ fn judge(longest: Duration, period: Duration, stops: &Stops) -> Finding {
                       (--for 60s finds stalls that are seldom)";
         (Verdict::Warn, advice)
     } else if longest > WAITED {
-        let advice = "others write to this disk: files that were just copied or built reach it half a minute \
-                      later, in large writes that a log's have to wait for; end them, `sync`, and look again";
+        let advice = "most likely others write to this disk: files that were just copied or built reach it \
+                      half a minute later, in large writes that a log's have to wait for; end them, `sync`, \
+                      and look again";
         (Verdict::Warn, advice)
     } else {
         (Verdict::Ok, "")

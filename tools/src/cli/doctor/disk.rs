@@ -27,7 +27,9 @@ pub(super) fn findings(folder: &Path, busy_for: Duration) -> Result<Vec<Finding>
     for (bytes, depth) in PATTERNS {
         findings.push(commit(bytes, depth, commits.run(bytes, depth, EACH_FOR)?));
     }
-    findings.push(busy::finding_of(folder, &mut commits, busy_for)?);
+    if !busy_for.is_zero() {
+        findings.push(busy::finding_of(folder, &mut commits, busy_for)?);
+    }
     drop(commits);
     if let Some(queue) = queue_of(folder) {
         let set = |name: &str| fs::read_to_string(queue.join(name)).map(|text| text.trim().to_owned());
