@@ -223,7 +223,7 @@ impl Cluster {
         let crowded = processes > evenkeel_link::cpus::count();
         let polling =
             if crowded { PollingConfig::Micros(0) } else { PollingConfig::Named("auto".to_owned()) };
-        let runtime = RuntimeConfig { cpus: Vec::new(), polling };
+        let runtime = RuntimeConfig { cpus: Vec::new(), near: false, polling };
         let empty =
             Config { cluster: self.config.clone(), storage: None, memds: None, router: None, runtime };
         // Left alone, the scheduler wakes a replica on the CPU of the one that sends to it, behind that one
@@ -246,7 +246,10 @@ impl Cluster {
         }
         for (number, listen) in self.config.routers.iter().enumerate() {
             let router = Some(RouterRole { listen: *listen, cache: shape.cache.clone() });
-            self.write_one(&format!("router-{number}"), &Config { router, ..empty.clone() })?;
+            // With few requests, waking it on an idle CPU is a good part of what one takes
+            // (docs/decisions/0021-near.md).
+            let runtime = RuntimeConfig { near: crowded, ..empty.runtime.clone() };
+            self.write_one(&format!("router-{number}"), &Config { router, runtime, ..empty.clone() })?;
         }
         Ok(())
     }

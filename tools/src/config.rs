@@ -29,6 +29,8 @@
 //!
 //! [runtime]
 //! cpus = [0, 1]                   # executors are pinned to these in turn; empty: not pinned
+//! near = false                    # true: while a thread has little to do it runs where its messages come
+//!                                 # from, else on any CPU; without cpus
 //! polling = "auto"                # or microseconds to poll before sleeping
 //! ```
 //!
@@ -185,6 +187,9 @@ pub struct RuntimeConfig {
     /// CPUs to pin executors to, in turn; empty: they are not pinned.
     #[serde(default)]
     pub cpus: Vec<usize>,
+    /// Whether executors run where their messages come from while they have little to do.
+    #[serde(default)]
+    pub near: bool,
     /// How long an executor polls before it sleeps.
     #[serde(default)]
     pub polling: PollingConfig,
@@ -283,7 +288,21 @@ impl Config {
             cache_mode(&router.cache)?;
         }
         self.polling()?;
+        if self.runtime.near && !self.runtime.cpus.is_empty() {
+            return Err("runtime.near is true and runtime.cpus names CPUs; leave one of them out".to_owned());
+        }
         Ok(())
+    }
+
+    /// Where executors run, in turn.
+    #[must_use]
+    pub fn placements(&self) -> Vec<evenkeel_link::Placement> {
+        use evenkeel_link::Placement;
+        match &self.runtime.cpus[..] {
+            [] if self.runtime.near => vec![Placement::Near],
+            [] => vec![Placement::Unpinned],
+            cpus => cpus.iter().copied().map(Placement::Cpu).collect(),
+        }
     }
 
     /// How executors poll.
@@ -471,6 +490,8 @@ cores = ["127.0.0.1:7500"]
         assert!(small.contains("cache_mib is 3") && small.contains("at least 4 MiB"), "{small}");
         assert!(error("[router]\nlisten = \"127.0.0.1:1\"\ncache = \"sometimes\"\n").contains("flush 100ms"));
         assert!(error("[memds]\nlisten = \"somewhere\"\n").starts_with("e.toml:14: "));
+        let both = error("[memds]\nlisten = \"127.0.0.1:1\"\n[runtime]\nnear = true\ncpus = [0]\n");
+        assert!(both.contains("leave one of them out"), "{both}");
         assert!(
             error("[memds]\nlisten = \"127.0.0.1:1\"\n[runtime]\npolling = \"never\"\n").contains("auto")
         );

@@ -165,15 +165,15 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts prepared machines on `executors` executors (at least one), in turn; pinned to `cpus` in turn if
-    /// any are given.
+    /// Starts prepared machines on `executors` executors (at least one), in turn; where they run is said
+    /// by `placements` in turn, if there are any.
     ///
     /// # Errors
     /// When one cannot be started; those that were are stopped.
     pub fn start(
         prepared: Vec<Prepared>,
         executors: usize,
-        cpus: &[usize],
+        placements: &[Placement],
         polling: Polling,
     ) -> Result<Self, ProcessError> {
         let count = executors.clamp(1, prepared.len().max(1));
@@ -183,10 +183,8 @@ impl Process {
         }
         let mut started = Vec::new();
         for (index, group) in groups.into_iter().enumerate() {
-            let placement = match cpus.get(index % cpus.len().max(1)) {
-                Some(cpu) => Placement::Cpu(*cpu),
-                None => Placement::Unpinned,
-            };
+            let placement = placements.get(index % placements.len().max(1)).copied();
+            let placement = placement.unwrap_or(Placement::Unpinned);
             let names: Vec<&str> = group.iter().map(|hosting| hosting.name.as_str()).collect();
             let name = names.join("+");
             started.push(evenkeel_link::start(&name, placement, polling, group)?);
@@ -222,7 +220,7 @@ impl Process {
         }
         let polling = config.polling().unwrap_or_default();
         let count = prepared.len();
-        Self::start(prepared, count, &config.runtime.cpus, polling)
+        Self::start(prepared, count, &config.placements(), polling)
     }
 
     /// Tells every machine to hand over, finish, and end.

@@ -146,16 +146,16 @@ fn a_new_leader_waits_for_the_old_lease() {
     is_found(Planted::ServeWithoutWaiting, "lease", "lease exclusivity");
 }
 
-const BIRTH_STATES: usize = 46_323;
-const WRITES_STATES: usize = 134_358;
-const TWICE_STATES: usize = 250_470;
-const LEASE_STATES: usize = 8_150_879;
-const RESTART_STATES: usize = 10_151_047;
-const HAND_OVER_STATES: usize = 3_355_275;
+const BIRTH_STATES: usize = 53_679;
+const WRITES_STATES: usize = 88_880;
+const TWICE_STATES: usize = 277_650;
+const LEASE_STATES: usize = 8_800_584;
+const RESTART_STATES: usize = 12_247_941;
+const HAND_OVER_STATES: usize = 3_800_199;
 const ROLLS_STATES: usize = 222_451;
 const ROLLS_TWICE_STATES: usize = 642_427;
 const ROLLS_RESTART_STATES: usize = 1_342_307;
-const LAPSE_STATES: usize = 10_051_935;
-const FORGOTTEN_STATES: usize = 4_524_247;
-const REFUSED_STATES: usize = 12_654_486;
-const RESTORED_STATES: usize = 2_788_659;
+const LAPSE_STATES: usize = 10_717_154;
+const FORGOTTEN_STATES: usize = 5_111_172;
+const REFUSED_STATES: usize = 14_470_781;
+const RESTORED_STATES: usize = 3_586_090;

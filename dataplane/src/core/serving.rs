@@ -103,8 +103,8 @@ pub struct Serving {
     publish_wanted: bool,
     /// A snapshot was seen to wait for a checkpoint.
     staged: bool,
-    /// When some follower must be told a commit position that nothing has carried to it.
-    notice_at: Boot,
+    /// When some follower must be sent something although nothing else happens.
+    sends_at: Boot,
     pub(crate) prng: Prng,
 }
 
@@ -194,7 +194,7 @@ impl Serving {
             tick_at: now.boot,
             publish_wanted: false,
             staged: false,
-            notice_at: Boot::NEVER,
+            sends_at: Boot::NEVER,
             prng,
             config,
         };
@@ -603,7 +603,7 @@ impl Serving {
         if touched.is_empty() {
             return;
         }
-        self.notice_at = Boot::NEVER;
+        self.sends_at = Boot::NEVER;
         let causes = self.causes();
         for partition in &touched {
             let Some(group) = self.groups.get_mut(partition) else {
@@ -623,7 +623,7 @@ impl Serving {
                 self.heartbeats.hurry();
             }
             self.publish_wanted |= group.is_ready(now.boot) && !self.publisher.knows(group);
-            self.notice_at = self.notice_at.min(group.replica.notice_due_at());
+            self.sends_at = self.sends_at.min(group.replica.sends_at());
             self.perform(*partition, now, out);
         }
         // Performing has touched them again; only those with something left to tell stay.
@@ -634,7 +634,7 @@ impl Serving {
             {
                 self.arrivals.give_up(&pages);
             }
-            let due = self.groups.get(&partition).map(|group| group.replica.notice_due_at());
+            let due = self.groups.get(&partition).map(|group| group.replica.sends_at());
             if due.is_some_and(|due| due != Boot::NEVER) {
                 self.touched.insert(partition);
             }
@@ -656,7 +656,7 @@ impl Serving {
     }
 
     pub(super) fn wake_at(&self) -> Boot {
-        let touched = if self.touched.is_empty() { Boot::NEVER } else { self.notice_at };
+        let touched = if self.touched.is_empty() { Boot::NEVER } else { self.sends_at };
         self.tick_at
             .min(self.log.wake_at())
             .min(touched)

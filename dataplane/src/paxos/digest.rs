@@ -16,7 +16,7 @@ use super::leader::{Leader, Mode, Progress};
 use super::refill::{ASK_EVERY, Refill};
 use super::{Replica, Role};
 use crate::limits::{
-    COMMIT_NOTICE_AFTER, FORGETFUL_STANDS_AFTER, LEASE_TERM, PREPARE_AGAIN_AFTER, RESEND_AFTER,
+    COMMIT_NOTICE_AFTER, FORGETFUL_STANDS_AFTER, LEASE_TERM, PREPARE_AGAIN_AFTER, RESEND_AFTER, SPARE_EVERY,
 };
 use evenkeel_wire::message::peer::{LogEnd, Promise, Relinquished};
 use evenkeel_wire::turn::Boot;
@@ -117,8 +117,9 @@ fn digest_candidate(candidate: &Candidate, now: Boot, hasher: &mut impl Hasher) 
 }
 
 fn digest_leader(leader: &Leader, now: Boot, hasher: &mut impl Hasher) {
-    let Leader { since, serve_after, first, followers, commit_rose_at, prospect, outbid_by, rejoin } = leader;
-    (age(now, *since, LEASE_TERM), left(now, *serve_after), first).hash(hasher);
+    let Leader { since, serve_after, first, followers, ahead, commit_rose_at, prospect, outbid_by, rejoin } =
+        leader;
+    (age(now, *since, LEASE_TERM), left(now, *serve_after), first, ahead).hash(hasher);
     (age(now, *commit_rose_at, COMMIT_NOTICE_AFTER), prospect, outbid_by, rejoin).hash(hasher);
     for follower in followers {
         let Progress {
@@ -131,6 +132,7 @@ fn digest_leader(leader: &Leader, now: Boot, hasher: &mut impl Hasher) {
             in_flight,
             in_flight_bytes: _,
             progress_at,
+            sent_at,
             told_commit,
             told_settled,
             granted_at,
@@ -144,10 +146,11 @@ fn digest_leader(leader: &Leader, now: Boot, hasher: &mut impl Hasher) {
             Mode::Snapshot => Some(Duration::MAX - Duration::from_nanos(1)),
         };
         let progress = (!in_flight.is_empty()).then(|| age(now, *progress_at, RESEND_AFTER));
+        let sent = Some(age(now, *sent_at, SPARE_EVERY)).filter(|age| *age < SPARE_EVERY);
         let granted = granted_at.map(|at| age(now, at, GRANT_MATTERS_FOR));
         let invited = matches!(follower.mode, Mode::Invite(_));
         (node, next, matched, votes, stores, invited).hash(hasher);
-        (mode, progress, told_commit, told_settled, granted).hash(hasher);
+        (mode, progress, sent, told_commit, told_settled, granted).hash(hasher);
         in_flight.hash(hasher);
     }
 }

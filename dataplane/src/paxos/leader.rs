@@ -3,7 +3,7 @@
 use super::{MEMBERS_MAX, Message, Output, Replica, Role};
 use crate::limits::{
     ACCEPT_BYTES_MAX, COMMIT_NOTICE_AFTER, FOLLOWER_WINDOW_BYTES, FOLLOWER_WINDOW_ENTRIES, LEASE_DRIFT,
-    LEASE_TERM, RESEND_AFTER,
+    LEASE_TERM, RESEND_AFTER, SPARE_EVERY,
 };
 use crate::planted::{self, Planted};
 use arrayvec::ArrayVec;
@@ -27,6 +27,8 @@ pub(super) struct Leader {
     /// Slot of the no-op: nothing counts as committed before it does.
     pub(super) first: Slot,
     pub(super) followers: ArrayVec<Progress, MEMBERS_MAX>,
+    /// Who was the last to say that it has what no other follower is known to have.
+    pub(super) ahead: Option<NodeId>,
     /// When the commit position last rose.
     pub(super) commit_rose_at: Boot,
     /// A learner, which is to become a member.
@@ -66,6 +68,8 @@ pub(super) struct Progress {
     pub(super) in_flight_bytes: usize,
     /// When it last made progress, or was sent something after a silence.
     pub(super) progress_at: Boot,
+    /// When it was last sent entries.
+    pub(super) sent_at: Boot,
     pub(super) told_commit: Slot,
     pub(super) told_settled: Slot,
     /// Whether it has the partition's items.
@@ -99,7 +103,21 @@ impl Leader {
         let followers = replica.others().map(progress).collect();
         let (prospect, outbid_by, rejoin) = (None, None, None);
         let first = last.next();
-        Self { since: now, serve_after, first, followers, commit_rose_at: now, prospect, outbid_by, rejoin }
+        let (since, ahead, commit_rose_at) = (now, None, now);
+        Self { since, serve_after, first, followers, ahead, commit_rose_at, prospect, outbid_by, rejoin }
+    }
+
+    /// The follower that a quorum does without, and when it is sent entries again: the other one answers
+    /// sooner, and has each at once (docs/decisions/0020-spare-follower.md). None where every answer counts.
+    fn spare(&self, config: &GroupConfig) -> Option<(NodeId, Boot)> {
+        let [one, other] = &self.followers[..] else {
+            return None;
+        };
+        let (ahead, spare) = if self.ahead == Some(one.node) { (one, other) } else { (other, one) };
+        let streams =
+            |follower: &Progress| follower.mode == Mode::Stream && follower.votes && follower.is_in(config);
+        let is_spare = self.ahead == Some(ahead.node) && streams(ahead) && streams(spare);
+        is_spare.then(|| (spare.node, spare.sent_at.after(SPARE_EVERY)))
     }
 
     /// When the lease runs out: the quorum's grants, each counted from before it was asked for.
@@ -130,6 +148,7 @@ impl Progress {
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             progress_at: now,
+            sent_at: Boot(0),
             told_commit: Slot::ZERO,
             told_settled: Slot::ZERO,
             stores,
@@ -274,9 +293,11 @@ impl Replica {
         self.propose(EntryKind::Noop, timestamp, 0, |_| (), out)
     }
 
-    /// Sends each follower what it lacks, as far as its window allows.
+    /// Sends each follower what it lacks, as far as its window allows, and the one that is not needed for a
+    /// quorum now and then only.
     pub(super) fn replicate(&mut self, now: Boot, out: &mut Vec<Output>) {
         let (ballot, commit, settled) = (self.promised, self.commit, self.settled_here());
+        let held = self.spare().filter(|(_, due)| now < *due).map(|(node, _)| node);
         let Self { role: Role::Leader(leader), config, log, .. } = self else {
             return;
         };
@@ -285,6 +306,9 @@ impl Replica {
         for follower in &mut leader.followers {
             if follower.waits_too_long(now) {
                 follower.probe(follower.matched.next(), None);
+            }
+            if held == Some(follower.node) {
+                continue;
             }
             let mut told = false;
             while let Some(bytes_max) = room(follower, now, log.last().slot) {
@@ -322,21 +346,35 @@ impl Replica {
         }
     }
 
+    /// The follower that a quorum does without, and when it is sent entries again.
+    fn spare(&self) -> Option<(NodeId, Boot)> {
+        match &self.role {
+            Role::Leader(leader) if self.votes() => leader.spare(&self.config),
+            _ => None,
+        }
+    }
+
     /// When this replica wants [`end_turn`](Self::end_turn) although nothing else happens: a commit position
-    /// that a follower has not been told.
+    /// that a follower has not been told, or entries that one has not been sent.
     #[must_use]
-    pub fn notice_due_at(&self) -> Boot {
+    pub fn sends_at(&self) -> Boot {
         let Role::Leader(leader) = &self.role else {
             return Boot::NEVER;
         };
+        let lacks = |node: NodeId| {
+            let last = self.log.last().slot;
+            leader.followers.iter().any(|follower| follower.node == node && follower.next <= last)
+        };
+        let spare = self.spare().filter(|(node, _)| lacks(*node));
+        let entries_at = spare.map_or(Boot::NEVER, |(_, due)| due);
         let settled = self.settled_here();
         let untold = |follower: &Progress| {
             follower.mode == Mode::Stream && is_untold(follower, &self.config, self.commit, settled)
         };
         if leader.followers.iter().any(untold) {
-            leader.commit_rose_at.after(COMMIT_NOTICE_AFTER)
+            entries_at.min(leader.commit_rose_at.after(COMMIT_NOTICE_AFTER))
         } else {
-            Boot::NEVER
+            entries_at
         }
     }
 
@@ -365,6 +403,10 @@ impl Replica {
                 follower.mode = Mode::Stream;
             }
             Mode::Snapshot => {}
+        }
+        let mut others = leader.followers.iter().filter(|other| other.node != from);
+        if others.all(|other| other.matched < accepted.matched) {
+            leader.ahead = Some(from);
         }
         self.advance_commit(now);
     }
@@ -636,6 +678,7 @@ fn note_sent(follower: &mut Progress, now: Boot, last: Slot, bytes: usize) {
                 follower.progress_at = now;
             }
             follower.next = last.next();
+            follower.sent_at = now;
             follower.in_flight.push_back((last, bytes));
             follower.in_flight_bytes += bytes;
         }

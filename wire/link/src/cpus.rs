@@ -1,5 +1,7 @@
 //! The CPUs that this process may use.
 
+use rustix::io;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use std::thread::available_parallelism;
 
 /// The numbers of the CPUs on which the calling thread may run, ascending. Ask before pinning: a pinned
@@ -24,6 +26,16 @@ pub fn count() -> usize {
 pub fn pin(cpu: usize) -> bool {
     // A number that the kernel's mask has no bit for would abort the process.
     usable().contains(&cpu) && core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+}
+
+/// Lets the calling thread run on these CPUs, and on no other.
+///
+/// # Errors
+/// When its process may use none of them.
+pub(crate) fn confine(cpus: &[usize]) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    cpus.iter().filter(|cpu| **cpu < CpuSet::MAX_CPU).for_each(|cpu| set.set(*cpu));
+    sched_setaffinity(None, &set)
 }
 
 /// The numbers of the host's CPUs that run, ascending, whoever may use them.

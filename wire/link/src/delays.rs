@@ -26,6 +26,15 @@ impl RunQueue {
     /// Nanoseconds since the thread began, if they can be read. Costs a system call.
     #[must_use]
     pub fn waited_ns(&self) -> Option<u64> {
+        self.figures().map(|[_, waited_ns]| waited_ns)
+    }
+
+    /// Nanoseconds that it ran or was runnable since it began. Costs a system call.
+    pub(crate) fn busy_ns(&self) -> Option<u64> {
+        self.figures().map(|[ran_ns, waited_ns]| ran_ns + waited_ns)
+    }
+
+    fn figures(&self) -> Option<[u64; 2]> {
         let mut bytes = [0; 96];
         let length = self.0.read_at(&mut bytes, 0).ok()?;
         run_queue_ns(&bytes[..length])
@@ -102,9 +111,10 @@ impl ThreadDelays {
     }
 }
 
-/// The second figure of a schedstat file: nanoseconds on a run queue.
-fn run_queue_ns(bytes: &[u8]) -> Option<u64> {
-    std::str::from_utf8(bytes).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
+/// The first two figures of a schedstat file: nanoseconds on a CPU, and on a run queue.
+fn run_queue_ns(bytes: &[u8]) -> Option<[u64; 2]> {
+    let mut figures = std::str::from_utf8(bytes).ok()?.split_ascii_whitespace();
+    Some([figures.next()?.parse().ok()?, figures.next()?.parse().ok()?])
 }
 
 /// Ticks that the hypervisor took from a CPU, or from all: the eighth figure of its line.
@@ -124,7 +134,7 @@ mod tests {
 
     #[test]
     fn figures_are_found_where_the_kernel_writes_them() {
-        assert_eq!(run_queue_ns(b"123 47712 9\n"), Some(47_712));
+        assert_eq!(run_queue_ns(b"123 47712 9\n"), Some([123, 47_712]));
         assert_eq!(run_queue_ns(b"0\n"), None);
         let stat =
             b"cpu  1 2 3 4 5 6 7 80 9 10\ncpu0 1 2 3 4 5 6 7 30 9 10\ncpu1 1 2 3 4 5 6 7 50 9 10\nintr 5";

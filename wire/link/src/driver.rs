@@ -238,6 +238,16 @@ impl Driver {
         }
     }
 
+    /// When its last turn began.
+    pub(crate) fn turned_at(&self) -> Boot {
+        self.gathered
+    }
+
+    /// The CPU on which the kernel received what came last.
+    pub(crate) fn came_from(&self) -> Option<usize> {
+        self.network.came_from()
+    }
+
     /// Whether a turn would find something, time aside.
     pub(crate) fn has_work(&mut self) -> bool {
         self.ring.has_work() || self.network.has_work() || self.disk.has_ended()

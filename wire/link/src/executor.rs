@@ -16,6 +16,7 @@ use crate::disk::Disk;
 use crate::driver::Driver;
 use crate::files::CoreFiles;
 use crate::limits::{GLOMMIO_MEMORY_BYTES, GLOMMIO_RING_ENTRIES};
+use crate::near::Near;
 use crate::network::Network;
 use crate::polling::{Poller, Polling};
 use crate::preflight::{PreflightError, explain};
@@ -86,6 +87,9 @@ pub enum Placement {
     Unpinned,
     /// On this one only.
     Cpu(usize),
+    /// On the one that its messages come from while it has little to do, else on any. Of several machines on
+    /// one executor: on any.
+    Near,
 }
 
 /// Why an executor could not be started.
@@ -131,7 +135,7 @@ pub fn start(
     let machines = hosted.iter().map(|hosting| hosting.name.clone()).collect();
     let cpus = cpus::count();
     let glommio_placement = match placement {
-        Placement::Unpinned => glommio::Placement::Unbound,
+        Placement::Unpinned | Placement::Near => glommio::Placement::Unbound,
         Placement::Cpu(cpu) => glommio::Placement::Fixed(cpu),
     };
     let seat = watchdog::seat().map_err(|error| failed(error.to_string()))?;
@@ -146,7 +150,9 @@ pub fn start(
                 let poller = Poller::new(polling);
                 let cpu = if let Placement::Cpu(cpu) = placement { Some(cpu) } else { None };
                 let delays = ThreadDelays::of_this_thread(cpu);
-                let host = Host { drivers: Vec::new(), on_ends: Vec::new(), control, poller, delays, cpus };
+                let near = (placement == Placement::Near).then(Near::of_this_thread).flatten();
+                let host =
+                    Host { drivers: Vec::new(), on_ends: Vec::new(), control, poller, delays, near, cpus };
                 // Who sleeps in a ring is not woken by glommio, and needs no watchdog.
                 if hosted.len() > 1 {
                     seat.watch(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
@@ -260,6 +266,7 @@ struct Host {
     control: Arc<Control>,
     poller: Poller,
     delays: ThreadDelays,
+    near: Option<Near>,
     cpus: usize,
 }
 
@@ -301,6 +308,9 @@ impl Host {
                 self.control.signal.clear();
             }
             let worked = driver.turn(self.control.command(), &mut self.delays);
+            if let Some(near) = &mut self.near {
+                near.look(driver.turned_at(), || driver.came_from());
+            }
             self.bury();
             if !worked && !self.drivers.is_empty() && self.poll_for_work().is_none() {
                 self.drivers[0].sleep();

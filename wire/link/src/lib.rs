@@ -7,7 +7,8 @@
 //! * `executor`: threads that run machines. `control`: what is said to them and what they say.
 //! * `driver`: a machine's turns. `turn`: one of them. `network`, `links`, `sending`, `socket`: its
 //!   connections. `disk`: its files' operations.
-//! * `ring`: the raw io_uring under all of it. `signal`, `watchdog`, `polling`: waiting and waking.
+//! * `ring`: the raw io_uring under all of it. `signal`, `watchdog`, `polling`: waiting and waking. `near`:
+//!   where.
 //! * [`files`]: a storage core's folder. [`preflight`], [`probe`]: trying the host out. [`clock`], [`cpus`],
 //!   [`host`]: facts.
 //! * [`streams`]: connections of a thread that hosts no machine, such as a load generator's.
@@ -26,6 +27,7 @@ pub mod files;
 pub mod host;
 mod limits;
 mod links;
+mod near;
 mod network;
 mod polling;
 mod preflight;

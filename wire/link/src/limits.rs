@@ -133,6 +133,21 @@ pub(crate) const CONTENDED_PAUSE_MIN: Duration = Duration::from_millis(20);
 /// …and the longest: pauses double.
 pub(crate) const CONTENDED_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// How often a thread that may run near others looks where its messages come from…
+pub(crate) const NEAR_LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// …and after how many looks it decides where it runs.
+pub(crate) const NEAR_LOOKS: usize = 16;
+
+/// It goes near them when it has something to do in at most this share of the time, running or waiting…
+pub(crate) const NEAR_SHARE: f64 = 0.5;
+
+/// …and anywhere when that is more than this: sharing a CPU makes it wait.
+pub(crate) const NEAR_SHARE_MAX: f64 = 0.6;
+
+/// How long it stays away then.
+pub(crate) const NEAR_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Memory that glommio registers for its own files, bytes. Nothing uses it; 64 KiB is the least it takes, and
 /// it counts three times against the limit on locked memory.
 pub(crate) const GLOMMIO_MEMORY_BYTES: usize = 64 * 1024;

@@ -173,6 +173,41 @@ fn an_executor_can_be_pinned_and_polling_does_not_change_what_happens() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "pinning is of a thread, and ends with it")]
+fn who_has_little_to_do_follows_its_clients_from_cpu_to_cpu() {
+    let all = cpus::usable();
+    let (Some(first), Some(last)) = (all.first().copied(), all.last().copied().filter(|_| all.len() > 1))
+    else {
+        return;
+    };
+    let (listener, address) = listener();
+    let (sender, receiver) = channel();
+    let machine = hosting("follower", listener, move |now, input, out, wake_at| {
+        let _test_is_over = sender.send(cpus::usable());
+        echo(now, input, out, wake_at);
+    });
+    let executor = start("near", Placement::Near, Polling::Fixed(Duration::ZERO), vec![machine]).unwrap();
+    let follows_to = move |cpu: usize, mut client: Client| {
+        assert!(cpus::pin_to_any(cpu));
+        let mut request = 0;
+        wait_until("the machine's thread came here", || {
+            request += 1;
+            client.ping(request, b"here");
+            receiver.try_iter().last() == Some(vec![cpu])
+        });
+        client
+    };
+    let there_and_back = std::thread::spawn(move || {
+        let client = follows_to(last, Client::greeted(address));
+        let client = follows_to(first, client);
+        follows_to(last, client);
+    });
+    there_and_back.join().unwrap();
+    executor.stop();
+    assert_eq!(executor.join()[0].outcome, Outcome::Stopped);
+}
+
+#[test]
 fn a_cpu_that_does_not_exist_and_a_maker_that_panics_are_start_errors() {
     let hosted = vec![hosting("echo", listener().0, echo)];
     let error = start("nowhere", Placement::Cpu(100_000), Polling::Auto, hosted).unwrap_err();

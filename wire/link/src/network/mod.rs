@@ -27,6 +27,7 @@ use connection::{Connection, Phase};
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::handshake::Identity;
 use evenkeel_wire::turn::{Boot, ConnectionId, Endpoint, Input};
+use rustix::net::sockopt::socket_incoming_cpu;
 use std::collections::VecDeque;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -68,6 +69,8 @@ pub(crate) struct Network {
     /// Both in ascending order, because the time allowed is the same for all.
     greeting: VecDeque<Deadline>,
     leaving: VecDeque<Deadline>,
+    /// Where something came from last.
+    heard: u32,
     ending: bool,
 }
 
@@ -92,6 +95,7 @@ impl Network {
             ready: VecDeque::new(),
             greeting: VecDeque::new(),
             leaving: VecDeque::new(),
+            heard: 0,
             ending: false,
         }
     }
@@ -99,6 +103,12 @@ impl Network {
     /// Whether there is something to execute without anything arriving.
     pub(crate) fn has_work(&self) -> bool {
         !self.downs.is_empty() || !self.ready.is_empty() || !self.listed.is_empty()
+    }
+
+    /// The CPU on which the kernel received what came last.
+    pub(crate) fn came_from(&self) -> Option<usize> {
+        let stream = &self.connections.get(self.heard)?.stream;
+        socket_incoming_cpu(stream).ok().map(|cpu| cpu as usize)
     }
 
     /// Whether every connection is gone and nobody is let in.

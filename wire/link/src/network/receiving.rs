@@ -31,6 +31,7 @@ impl Network {
             connection.receive = None;
             self.list(place);
         }
+        self.heard = place;
         if let Payload::Received(received) = payload {
             self.feed(place, ring.received(&received), turn);
             ring.give_back(received);
