@@ -147,7 +147,7 @@ fn a_new_leader_waits_for_the_old_lease() {
 }
 
 const BIRTH_STATES: usize = 53_679;
-const WRITES_STATES: usize = 88_880;
+const WRITES_STATES: usize = 103_551;
 const TWICE_STATES: usize = 277_650;
 const LEASE_STATES: usize = 8_800_584;
 const RESTART_STATES: usize = 12_247_941;

@@ -108,16 +108,18 @@ impl Leader {
     }
 
     /// The follower that a quorum does without, and when it is sent entries again: the other one answers
-    /// sooner, and has each at once (docs/decisions/0020-spare-follower.md). None where every answer counts.
-    fn spare(&self, config: &GroupConfig) -> Option<(NodeId, Boot)> {
+    /// sooner, and has each at once (docs/decisions/0020-spare-follower.md). None where every answer counts,
+    /// or what goes to the other one, up to `last`, does so before everything is committed that it was sent.
+    fn spare(&self, config: &GroupConfig, commit: Slot, last: Slot) -> Option<(NodeId, Boot)> {
         let [one, other] = &self.followers[..] else {
             return None;
         };
         let (ahead, spare) = if self.ahead == Some(one.node) { (one, other) } else { (other, one) };
         let streams =
             |follower: &Progress| follower.mode == Mode::Stream && follower.votes && follower.is_in(config);
+        let at_rest = commit.next() >= ahead.next || ahead.next > last;
         let is_spare = self.ahead == Some(ahead.node) && streams(ahead) && streams(spare);
-        is_spare.then(|| (spare.node, spare.sent_at.after(SPARE_EVERY)))
+        (is_spare && at_rest).then(|| (spare.node, spare.sent_at.after(SPARE_EVERY)))
     }
 
     /// When the lease runs out: the quorum's grants, each counted from before it was asked for.
@@ -349,7 +351,9 @@ impl Replica {
     /// The follower that a quorum does without, and when it is sent entries again.
     fn spare(&self) -> Option<(NodeId, Boot)> {
         match &self.role {
-            Role::Leader(leader) if self.votes() => leader.spare(&self.config),
+            Role::Leader(leader) if self.votes() => {
+                leader.spare(&self.config, self.commit, self.log.last().slot)
+            }
             _ => None,
         }
     }
