@@ -140,10 +140,10 @@ pub(crate) const NEAR_LOOK_EVERY: Duration = Duration::from_millis(10);
 pub(crate) const NEAR_LOOKS: usize = 16;
 
 /// It goes near them when it has something to do in at most this share of the time, running or waiting…
-pub(crate) const NEAR_SHARE: f64 = 0.5;
+pub(crate) const NEAR_SHARE: f64 = 0.45;
 
 /// …and anywhere when that is more than this: sharing a CPU makes it wait.
-pub(crate) const NEAR_SHARE_MAX: f64 = 0.6;
+pub(crate) const NEAR_SHARE_MAX: f64 = 0.5;
 
 /// How long it stays away then.
 pub(crate) const NEAR_AGAIN_AFTER: Duration = Duration::from_secs(1);
