@@ -55,8 +55,8 @@ pub const PREPARE_AGAIN_AFTER: Duration = Duration::from_millis(60);
 /// After this much time without progress, what was sent to a follower is sent again.
 pub const RESEND_AFTER: Duration = Duration::from_millis(250);
 
-/// How often a leader sends entries to the follower that a quorum does without. The third copy is behind by
-/// so much; it costs a message and a log write for each of these, not for each turn.
+/// How often a leader with nothing else under way sends entries to the follower that a quorum does without.
+/// The third copy is behind by so much, and costs a message and a log write for each of these.
 pub const SPARE_EVERY: Duration = Duration::from_millis(1);
 
 /// How long a leader keeps its commit position to itself when no entry carries it to the followers.

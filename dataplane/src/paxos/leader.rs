@@ -107,21 +107,6 @@ impl Leader {
         Self { since, serve_after, first, followers, ahead, commit_rose_at, prospect, outbid_by, rejoin }
     }
 
-    /// The follower that a quorum does without, and when it is sent entries again: the other one answers
-    /// sooner, and has each at once (docs/decisions/0020-spare-follower.md). None where every answer counts,
-    /// or what goes to the other one, up to `last`, does so before everything is committed that it was sent.
-    fn spare(&self, config: &GroupConfig, commit: Slot, last: Slot) -> Option<(NodeId, Boot)> {
-        let [one, other] = &self.followers[..] else {
-            return None;
-        };
-        let (ahead, spare) = if self.ahead == Some(one.node) { (one, other) } else { (other, one) };
-        let streams =
-            |follower: &Progress| follower.mode == Mode::Stream && follower.votes && follower.is_in(config);
-        let at_rest = commit.next() >= ahead.next || ahead.next > last;
-        let is_spare = self.ahead == Some(ahead.node) && streams(ahead) && streams(spare);
-        (is_spare && at_rest).then(|| (spare.node, spare.sent_at.after(SPARE_EVERY)))
-    }
-
     /// When the lease runs out: the quorum's grants, each counted from before it was asked for.
     fn lease_until(&self, config: &GroupConfig, renewed_at: impl Fn(NodeId) -> Option<Boot>) -> Option<Boot> {
         let quorum = config.members.len() / 2 + 1;
@@ -176,6 +161,11 @@ impl Progress {
             let (_, bytes) = self.in_flight.pop_front().expect("there is a first");
             self.in_flight_bytes -= bytes;
         }
+    }
+
+    /// When it is sent entries again, if a quorum does without it.
+    fn spared_until(&self) -> Boot {
+        self.sent_at.after(SPARE_EVERY)
     }
 
     fn window_is_open(&self) -> bool {
@@ -299,7 +289,7 @@ impl Replica {
     /// quorum now and then only.
     pub(super) fn replicate(&mut self, now: Boot, out: &mut Vec<Output>) {
         let (ballot, commit, settled) = (self.promised, self.commit, self.settled_here());
-        let held = self.spare().filter(|(_, due)| now < *due).map(|(node, _)| node);
+        let held = self.spare().filter(|spare| now < spare.spared_until()).map(|spare| spare.node);
         let Self { role: Role::Leader(leader), config, log, .. } = self else {
             return;
         };
@@ -348,14 +338,23 @@ impl Replica {
         }
     }
 
-    /// The follower that a quorum does without, and when it is sent entries again.
-    fn spare(&self) -> Option<(NodeId, Boot)> {
-        match &self.role {
-            Role::Leader(leader) if self.votes() => {
-                leader.spare(&self.config, self.commit, self.log.last().slot)
-            }
-            _ => None,
-        }
+    /// The follower that a quorum does without: the other one answers sooner
+    /// (docs/decisions/0020-spare-follower.md). None where every answer counts, or the other one is to be
+    /// sent more before everything that it was sent is committed.
+    fn spare(&self) -> Option<&Progress> {
+        let Role::Leader(leader) = &self.role else {
+            return None;
+        };
+        let [one, other] = &leader.followers[..] else {
+            return None;
+        };
+        let (ahead, spare) = if leader.ahead == Some(one.node) { (one, other) } else { (other, one) };
+        let counts = |follower: &Progress| {
+            follower.mode == Mode::Stream && follower.votes && follower.is_in(&self.config)
+        };
+        let chosen = leader.ahead == Some(ahead.node) && self.votes() && counts(ahead) && counts(spare);
+        let at_rest = ahead.next > self.log.last().slot || ahead.next <= self.commit.next();
+        (chosen && at_rest).then_some(spare)
     }
 
     /// When this replica wants [`end_turn`](Self::end_turn) although nothing else happens: a commit position
@@ -365,12 +364,9 @@ impl Replica {
         let Role::Leader(leader) = &self.role else {
             return Boot::NEVER;
         };
-        let lacks = |node: NodeId| {
-            let last = self.log.last().slot;
-            leader.followers.iter().any(|follower| follower.node == node && follower.next <= last)
-        };
-        let spare = self.spare().filter(|(node, _)| lacks(*node));
-        let entries_at = spare.map_or(Boot::NEVER, |(_, due)| due);
+        let last = self.log.last().slot;
+        let spare = self.spare().filter(|spare| spare.next <= last);
+        let entries_at = spare.map_or(Boot::NEVER, Progress::spared_until);
         let settled = self.settled_here();
         let untold = |follower: &Progress| {
             follower.mode == Mode::Stream && is_untold(follower, &self.config, self.commit, settled)

@@ -37,7 +37,7 @@ impl RunQueue {
     fn figures(&self) -> Option<[u64; 2]> {
         let mut bytes = [0; 96];
         let length = self.0.read_at(&mut bytes, 0).ok()?;
-        run_queue_ns(&bytes[..length])
+        ran_and_waited_ns(&bytes[..length])
     }
 }
 
@@ -112,7 +112,7 @@ impl ThreadDelays {
 }
 
 /// The first two figures of a schedstat file: nanoseconds on a CPU, and on a run queue.
-fn run_queue_ns(bytes: &[u8]) -> Option<[u64; 2]> {
+fn ran_and_waited_ns(bytes: &[u8]) -> Option<[u64; 2]> {
     let mut figures = std::str::from_utf8(bytes).ok()?.split_ascii_whitespace();
     Some([figures.next()?.parse().ok()?, figures.next()?.parse().ok()?])
 }
@@ -134,8 +134,8 @@ mod tests {
 
     #[test]
     fn figures_are_found_where_the_kernel_writes_them() {
-        assert_eq!(run_queue_ns(b"123 47712 9\n"), Some([123, 47_712]));
-        assert_eq!(run_queue_ns(b"0\n"), None);
+        assert_eq!(ran_and_waited_ns(b"123 47712 9\n"), Some([123, 47_712]));
+        assert_eq!(ran_and_waited_ns(b"0\n"), None);
         let stat =
             b"cpu  1 2 3 4 5 6 7 80 9 10\ncpu0 1 2 3 4 5 6 7 30 9 10\ncpu1 1 2 3 4 5 6 7 50 9 10\nintr 5";
         assert_eq!(stolen_ticks(stat, None), Some(80));

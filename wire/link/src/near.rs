@@ -41,9 +41,10 @@ impl Choice {
     /// Decides after [`NEAR_LOOKS`] looks at `origins`, in which the thread had something to do for `busy` of
     /// the time. Returns where it runs from now on, if that is somewhere else than before.
     fn decide(&mut self, now: Boot, busy: f64) -> Option<Place> {
-        let (origins, before) = (std::mem::take(&mut self.origins), self.place);
+        let (origins, before) = (&self.origins, self.place);
         let came_from = |cpu: usize| origins.iter().filter(|origin| **origin == Some(cpu)).count();
         let most = origins.iter().flatten().copied().find(|cpu| came_from(*cpu) * 2 > origins.len());
+        self.origins.clear();
         match before {
             Place::On(_) if busy > NEAR_SHARE_MAX => {
                 self.place = Place::Anywhere;
