@@ -299,11 +299,10 @@ impl Replica {
             if follower.waits_too_long(now) {
                 follower.probe(follower.matched.next(), None);
             }
-            if held == Some(follower.node) {
-                continue;
-            }
             let mut told = false;
-            while let Some(bytes_max) = room(follower, now, log.last().slot) {
+            while held != Some(follower.node)
+                && let Some(bytes_max) = room(follower, now, log.last().slot)
+            {
                 let Some(previous) = log.point(follower.next.previous()) else {
                     assert!(follower.next <= log.base().slot, "a snapshot replaces what was trimmed");
                     if config.log_replicas.contains(&follower.node) {
