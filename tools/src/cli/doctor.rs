@@ -3,9 +3,11 @@
 //!
 //! * [`disk`]: what the disk under a folder can give a log, and how it is set.
 //! * [`busy`]: what becomes of that while every CPU has something to do.
+//! * [`neighbours`]: who keeps a CPU for long.
 
 mod busy;
 mod disk;
+mod neighbours;
 
 use super::demo::duration;
 use super::output::{columns, json};
@@ -68,7 +70,16 @@ fn finding(
 
 impl Doctor {
     pub(super) fn run(self, global: &Global) -> Outcome {
-        let mut findings = vec![io_uring(), memlock(), cores(), governor(), clock(), open_files(), steal()];
+        let mut findings = vec![
+            io_uring(),
+            memlock(),
+            cores(),
+            governor(),
+            clock(),
+            open_files(),
+            steal(),
+            neighbours::finding_here(),
+        ];
         if let Some(folder) = &self.disk {
             findings.extend(disk::findings(folder, self.busy_for)?);
         }
