@@ -98,15 +98,18 @@ impl Near {
         }
     }
 
-    fn go(&self, place: Place) {
+    fn go(&mut self, place: Place) {
         let went = match place {
             Place::Anywhere => cpus::confine(&self.usable),
             Place::On(cpu) => cpus::confine(&[cpu]),
         };
         match went {
             Ok(()) => tracing::debug!(?place, "this thread runs elsewhere"),
-            // Somebody has taken CPUs from this process. It stays where it is, as it would without this.
-            Err(error) => tracing::warn!(?place, %error, "this thread could not be placed"),
+            Err(error) => {
+                // Somebody has taken CPUs from this process: from here on it is for them to say.
+                tracing::warn!(?place, %error, "this thread could not be placed, and stays where it is");
+                self.look_at = Boot::NEVER;
+            }
         }
     }
 }
@@ -152,5 +155,18 @@ mod tests {
         let later = left.after(NEAR_AGAIN_AFTER);
         assert_eq!(decide(&mut choice, later, &all, BETWEEN), Place::Anywhere, "still too much");
         assert_eq!(decide(&mut choice, later, &all, LITTLE), Place::On(0));
+    }
+
+    #[test]
+    fn who_cannot_be_placed_stays_and_asks_no_more() {
+        let Some(mut near) = Near::of_this_thread() else {
+            return;
+        };
+        let before = cpus::usable();
+        (near.usable, near.since) = (vec![usize::MAX], Boot(0));
+        for _ in 0..NEAR_LOOKS {
+            near.look(near.look_at, || Some(usize::MAX));
+        }
+        assert_eq!((near.look_at, cpus::usable()), (Boot::NEVER, before));
     }
 }
