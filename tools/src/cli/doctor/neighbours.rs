@@ -36,11 +36,11 @@ impl Neighbour {
     fn read(stat: &str, schedstat: &str, process: u32, up: Duration, ticks_per_second: u64) -> Option<Self> {
         let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
         let started = rest.split_ascii_whitespace().nth(19)?.parse::<u64>().ok()?;
-        let age = up.saturating_sub(Duration::from_millis(started * 1000 / ticks_per_second));
+        let started = Duration::from_secs_f64(started as f64 / ticks_per_second as f64);
         let mut figures = schedstat.split_ascii_whitespace().map(str::parse::<u64>);
         let ran = Duration::from_nanos(figures.next()?.ok()?);
         let times = figures.nth(1)?.ok()?;
-        Some(Self { name: name.to_owned(), process, age, ran, times })
+        Some(Self { name: name.to_owned(), process, age: up.saturating_sub(started), ran, times })
     }
 
     fn at_once(&self) -> Duration {
@@ -87,7 +87,7 @@ fn judge(threads: impl IntoIterator<Item = Neighbour>) -> Finding {
 fn all() -> Vec<Neighbour> {
     let up = read_to_string("/proc/uptime").ok();
     let up = up.and_then(|text| text.split_ascii_whitespace().next()?.parse().ok());
-    let up = Duration::from_secs_f64(up.unwrap_or(0.0));
+    let up = up.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or_default();
     let processes = numbers(Path::new("/proc")).filter(|(process, _)| *process != std::process::id());
     let threads = processes
         .flat_map(|(process, path)| numbers(&path.join("task")).map(move |(_, path)| (process, path)));
