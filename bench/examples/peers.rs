@@ -74,6 +74,8 @@ pub(crate) fn listen(address: &str) -> Result<TcpListener, String> {
 }
 
 fn main() -> ExitCode {
+    // As evenkeel's threads do: neither the load nor the limit shall wait where ours does not.
+    let _where_the_kernel_knows_them = evenkeel_link::slice::ask_for_short();
     let mut words = std::env::args().skip(1);
     let verb = words.next().unwrap_or_default();
     let outcome = Arguments::read(words).and_then(|arguments| match verb.as_str() {

@@ -7,7 +7,7 @@ use crate::load::{Load, LoadError, Options, Times, shake};
 use crate::phases::Look;
 use crate::report::Report;
 use crate::transport::{Polled, Ringed, Transport};
-use evenkeel_link::cpus;
+use evenkeel_link::{cpus, slice};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, ScopedJoinHandle, scope};
@@ -125,6 +125,8 @@ fn run_with<T: Transport>(
                 if let Some(cpu) = cpu.filter(|cpu| !cpus::pin(*cpu)) {
                     return Err(failed(format!("it cannot be pinned to CPU {cpu}")));
                 }
+                // A generator that is kept waiting sends late, and hears late what has come.
+                let _where_the_kernel_knows_them = slice::ask_for_short();
                 let (share, id) =
                     (Share { thread, threads: count }, client_id(options.client, thread as u64 + 1));
                 Load::<T>::new(options, lines, share, id).map_err(refused)

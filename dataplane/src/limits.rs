@@ -234,11 +234,15 @@ pub const PARKED_OPERATIONS_MAX: usize = 4096;
 /// Leaves that a checkpoint merges in one turn.
 pub const CHECKPOINT_LEAVES_PER_TURN: usize = 2;
 
-/// Merged changes whose memory is freed in one turn.
-pub const CHANGES_FREED_PER_TURN: usize = 256;
+/// How often some of what checkpoints have merged is freed. Not in every turn: a busy core has thousands in a
+/// second, and did nothing else but that for a tenth of one (docs/decisions/0019-turns.md).
+pub const FREE_EVERY: Duration = Duration::from_micros(500);
 
-/// How soon the next turn frees more of them, when nothing else wants one.
-pub const FREE_EVERY: Duration = Duration::from_millis(1);
+/// In so many steps all of it is freed: in about a second, as two checkpoints under full load are apart…
+pub const FREE_STEPS: usize = 2048;
+
+/// …and in fewer if there is little: so many changes in a step are hardly noticed.
+pub const CHANGES_FREED_MIN: usize = 32;
 
 /// How much further a checkpoint must go than the log's filling up asks for, as a factor; else writes are
 /// held. What is left of the log then serves while the checkpoint is flushed.

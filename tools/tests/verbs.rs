@@ -81,7 +81,9 @@ fn the_doctor_names_what_it_measured() {
     let said = finish(&mut evenkeel(&["doctor", "--json", "--disk", path, "--for", "600ms"])).ok();
     let findings: Vec<Value> = serde_json::from_str(&said).unwrap();
     let subjects: Vec<&str> = findings.iter().map(|finding| finding["subject"].as_str().unwrap()).collect();
-    for subject in ["io_uring", "locked memory", "CPUs", "clock", "neighbours", "disk", "busy CPUs"] {
+    for subject in
+        ["io_uring", "locked memory", "CPUs", "clock", "time slices", "neighbours", "disk", "busy CPUs"]
+    {
         assert!(subjects.contains(&subject), "{subjects:?}");
     }
     assert_eq!(folder.path().read_dir().unwrap().count(), 0);

@@ -7,13 +7,14 @@
 //! * [`heartbeats`]: leases, one frame per pair of cores, and groups at rest; [`roll`]: what that frame says.
 //! * [`snapshots`]: partitions' states on their way to peers; [`receive`]: on their way from one.
 //! * [`repair`]: damaged pages, built anew from what peers hold.
-//! * [`scrub`]: whether what is on disk is still whole.
+//! * [`scrub`]: whether what is on disk is still whole. [`merged`]: memory that checkpoints give back.
 //! * [`split`]: partitions that are split. [`members`]: groups that lost a member get another one.
 //! * [`publish`]: what MemDS is told. [`status`]: what people are told.
 
 pub mod hand_over;
 pub mod heartbeats;
 pub mod members;
+pub mod merged;
 pub mod messages;
 pub mod peers;
 pub mod publish;

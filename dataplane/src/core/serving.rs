@@ -7,13 +7,13 @@
 use super::hand_over::HandOvers;
 use super::heartbeats::Heartbeats;
 use super::members::Members;
+use super::merged::Merged;
 use super::messages;
 use super::publish::Publisher;
 use super::receive::Arrivals;
 use super::repair::Repairs;
 use super::scrub::Scrub;
 use super::snapshots::Snapshots;
-use crate::btree::delta::Delta;
 use crate::btree::feed::Feed;
 use crate::btree::lookup::Pages;
 use crate::btree::store::{Delivery, FeedId, Store};
@@ -24,7 +24,6 @@ use crate::checkpoint::superblock::Superblock;
 use crate::checkpoint::writer::{Checkpointer, Progress};
 use crate::config::CoreConfig;
 use crate::group::Group;
-use crate::limits::{CHANGES_FREED_PER_TURN, FREE_EVERY};
 use crate::operations::Owner;
 use crate::partition::state::State;
 use crate::partition::waited::Moment;
@@ -92,10 +91,8 @@ pub struct Serving {
     refilling: BTreeSet<PartitionId>,
     pub(super) draining_since: Option<Boot>,
     pub(super) hand_overs: HandOvers,
-    /// Changes that checkpoints have merged, to be freed little by little, and when to go on with that though
-    /// nothing else happens.
-    merged: Vec<Delta>,
-    free_at: Boot,
+    /// Changes that checkpoints have merged, to be freed.
+    merged: Merged,
     /// A checkpoint is wanted whatever the log's length.
     pub(super) checkpoint_wanted: bool,
     tick_at: Boot,
@@ -188,8 +185,7 @@ impl Serving {
             refilling: BTreeSet::new(),
             draining_since: None,
             hand_overs: HandOvers::default(),
-            merged: Vec::new(),
-            free_at: Boot::NEVER,
+            merged: Merged::default(),
             checkpoint_wanted: false,
             tick_at: now.boot,
             publish_wanted: false,
@@ -384,7 +380,7 @@ impl Serving {
                 // One of the two trees, the present and the staged one, is given up.
                 let replaced = group.checkpoint_holds_snapshot();
                 let divided = group.state().tree.keep().is_some();
-                self.merged.extend(group.checkpointed(version));
+                self.merged.add(group.checkpointed(version));
                 self.touched.insert(partition);
                 // Which of them a shared page belonged to is found out again.
                 let divided = divided && group.state().tree.keep().is_none();
@@ -536,27 +532,14 @@ impl Serving {
             self.found_damage(partition, page, place, fault);
         }
         self.store.end_turn(out);
-        self.free_merged(now.boot);
+        self.merged.add(self.arrivals.merged.drain(..));
+        self.merged.free(now.boot);
         if planted::active(Planted::AcknowledgeBeforeDurable) {
             self.settle(now, out);
         }
         let stays = self.draining_since.is_none();
         let idle = stays && self.heartbeats.awake().next().is_none() && self.is_at_rest();
         self.tick_at = self.tick_at.min(now.boot.after(if idle { TICK_AT_REST } else { TICK }));
-    }
-
-    /// Frees some of what checkpoints have merged: all of it at once would hold up the turn.
-    fn free_merged(&mut self, now: Boot) {
-        self.merged.append(&mut self.arrivals.merged);
-        self.free_at = if self.merged.is_empty() { Boot::NEVER } else { now.after(FREE_EVERY) };
-        for _ in 0..CHANGES_FREED_PER_TURN {
-            let Some(delta) = self.merged.last_mut() else {
-                return;
-            };
-            if delta.forget_first().is_none() {
-                self.merged.pop();
-            }
-        }
     }
 
     fn tick(&mut self, now: Now, out: &mut Effects) {
@@ -664,7 +647,7 @@ impl Serving {
             .min(self.repairs_wake_at())
             .min(self.snapshots.wake_at)
             .min(self.arrivals.wake_at)
-            .min(self.free_at)
+            .min(self.merged.wake_at())
             .min(self.heartbeats.hurries_at())
     }
 }

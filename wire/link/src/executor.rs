@@ -22,6 +22,7 @@ use crate::polling::{Poller, Polling};
 use crate::preflight::{PreflightError, explain};
 use crate::ring::Ring;
 use crate::signal::Signal;
+use crate::slice;
 use crate::watchdog;
 use evenkeel_wire::aligned::AlignedBuffer;
 use evenkeel_wire::handshake::Identity;
@@ -147,6 +148,8 @@ pub fn start(
         .spawn({
             let control = Arc::clone(&control);
             move || async move {
+                let short_slices = slice::ask_for_short();
+                tracing::debug!(short_slices, "how this thread is scheduled");
                 let poller = Poller::new(polling);
                 let cpu = if let Placement::Cpu(cpu) = placement { Some(cpu) } else { None };
                 let delays = ThreadDelays::of_this_thread(cpu);

@@ -35,6 +35,7 @@ pub mod probe;
 mod ring;
 mod sending;
 mod signal;
+pub mod slice;
 mod slots;
 mod socket;
 pub mod streams;

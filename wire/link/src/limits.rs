@@ -133,6 +133,9 @@ pub(crate) const CONTENDED_PAUSE_MIN: Duration = Duration::from_millis(20);
 /// …and the longest: pauses double.
 pub(crate) const CONTENDED_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// Time slice of a thread that serves: what a turn takes, where the kernel's own is 3 ms.
+pub(crate) const SLICE: Duration = Duration::from_micros(300);
+
 /// How often a thread that may run near others looks where its messages come from…
 pub(crate) const NEAR_LOOK_EVERY: Duration = Duration::from_millis(10);
 
