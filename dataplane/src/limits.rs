@@ -238,10 +238,10 @@ pub const CHECKPOINT_LEAVES_PER_TURN: usize = 2;
 /// second, and did nothing else but that for a tenth of one (docs/decisions/0019-turns.md).
 pub const FREE_EVERY: Duration = Duration::from_micros(500);
 
-/// In so many steps all of it is freed: in about a second, as two checkpoints under full load are apart…
+/// In so many steps all of it is freed, that is within about a second, however much there is…
 pub const FREE_STEPS: usize = 2048;
 
-/// …and in fewer if there is little: so many changes in a step are hardly noticed.
+/// …and in fewer if there is little: a step frees at least so many changes.
 pub const CHANGES_FREED_MIN: usize = 32;
 
 /// How much further a checkpoint must go than the log's filling up asks for, as a factor; else writes are
