@@ -5,8 +5,8 @@
 mod memory;
 
 use bytes::Bytes;
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use evenkeel_dataplane::btree::delta::Delta;
+use criterion::{BatchSize, Bencher, Criterion, Throughput, criterion_group, criterion_main};
+use evenkeel_dataplane::btree::delta::{Cell, Delta};
 use evenkeel_dataplane::btree::space::Space;
 use evenkeel_dataplane::btree::version::Version;
 use evenkeel_dataplane::checkpoint::image::space_records;
@@ -21,6 +21,8 @@ use std::hint::black_box;
 const ITEMS: u64 = 262_144;
 /// Changes of a small checkpoint.
 const CHANGES: u64 = 4096;
+/// Writes that are applied together.
+const TURN: u64 = 64;
 /// Blocks of the tree's file in the recovery bench: 8 GiB.
 const BLOCKS: u64 = 8 << 18;
 
@@ -62,6 +64,10 @@ fn writes(criterion: &mut Criterion) {
         };
         bencher.iter_batched(|| tree.clone(), apply, BatchSize::SmallInput);
     });
+    group.throughput(Throughput::Elements(TURN));
+    group.bench_function("write over 64 of 262144 items", |bencher| write_over(bencher, false));
+    group.bench_function("write over 64 of 262144 items, read ahead", |bencher| write_over(bencher, true));
+    group.throughput(Throughput::Elements(CHANGES));
     let mut tree = MemoryTree::new(ITEMS, 16 << 20);
     let mut round = 0;
     group.bench_function("checkpoint: merge 4096 uniform writes into 262144 items", |bencher| {
@@ -80,6 +86,35 @@ fn writes(criterion: &mut Criterion) {
         bencher.iter_batched(next, |delta| tree.merge(&delta), BatchSize::PerIteration);
     });
     group.finish();
+}
+
+/// Items that no cache has are replaced, as many at once as a turn of a busy core applies.
+fn write_over(bencher: &mut Bencher<'_>, reads_ahead: bool) {
+    // An item in an entry shares its memory with who else has the entry.
+    let shared = |number| {
+        let cell = cell(number);
+        drop(cell.archive.clone());
+        (key(number), cell)
+    };
+    let mut tree = Tree::paged(Version::default());
+    for (key, cell) in (0..ITEMS).map(shared) {
+        tree.put(KeyBytes::from_slice(&key), cell);
+    }
+    let mut round = 0_u64;
+    let next = || {
+        round += 1;
+        let numbers = (0..TURN).map(|number| (round * TURN + number).wrapping_mul(0x9e37_79b9) % ITEMS);
+        numbers.map(shared).collect::<Vec<_>>()
+    };
+    let write = |writes: Vec<([u8; 16], Cell)>| {
+        if reads_ahead {
+            tree.look_ahead(writes.iter().map(|(key, _)| &key[..]));
+        }
+        for (key, cell) in writes {
+            tree.put(KeyBytes::from_slice(&key), cell);
+        }
+    };
+    bencher.iter_batched(next, write, BatchSize::PerIteration);
 }
 
 fn recovery(criterion: &mut Criterion) {

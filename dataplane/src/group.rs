@@ -12,7 +12,7 @@ pub use staged::Staged;
 use crate::btree::lookup::{Miss, Pages};
 use crate::btree::space::LoosePages;
 use crate::checkpoint::writer::GroupImage;
-use crate::limits::{GROUP_LOG_BYTES_KEPT, HAND_OVER_PATIENCE};
+use crate::limits::{ENTRIES_SEEN_AHEAD, GROUP_LOG_BYTES_KEPT, HAND_OVER_PATIENCE};
 use crate::partition::Stop;
 use crate::partition::pending::{Asker, Pending};
 use crate::partition::reads;
@@ -342,8 +342,7 @@ impl Group {
     /// Notes a write that was just proposed. It is kept as the entry has it, without a copy.
     fn proposed(&mut self, slot: Slot, asker: Option<Asker>) {
         let entry = self.replica.log().get(slot).expect("it was just appended");
-        let write = Write::decode(entry.payload()).expect("this core encoded it");
-        self.pending.proposed(slot, asker, write);
+        self.pending.proposed(entry, asker);
     }
 
     /// A client's get.
@@ -432,7 +431,11 @@ impl Group {
     pub fn apply_committed(&mut self, now: Now, causes: Causes, out: &mut Effects) -> bool {
         let mut changed = false;
         self.follow_log();
+        let mut seen = self.state.slot();
         while let Some(entry) = self.next_committed() {
+            if entry.header.slot > seen {
+                seen = self.look_ahead(entry.header.slot);
+            }
             let written = self.apply(&entry);
             let asker = self.pending.applied(entry.header.slot);
             self.splitting = self.splitting.take().filter(|(slot, _)| *slot > entry.header.slot);
@@ -458,6 +461,15 @@ impl Group {
         let unneeded = self.arriving.map_or(applied, |arriving| arriving.min(applied));
         self.replica.trim(unneeded, GROUP_LOG_BYTES_KEPT);
         changed
+    }
+
+    /// Reads what the next writes from `first` on will touch, and returns the last of them.
+    fn look_ahead(&self, first: Slot) -> Slot {
+        let last = self.replica.commit().min(Slot(first.0 + ENTRIES_SEEN_AHEAD as u64 - 1));
+        let entries = (first.0..=last.0).filter_map(|slot| self.replica.log().get(Slot(slot)));
+        let writes = entries.filter(|entry| entry.header.kind == EntryKind::Write);
+        self.state.tree.look_ahead(writes.filter_map(|entry| entry.write().ok()).map(|write| write.key));
+        last.max(first)
     }
 
     /// A log replica's log has begun anew, behind what it lacked.

@@ -105,6 +105,9 @@ pub const FOLLOWER_WINDOW_ENTRIES: usize = 4096;
 /// older ones is sent a snapshot.
 pub const GROUP_LOG_BYTES_KEPT: usize = 16 * 1024 * 1024;
 
+/// Writes for which the tree is read together, before they are applied: what they touch fits into a cache.
+pub const ENTRIES_SEEN_AHEAD: usize = 64;
+
 /// Log replicas of a core keep at most this part of its log, in memory and through checkpoints. When they
 /// must keep more, they take no entries, and items that come to one must come again.
 pub const LOG_REPLICAS_PART: u64 = 4;

@@ -110,6 +110,12 @@ impl Tree {
         child
     }
 
+    /// Reads what writes of these keys will touch, before they come.
+    pub fn look_ahead<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        // The count is not used: memory was read for it.
+        std::hint::black_box(self.active.look_ahead(keys));
+    }
+
     /// Puts an item.
     pub fn put(&mut self, key: KeyBytes, cell: Cell) {
         self.active.set(key, Some(cell));

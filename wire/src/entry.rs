@@ -176,6 +176,24 @@ impl Entry {
     pub fn payload(&self) -> Bytes {
         self.bytes.slice(ENTRY_HEADER_BYTES..)
     }
+
+    /// Reads the payload of a write. Key and items are borrowed from the entry: most who read one need a part
+    /// of it, and to count references to its bytes for every part costs as much as reading it.
+    ///
+    /// # Errors
+    /// When it is not a write's.
+    pub fn write(&self) -> Result<Write<&[u8]>, EntryError> {
+        Write::decode(&self.bytes[ENTRY_HEADER_BYTES..])
+    }
+
+    /// A part of the entry that shares its memory.
+    ///
+    /// # Panics
+    /// When the bytes are not the entry's own.
+    #[must_use]
+    pub fn share(&self, item: &WrittenItem<&[u8]>) -> WrittenItem {
+        WrittenItem { checksum: item.checksum, archive: self.bytes.slice_ref(item.archive) }
+    }
 }
 
 impl EntryHeader {
@@ -221,8 +239,8 @@ fn expect(field: &'static str, got: u64, expected: u64) -> Result<(), EntryError
     if got == expected { Ok(()) } else { Err(EntryError::Unknown { field, got }) }
 }
 
-/// The payload of a write entry. `B` holds the bytes of keys and items: shared ones in a payload that was
-/// read, borrowed ones in a payload that is to be written.
+/// The payload of a write entry. `B` holds the bytes of keys and items: borrowed ones in a payload that was
+/// read, also shared ones in a payload that is to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write<B = Bytes> {
     /// The request's token.
@@ -321,12 +339,12 @@ impl<B: Deref<Target = [u8]>> Write<B> {
     }
 }
 
-impl Write {
-    /// Reads a payload. Key and item share its memory.
+impl<'a> Write<&'a [u8]> {
+    /// Reads a payload.
     ///
     /// # Errors
     /// When the bytes are not a write.
-    pub fn decode(mut bytes: Bytes) -> Result<Self, EntryError> {
+    pub fn decode(mut bytes: &'a [u8]) -> Result<Self, EntryError> {
         if bytes.len() < WRITE_HEADER_BYTES {
             return Err(EntryError::Truncated { expected: WRITE_HEADER_BYTES, got: bytes.len() });
         }
@@ -352,14 +370,15 @@ impl Write {
         if bytes.len() != expected {
             return Err(EntryError::Truncated { expected, got: bytes.len() });
         }
-        let key = bytes.split_to(key);
-        let old = take_old(bytes.split_to(extensions))?;
+        let (key, bytes) = bytes.split_at(key);
+        let (extensions, last) = bytes.split_at(extensions);
+        let old = take_old(extensions)?;
         let effect = match operation {
-            1 => Effect::Put(WrittenItem { checksum, archive: bytes }),
+            1 => Effect::Put(WrittenItem { checksum, archive: last }),
             2 => Effect::Delete,
             3 => Effect::Refused(Refusal {
                 code: ErrorCode::from_u16(checksum as u16),
-                message: String::from_utf8_lossy(&bytes).into_owned(),
+                message: String::from_utf8_lossy(last).into_owned(),
             }),
             got => return Err(EntryError::Unknown { field: "operation", got: got.into() }),
         };
@@ -424,7 +443,7 @@ impl Split {
 }
 
 /// Finds the item before among a write's extensions; those of other kinds are skipped.
-fn take_old(mut extensions: Bytes) -> Result<Option<WrittenItem>, EntryError> {
+fn take_old(mut extensions: &[u8]) -> Result<Option<WrittenItem<&[u8]>>, EntryError> {
     let mut old = None;
     while !extensions.is_empty() {
         let got = extensions.len();
@@ -437,7 +456,8 @@ fn take_old(mut extensions: Bytes) -> Result<Option<WrittenItem>, EntryError> {
         if extensions.len() < length {
             return Err(EntryError::Truncated { expected: EXTENSION_HEADER_BYTES + length, got });
         }
-        let mut extension = extensions.split_to(length);
+        let (mut extension, left) = extensions.split_at(length);
+        extensions = left;
         if kind == EXTENSION_OLD {
             if length < 4 {
                 return Err(EntryError::Truncated { expected: 4, got: length });
@@ -454,22 +474,22 @@ mod tests {
     use crate::ids::{CoreId, Epoch, Incarnation};
     use crate::table::Member;
 
-    fn put() -> Write {
-        write(Effect::Put(WrittenItem { checksum: 6, archive: Bytes::from_static(b"item") }))
+    fn put() -> Write<&'static [u8]> {
+        write(Effect::Put(WrittenItem { checksum: 6, archive: b"item" }))
     }
 
-    fn write(effect: Effect) -> Write {
+    fn write(effect: Effect<&'static [u8]>) -> Write<&'static [u8]> {
         Write {
             token: Token { client: [7; 16], sequence: 1, issued_ms: 2, acknowledged_below: 1 },
             request_hash: 5,
-            key: Bytes::from_static(b"key"),
+            key: b"key",
             return_item: ReturnItem::None,
             effect,
             old: None,
         }
     }
 
-    fn entry(write: &Write) -> Entry {
+    fn entry(write: &Write<&[u8]>) -> Entry {
         let header = EntryHeader {
             partition: PartitionId(1),
             slot: Slot(2),
@@ -485,14 +505,20 @@ mod tests {
     #[test]
     fn entries_come_back_and_share_their_memory() {
         let refusal = Refusal { code: ErrorCode::ConditionFailed, message: "no".to_owned() };
-        let old = Some(WrittenItem { checksum: 8, archive: Bytes::from_static(b"before") });
+        let old = Some(WrittenItem { checksum: 8, archive: &b"before"[..] });
         let deleting = Write { old, return_item: ReturnItem::Old, ..write(Effect::Delete) };
         for original in [put(), deleting, write(Effect::Refused(refusal))] {
             let built = entry(&original);
             let mut bytes = built.bytes.clone();
             let taken = Entry::take(&mut bytes).unwrap();
             assert_eq!((&taken, bytes.len()), (&built, 0));
-            assert_eq!(Write::decode(taken.payload()), Ok(original));
+            assert_eq!(taken.write().as_ref(), Ok(&original));
+            if let Effect::Put(item) = original.effect {
+                let Ok(Write { effect: Effect::Put(borrowed), .. }) = built.write() else { panic!("a put") };
+                let shared = built.share(&borrowed);
+                assert_eq!((shared.checksum, &shared.archive[..]), (item.checksum, item.archive));
+                assert_eq!(shared.archive.as_ptr(), borrowed.archive.as_ptr());
+            }
         }
     }
 
@@ -537,7 +563,7 @@ mod tests {
         let error = Entry::take(&mut Bytes::from(newer)).unwrap_err();
         assert_eq!(error, EntryError::Unknown { field: "payload format", got: 2 });
         for end in 0..entry.payload().len() {
-            assert!(Write::decode(entry.payload().slice(..end)).is_err(), "payload prefix of {end} bytes");
+            assert!(Write::decode(&entry.payload()[..end]).is_err(), "payload prefix of {end} bytes");
         }
     }
 }

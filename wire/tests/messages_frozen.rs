@@ -96,11 +96,11 @@ fn entries_are_frozen() {
         let mut frozen = Bytes::from(check_bytes(name, &title, &built.bytes));
         assert_eq!(Entry::take(&mut frozen).as_ref(), Ok(built), "{name}");
     };
-    let archive = Bytes::from_static(b"archive of an item");
-    let checksum = crc32c(&archive);
+    let archive = &b"archive of an item"[..];
+    let checksum = crc32c(archive);
     let refusal = Refusal { code: ErrorCode::ConditionFailed, message: "it did not hold".to_owned() };
     let effects = every!(
-        Effect::Put(_) => Effect::Put(WrittenItem { checksum, archive: archive.clone() }),
+        Effect::Put(_) => Effect::Put(WrittenItem { checksum, archive }),
         Effect::Delete => Effect::Delete,
         Effect::Refused(_) => Effect::Refused(refusal.clone()),
     );
@@ -109,11 +109,11 @@ fn entries_are_frozen() {
     for (effect, return_item) in effects.into_iter().zip(every!(ReturnItem: None, Old, New)) {
         let name = format!("entry.{}", lower(&effect));
         let carries_old = return_item == ReturnItem::Old;
-        let old = carries_old.then(|| WrittenItem { checksum, archive: archive.clone() });
+        let old = carries_old.then_some(WrittenItem { checksum, archive });
         let write = Write {
             token: Token { client: [0xe1; 16], sequence: 1, issued_ms: 2, acknowledged_below: 3 },
             request_hash: 0x5152_5354_5556_5758,
-            key: Bytes::from_static(b"storage key"),
+            key: &b"storage key"[..],
             return_item,
             effect,
             old,
@@ -122,7 +122,7 @@ fn entries_are_frozen() {
         write.encode(&mut payload);
         let built = entry(EntryKind::Write, &payload);
         check_entry(&name, &built);
-        assert_eq!(Write::decode(built.payload()), Ok(write), "{name}");
+        assert_eq!(built.write(), Ok(write), "{name}");
     }
     let member = |low: u8| Member {
         node: NodeId(0x1112_1300 + u32::from(low)),

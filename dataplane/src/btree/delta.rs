@@ -1,10 +1,9 @@
 //! Changes in memory: what was written since a version of the tree.
 
+use super::changes::{Changes, Place, WIDTH, start_of};
 use bytes::Bytes;
-use equivalent::{Comparable, Equivalent};
 use evenkeel_wire::ids::Slot;
 use evenkeel_wire::key::KeyBytes;
-use imbl::OrdSet;
 use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -32,6 +31,11 @@ pub struct Change {
 }
 
 impl Change {
+    /// Items that it puts.
+    fn items(&self) -> u64 {
+        u64::from(self.cell.is_some())
+    }
+
     /// Bytes of the key and the item.
     fn bytes(&self) -> u64 {
         let item = self.cell.as_ref().map_or(0, |cell| cell.archive.len());
@@ -45,78 +49,10 @@ pub fn compare_keys(a: &[u8], b: &[u8]) -> Ordering {
     start_of(a).cmp(&start_of(b)).then_with(|| a.cmp(b))
 }
 
-/// A change in its place. Keys begin with a hash, so the first bytes of two nearly always tell which comes
-/// first; they stand in the map's nodes, where a comparison need not follow a pointer to learn them.
-#[derive(Clone, Debug)]
-struct Placed {
-    start: u64,
-    change: Arc<Change>,
-}
-
-/// A key that is looked for.
-struct Sought<'a> {
-    start: u64,
-    key: &'a [u8],
-}
-
-impl<'a> Sought<'a> {
-    fn new(key: &'a [u8]) -> Self {
-        Self { start: start_of(key), key }
-    }
-}
-
-/// The first bytes of a key, as a number that orders as they do. A key that is shorter is filled with zeros,
-/// and so is equal to some that are longer, and never above one.
-fn start_of(key: &[u8]) -> u64 {
-    match key.first_chunk() {
-        Some(start) => u64::from_be_bytes(*start),
-        None => {
-            let mut start = [0; 8];
-            start[..key.len()].copy_from_slice(key);
-            u64::from_be_bytes(start)
-        }
-    }
-}
-
-impl PartialEq for Placed {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Placed {}
-
-impl PartialOrd for Placed {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Placed {
-    fn cmp(&self, other: &Self) -> Ordering {
-        if Arc::ptr_eq(&self.change, &other.change) {
-            return Ordering::Equal;
-        }
-        self.start.cmp(&other.start).then_with(|| self.change.key.cmp(&other.change.key))
-    }
-}
-
-impl Equivalent<Placed> for Sought<'_> {
-    fn equivalent(&self, placed: &Placed) -> bool {
-        self.compare(placed).is_eq()
-    }
-}
-
-impl Comparable<Placed> for Sought<'_> {
-    fn compare(&self, placed: &Placed) -> Ordering {
-        self.start.cmp(&placed.start).then_with(|| self.key.cmp(&placed.change.key))
-    }
-}
-
 /// The newest change of each key, with what they take. Cloning one costs a pointer.
 #[derive(Clone, Debug, Default)]
 pub struct Delta {
-    changes: OrdSet<Placed>,
+    changes: Changes<WIDTH>,
     /// How many of them put an item.
     pub items: u64,
     /// Bytes of keys and items.
@@ -124,50 +60,72 @@ pub struct Delta {
 }
 
 impl Delta {
-    /// Notes a change, and returns the one that it replaces.
-    pub fn set(&mut self, key: KeyBytes, cell: Option<Cell>) -> Option<Arc<Change>> {
-        self.insert(Arc::new(Change { key, cell }))
+    /// Notes a change. The one that it replaces is written over, unless a clone of the delta has it, too.
+    pub fn set(&mut self, key: KeyBytes, cell: Option<Cell>) {
+        match self.changes.place(&key) {
+            Place::Free(vacancy) => {
+                let change = Change { key, cell };
+                (self.items, self.bytes) = (self.items + change.items(), self.bytes + change.bytes());
+                vacancy.fill(Arc::new(change));
+            }
+            Place::Taken(change) => {
+                (self.items, self.bytes) = (self.items - change.items(), self.bytes - change.bytes());
+                match Arc::get_mut(change) {
+                    Some(change) => change.cell = cell,
+                    None => *change = Arc::new(Change { key, cell }),
+                }
+                (self.items, self.bytes) = (self.items + change.items(), self.bytes + change.bytes());
+            }
+        }
     }
 
     /// Notes a change that another delta had.
-    pub fn insert(&mut self, change: Arc<Change>) -> Option<Arc<Change>> {
-        self.items += u64::from(change.cell.is_some());
-        self.bytes += change.bytes();
-        let old = self.changes.insert(Placed { start: start_of(&change.key), change })?;
-        Some(self.uncount(old))
+    pub fn insert(&mut self, change: Arc<Change>) {
+        (self.items, self.bytes) = (self.items + change.items(), self.bytes + change.bytes());
+        match self.changes.place(&change.key) {
+            Place::Free(vacancy) => vacancy.fill(change),
+            Place::Taken(place) => {
+                (self.items, self.bytes) = (self.items - place.items(), self.bytes - place.bytes());
+                *place = change;
+            }
+        }
+    }
+
+    /// Reads what writes of these keys will touch, of so many as are [seen ahead](crate::limits), before they
+    /// come. Returns how many of the items there are nobody else's.
+    pub fn look_ahead<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> usize {
+        self.changes.look_ahead(keys)
     }
 
     /// Forgets a key altogether.
     pub fn forget(&mut self, key: &[u8]) -> Option<Arc<Change>> {
-        let old = self.changes.remove(&Sought::new(key))?;
+        let old = self.changes.remove(key)?;
         Some(self.uncount(old))
     }
 
     /// Forgets the first key.
     pub fn forget_first(&mut self) -> Option<Arc<Change>> {
-        let old = self.changes.remove_min()?;
+        let old = self.changes.remove_first()?;
         Some(self.uncount(old))
     }
 
-    fn uncount(&mut self, old: Placed) -> Arc<Change> {
-        self.items -= u64::from(old.change.cell.is_some());
-        self.bytes -= old.change.bytes();
-        old.change
+    fn uncount(&mut self, old: Arc<Change>) -> Arc<Change> {
+        (self.items, self.bytes) = (self.items - old.items(), self.bytes - old.bytes());
+        old
     }
 
     /// The newest change of a key.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<&Change> {
-        self.changes.get(&Sought::new(key)).map(|placed| &*placed.change)
+        self.changes.get(key)
     }
 
     /// The changes within a range, in the order of their keys.
     pub fn range<'a>(
         &'a self,
-        (lower, upper): Range<'_>,
+        range: Range<'_>,
     ) -> impl DoubleEndedIterator<Item = &'a Arc<Change>> + use<'a> {
-        let range = (lower.map(Sought::new), upper.map(Sought::new));
-        self.changes.range(range).map(|placed| &placed.change)
+        self.changes.range(range)
     }
 
     /// How many keys changed.
@@ -179,7 +137,7 @@ impl Delta {
     /// Whether nothing changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty()
+        self.len() == 0
     }
 }
 

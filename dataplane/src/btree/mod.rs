@@ -12,6 +12,7 @@
 
 pub mod batch;
 pub mod cache;
+mod changes;
 pub mod check;
 pub mod delta;
 pub mod feed;

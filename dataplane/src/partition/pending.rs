@@ -7,13 +7,14 @@
 use crate::limits::{PARKED_ANSWERS_MAX, PENDING_BYTES_MAX, PENDING_WRITES_MAX};
 use crate::partition::waited::Waited;
 use ahash::AHashMap;
-use bytes::Bytes;
-use evenkeel_wire::entry::{Effect, Write, WrittenItem};
+use evenkeel_wire::entry::{self, Effect, WrittenItem};
 use evenkeel_wire::error::{ErrorCode, Problem};
 use evenkeel_wire::ids::{RequestId, Slot};
+use evenkeel_wire::key::KeyBytes;
 use evenkeel_wire::message::request::Token;
 use evenkeel_wire::turn::Endpoint;
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::hash::{Hash, Hasher};
 
 /// Who waits for an answer.
@@ -49,7 +50,7 @@ pub struct PendingItem {
 struct PendingWrite {
     slot: Slot,
     asker: Option<Asker>,
-    key: Bytes,
+    key: KeyBytes,
     token: ([u8; 16], u64),
     bytes: usize,
 }
@@ -59,7 +60,7 @@ struct PendingWrite {
 pub struct Pending {
     writes: VecDeque<PendingWrite>,
     bytes: usize,
-    overlay: AHashMap<Bytes, PendingItem>,
+    overlay: AHashMap<KeyBytes, PendingItem>,
     tokens: AHashMap<([u8; 16], u64), (Slot, u64)>,
     /// Repetitions of pending writes, ascending by slot.
     parked: VecDeque<(Slot, Asker, Token)>,
@@ -101,21 +102,27 @@ impl Pending {
         Err(overloaded("writes wait for their quorum", self.writes.len()))
     }
 
-    /// Notes a proposed write, for which `asker` waits.
-    pub fn proposed(&mut self, slot: Slot, asker: Option<Asker>, write: Write) {
+    /// Notes a write that was just proposed, for which `asker` waits. Its item is kept as the entry has it,
+    /// without a copy.
+    ///
+    /// # Panics
+    /// When the entry is not a write's.
+    pub fn proposed(&mut self, entry: &entry::Entry, asker: Option<Asker>) {
+        let (slot, write) = (entry.header.slot, entry.write().expect("this core encoded it"));
+        let key = KeyBytes::from_slice(write.key);
         let token = (write.token.client, write.token.sequence);
         let bytes = write.encoded_bytes();
         self.bytes += bytes;
-        let item = match write.effect {
-            Effect::Put(item) => Some(Some(item)),
+        let item = match &write.effect {
+            Effect::Put(item) => Some(Some(entry.share(item))),
             Effect::Delete => Some(None),
             Effect::Refused(_) => None,
         };
         if let Some(item) = item {
-            self.overlay.insert(write.key.clone(), PendingItem { slot, item });
+            self.overlay.insert(key.clone(), PendingItem { slot, item });
         }
         self.tokens.insert(token, (slot, write.request_hash));
-        self.writes.push_back(PendingWrite { slot, asker, key: write.key, token, bytes });
+        self.writes.push_back(PendingWrite { slot, asker, key, token, bytes });
     }
 
     /// Parks the repetition of a write until that write is committed.
@@ -139,8 +146,10 @@ impl Pending {
         let write = self.writes.pop_front().expect("there is a first");
         self.bytes -= write.bytes;
         self.tokens.remove(&write.token);
-        if self.overlay.get(&write.key).is_some_and(|item| item.slot == slot) {
-            self.overlay.remove(&write.key);
+        if let Entry::Occupied(item) = self.overlay.entry(write.key)
+            && item.get().slot == slot
+        {
+            item.remove();
         }
         write.asker
     }

@@ -7,7 +7,7 @@ use super::sessions::{Outcome, Returned, Sessions};
 use crate::btree::version::Version;
 use crate::planted::{self, Planted};
 use crate::tree::{Cell, Tree};
-use evenkeel_wire::entry::{Effect, Entry, EntryKind, Split, Write};
+use evenkeel_wire::entry::{Effect, Entry, EntryKind, Split, Write, WrittenItem};
 use evenkeel_wire::ids::{Ballot, PartitionId, Slot};
 use evenkeel_wire::key::KeyBytes;
 use evenkeel_wire::message::peer::{LogEnd, LogPoint};
@@ -85,8 +85,7 @@ impl State {
             EntryKind::Noop | EntryKind::Membership => Applied::Nothing,
             EntryKind::Write if self.log_only => Applied::Nothing,
             EntryKind::Write => {
-                let write =
-                    Write::decode(entry.payload()).expect("an accepted entry was checked when it came");
+                let write = entry.write().expect("an accepted entry was checked when it came");
                 self.apply_write(entry, write)
             }
             EntryKind::Split => {
@@ -101,18 +100,20 @@ impl State {
         applied
     }
 
-    fn apply_write(&mut self, entry: &Entry, write: Write) -> Applied {
+    fn apply_write(&mut self, entry: &Entry, write: Write<&[u8]>) -> Applied {
         let (slot, timestamp) = (entry.header.slot, entry.header.timestamp);
-        let mut returned = write.old.filter(|_| write.return_item == ReturnItem::Old).map(Returned::from);
+        let old = write.old.filter(|_| write.return_item == ReturnItem::Old);
+        let mut returned = old.map(|old| Returned::from(entry.share(&old)));
         let mut refused = None;
         // A copy: tree and outcome keep it for longer than the entry's bytes should be kept for it.
-        let key = KeyBytes::from_slice(&write.key);
+        let key = KeyBytes::from_slice(write.key);
         match write.effect {
             Effect::Put(item) => {
+                let WrittenItem { checksum, archive } = entry.share(&item);
                 if write.return_item == ReturnItem::New {
-                    returned = Some(item.clone().into());
+                    returned = Some(Returned { checksum, archive: archive.clone() });
                 }
-                let cell = Cell { slot, timestamp, checksum: item.checksum, archive: item.archive };
+                let cell = Cell { slot, timestamp, checksum, archive };
                 self.tree.put(key.clone(), cell);
             }
             Effect::Delete => self.tree.delete(key.clone()),

@@ -6,7 +6,7 @@ use crate::limits::ACCEPT_BYTES_MAX;
 use crate::planted::{self, Planted};
 use crate::wal::record::RecordBody;
 use bytes::Bytes;
-use evenkeel_wire::entry::{Entry, EntryError, EntryKind, Split, Write};
+use evenkeel_wire::entry::{Entry, EntryError, EntryKind, Split};
 use evenkeel_wire::ids::{Ballot, Epoch, NodeId, PartitionId, Slot};
 use evenkeel_wire::membership::Membership;
 use evenkeel_wire::message::peer::{
@@ -254,7 +254,7 @@ pub(super) fn check_entry(partition: PartitionId, bytes: &Bytes) -> Result<Entry
     match entry.header.kind {
         EntryKind::Noop => {}
         EntryKind::Write => {
-            Write::decode(entry.payload())?;
+            entry.write()?;
         }
         EntryKind::Split => {
             Split::decode(entry.payload())?;

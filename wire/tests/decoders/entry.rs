@@ -15,7 +15,7 @@ pub(crate) fn entry(bytes: &[u8]) -> bool {
         assert_eq!(rebuilt, entry);
         taken |= match entry.header.kind {
             EntryKind::Noop => true,
-            EntryKind::Write => write(payload),
+            EntryKind::Write => write(&payload),
             EntryKind::Split => split(payload),
             EntryKind::Membership => membership(payload),
         };
@@ -23,12 +23,12 @@ pub(crate) fn entry(bytes: &[u8]) -> bool {
     taken
 }
 
-fn write(payload: Bytes) -> bool {
+fn write(payload: &[u8]) -> bool {
     let Ok(write) = Write::decode(payload) else { return false };
     let mut written = Vec::new();
     write.encode(&mut written);
     assert_eq!(written.len(), write.encoded_bytes());
-    assert_eq!(Write::decode(Bytes::from(written)), Ok(write));
+    assert_eq!(Write::decode(&written), Ok(write));
     true
 }
 
