@@ -27,7 +27,8 @@ use std::sync::Arc;
 /// Changes or nodes in a node: with both arrays, a kilobyte.
 pub(super) const WIDTH: usize = 60;
 
-/// Most levels: each but the first has been divided at least once for each one above it.
+/// Most levels. A node is divided when it is full, so each level takes thirty times as many writes as the one
+/// below it, whatever is removed meanwhile.
 const LEVELS_MAX: usize = 16;
 
 /// The first bytes of a key, as a number that orders as they do. A key that is shorter is filled with zeros,
