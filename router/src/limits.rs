@@ -59,9 +59,8 @@ const _: () =
 const _: () = assert!(TABLE_NAME_BYTES_MAX <= BOUND_BYTES_MAX);
 
 /// How often look-ups go out. Each frame wakes two servers and, twice, this router, which costs more than the
-/// look-ups in it (docs/decisions/0024-lookups.md). A request without a route waits for half of it, on
-/// average.
-pub const LOOKUP_FRAME_EVERY: Duration = Duration::from_millis(2);
+/// look-ups in it (docs/decisions/0019-turns.md); a request without a route waits for half of it, on average.
+pub const LOOKUP_FRAME_EVERY: Duration = Duration::from_millis(1);
 
 /// Unanswered look-up frames that are remembered per MemDS server.
 pub const LOOKUP_FRAMES_MAX: usize = 1024;
