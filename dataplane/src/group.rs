@@ -433,7 +433,7 @@ impl Group {
         self.follow_log();
         let mut seen = self.state.slot();
         while let Some(entry) = self.next_committed() {
-            if entry.header.slot > seen {
+            if entry.header.slot > seen && !self.state.log_only {
                 seen = self.look_ahead(entry.header.slot);
             }
             let written = self.apply(&entry);
@@ -463,13 +463,17 @@ impl Group {
         changed
     }
 
-    /// Reads what the next writes from `first` on will touch, and returns the last of them.
+    /// Reads what the next entries from `first` on will touch, unless there is one only, and returns the last
+    /// of them.
     fn look_ahead(&self, first: Slot) -> Slot {
         let last = self.replica.commit().min(Slot(first.0 + ENTRIES_SEEN_AHEAD as u64 - 1));
+        if last == first {
+            return last;
+        }
         let entries = (first.0..=last.0).filter_map(|slot| self.replica.log().get(Slot(slot)));
         let writes = entries.filter(|entry| entry.header.kind == EntryKind::Write);
         self.state.tree.look_ahead(writes.filter_map(|entry| entry.write().ok()).map(|write| write.key));
-        last.max(first)
+        last
     }
 
     /// A log replica's log has begun anew, behind what it lacked.

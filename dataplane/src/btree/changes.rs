@@ -25,7 +25,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 /// Changes or nodes in a node: with both arrays, a kilobyte.
-pub(super) const WIDTH: usize = 60;
+const NODE_WIDTH: usize = 60;
 
 /// Most levels. A node is divided when it is full, so each level takes thirty times as many writes as the one
 /// below it, whatever is removed meanwhile.
@@ -46,7 +46,7 @@ pub(super) fn start_of(key: &[u8]) -> u64 {
 
 /// Changes, one for each key, in their order. Cloning costs a pointer.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Changes<const WIDTH: usize> {
+pub(super) struct Changes<const WIDTH: usize = NODE_WIDTH> {
     root: Arc<Node<WIDTH>>,
     len: usize,
 }

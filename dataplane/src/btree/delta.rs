@@ -1,6 +1,6 @@
 //! Changes in memory: what was written since a version of the tree.
 
-use super::changes::{Changes, Place, WIDTH, start_of};
+use super::changes::{Changes, Place, start_of};
 use bytes::Bytes;
 use evenkeel_wire::ids::Slot;
 use evenkeel_wire::key::KeyBytes;
@@ -31,16 +31,15 @@ pub struct Change {
 }
 
 impl Change {
-    /// Items that it puts.
-    fn items(&self) -> u64 {
-        u64::from(self.cell.is_some())
+    fn counts(&self) -> (u64, u64) {
+        counts(&self.key, self.cell.as_ref())
     }
+}
 
-    /// Bytes of the key and the item.
-    fn bytes(&self) -> u64 {
-        let item = self.cell.as_ref().map_or(0, |cell| cell.archive.len());
-        (self.key.len() + item) as u64
-    }
+/// How many items a change puts, and the bytes of key and item.
+fn counts(key: &[u8], cell: Option<&Cell>) -> (u64, u64) {
+    let item = cell.map_or(0, |cell| cell.archive.len());
+    (u64::from(cell.is_some()), (key.len() + item) as u64)
 }
 
 /// How two keys stand to each other. Most tell by their first bytes.
@@ -52,7 +51,7 @@ pub fn compare_keys(a: &[u8], b: &[u8]) -> Ordering {
 /// The newest change of each key, with what they take. Cloning one costs a pointer.
 #[derive(Clone, Debug, Default)]
 pub struct Delta {
-    changes: Changes<WIDTH>,
+    changes: Changes,
     /// How many of them put an item.
     pub items: u64,
     /// Bytes of keys and items.
@@ -62,33 +61,35 @@ pub struct Delta {
 impl Delta {
     /// Notes a change. The one that it replaces is written over, unless a clone of the delta has it, too.
     pub fn set(&mut self, key: KeyBytes, cell: Option<Cell>) {
-        match self.changes.place(&key) {
+        let counts = counts(&key, cell.as_ref());
+        let replaced = match self.changes.place(&key) {
             Place::Free(vacancy) => {
-                let change = Change { key, cell };
-                (self.items, self.bytes) = (self.items + change.items(), self.bytes + change.bytes());
-                vacancy.fill(Arc::new(change));
+                vacancy.fill(Arc::new(Change { key, cell }));
+                (0, 0)
             }
             Place::Taken(change) => {
-                (self.items, self.bytes) = (self.items - change.items(), self.bytes - change.bytes());
+                let replaced = change.counts();
                 match Arc::get_mut(change) {
                     Some(change) => change.cell = cell,
                     None => *change = Arc::new(Change { key, cell }),
                 }
-                (self.items, self.bytes) = (self.items + change.items(), self.bytes + change.bytes());
+                replaced
             }
-        }
+        };
+        self.count(counts, replaced);
     }
 
     /// Notes a change that another delta had.
     pub fn insert(&mut self, change: Arc<Change>) {
-        (self.items, self.bytes) = (self.items + change.items(), self.bytes + change.bytes());
-        match self.changes.place(&change.key) {
-            Place::Free(vacancy) => vacancy.fill(change),
-            Place::Taken(place) => {
-                (self.items, self.bytes) = (self.items - place.items(), self.bytes - place.bytes());
-                *place = change;
+        let counts = change.counts();
+        let replaced = match self.changes.place(&change.key) {
+            Place::Free(vacancy) => {
+                vacancy.fill(change);
+                (0, 0)
             }
-        }
+            Place::Taken(place) => std::mem::replace(place, change).counts(),
+        };
+        self.count(counts, replaced);
     }
 
     /// Reads what writes of these keys will touch, of so many as are [seen ahead](crate::limits), before they
@@ -100,18 +101,20 @@ impl Delta {
     /// Forgets a key altogether.
     pub fn forget(&mut self, key: &[u8]) -> Option<Arc<Change>> {
         let old = self.changes.remove(key)?;
-        Some(self.uncount(old))
+        self.count((0, 0), old.counts());
+        Some(old)
     }
 
     /// Forgets the first key.
     pub fn forget_first(&mut self) -> Option<Arc<Change>> {
         let old = self.changes.remove_first()?;
-        Some(self.uncount(old))
+        self.count((0, 0), old.counts());
+        Some(old)
     }
 
-    fn uncount(&mut self, old: Arc<Change>) -> Arc<Change> {
-        (self.items, self.bytes) = (self.items - old.items(), self.bytes - old.bytes());
-        old
+    /// Counts the items and bytes of a change that came, and no more those of one that went.
+    fn count(&mut self, came: (u64, u64), went: (u64, u64)) {
+        (self.items, self.bytes) = (self.items + came.0 - went.0, self.bytes + came.1 - went.1);
     }
 
     /// The newest change of a key.
@@ -179,6 +182,49 @@ mod tests {
                 prop_assert_eq!(model.pop_first().map(|(key, ())| key), Some(first.key.to_vec()));
             }
             prop_assert!(model.is_empty() && delta.bytes == 0);
+        }
+    }
+    fn cell(slot: u64, bytes: usize) -> Cell {
+        Cell { slot: Slot(slot), timestamp: 0, checksum: 0, archive: Bytes::from(vec![7; bytes]) }
+    }
+
+    fn content(delta: &Delta) -> Vec<(Vec<u8>, Option<Cell>)> {
+        let all = delta.range((Bound::Unbounded, Bound::Unbounded));
+        all.map(|change| (change.key.to_vec(), change.cell.clone())).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_over_stays_in_clones_and_is_counted_once(
+            writes in prop::collection::vec((0u8..9, prop::option::of(0usize..50), 0u8..10), 1..300),
+        ) {
+            let (mut delta, mut model) = (Delta::default(), BTreeMap::new());
+            let (mut clones, mut lent) = (Vec::new(), Vec::new());
+            for (slot, (key, bytes, meanwhile)) in (0..).zip(writes) {
+                let cell = bytes.map(|bytes| cell(slot, bytes));
+                delta.set(KeyBytes::from_slice(&[key]), cell.clone());
+                model.insert(vec![key], cell);
+                match meanwhile {
+                    0 => clones.push((delta.clone(), content(&delta))),
+                    1 => {
+                        let all = delta.range((Bound::Unbounded, Bound::Unbounded));
+                        lent.extend(all.map(|change| (change.clone(), (**change).clone())));
+                    }
+                    _ => {}
+                }
+            }
+            clones.push((delta, model.into_iter().collect()));
+            for (delta, expected) in clones {
+                let cells: Vec<&Cell> = expected.iter().filter_map(|(_, cell)| cell.as_ref()).collect();
+                let archives: usize = cells.iter().map(|cell| cell.archive.len()).sum();
+                // Each key is a byte.
+                let counts = (cells.len() as u64, (archives + expected.len()) as u64);
+                prop_assert_eq!((delta.items, delta.bytes), counts);
+                prop_assert_eq!(content(&delta), expected);
+            }
+            for (change, as_it_was) in lent {
+                prop_assert_eq!(&*change, &as_it_was);
+            }
         }
     }
 }
