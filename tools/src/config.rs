@@ -30,8 +30,7 @@
 //! [runtime]
 //! cpus = [0, 1]                   # executors are pinned to these in turn; empty: not pinned
 //! near = false                    # true: while a thread has little to do it runs where its messages come
-//!                                 # from, else on any CPU, and is taken from one that
-//!                                 # somebody keeps; without cpus
+//!                                 # from, else on any CPU; without cpus
 //! polling = "auto"                # or microseconds to poll before sleeping
 //! ```
 //!

@@ -149,10 +149,7 @@ pub(crate) const NEAR_SHARE: f64 = 0.45;
 pub(crate) const NEAR_SHARE_MAX: f64 = 0.5;
 
 /// How often lookouts see whether it runs, while it runs anywhere because it has much to do.
-pub(crate) const LOOK_OUT_EVERY: Duration = Duration::from_millis(1);
-
-/// So many looks in a row at a thread that sleeps, and they rest until it has much to do again.
-pub(crate) const LOOK_OUT_ASLEEP_MAX: u32 = 25;
+pub(crate) const LOOK_OUT_EVERY: Duration = Duration::from_micros(400);
 
 /// How long it stays away then.
 pub(crate) const NEAR_AGAIN_AFTER: Duration = Duration::from_secs(1);
