@@ -1,7 +1,7 @@
 //! The CPUs that this process may use.
 
 use rustix::io;
-use rustix::thread::{CpuSet, Pid, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use std::thread::available_parallelism;
 
 /// The numbers of the CPUs on which the calling thread may run, ascending. Ask before pinning: a pinned
@@ -28,14 +28,14 @@ pub fn pin(cpu: usize) -> bool {
     usable().contains(&cpu) && core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
 }
 
-/// Lets a thread run on these CPUs, and on no other; without a thread, the calling one.
+/// Lets the calling thread run on these CPUs, and on no other.
 ///
 /// # Errors
 /// When its process may use none of them.
-pub(crate) fn confine(thread: Option<Pid>, cpus: &[usize]) -> io::Result<()> {
+pub(crate) fn confine(cpus: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     cpus.iter().filter(|cpu| **cpu < CpuSet::MAX_CPU).for_each(|cpu| set.set(*cpu));
-    sched_setaffinity(thread, &set)
+    sched_setaffinity(None, &set)
 }
 
 /// The numbers of the host's CPUs that run, ascending, whoever may use them.

@@ -397,9 +397,6 @@ impl Host {
             self.poller.looked(now, now.since(looked));
             self.delays.quiet_at = looked;
             looked = now;
-            if let Some(near) = &self.near {
-                near.runs();
-            }
             let idle = now.since(since);
             if has_work || now >= deadline {
                 return Some(idle);

@@ -8,7 +8,7 @@
 //! * `driver`: a machine's turns. `turn`: one of them. `network`, `links`, `sending`, `socket`: its
 //!   connections. `disk`: its files' operations.
 //! * `ring`: the raw io_uring under all of it. `signal`, `watchdog`, `polling`: waiting and waking. `near`:
-//!   where; `lookout`: whether it runs there.
+//!   where.
 //! * [`files`]: a storage core's folder. [`preflight`], [`probe`]: trying the host out. [`clock`], [`cpus`],
 //!   [`host`]: facts.
 //! * [`streams`]: connections of a thread that hosts no machine, such as a load generator's.
@@ -27,7 +27,6 @@ pub mod files;
 pub mod host;
 mod limits;
 mod links;
-mod lookout;
 mod near;
 mod network;
 mod polling;

@@ -148,9 +148,6 @@ pub(crate) const NEAR_SHARE: f64 = 0.45;
 /// …and anywhere when that is more than this: sharing a CPU makes it wait.
 pub(crate) const NEAR_SHARE_MAX: f64 = 0.5;
 
-/// How often lookouts see whether it runs, while it runs anywhere because it has much to do.
-pub(crate) const LOOK_OUT_EVERY: Duration = Duration::from_micros(400);
-
 /// How long it stays away then.
 pub(crate) const NEAR_AGAIN_AFTER: Duration = Duration::from_secs(1);
 

@@ -7,8 +7,6 @@
 //! stay where its messages come from, and lets go when the time in which it has something to do, running or
 //! waiting for the CPU, becomes more than half of all (docs/decisions/0021-near.md).
 //!
-//! While it has much to do and runs anywhere, [`lookout`](crate::lookout)s see to it that it does run.
-//!
 //! The kernel knows on which CPU it received what came last over a connection. Within a host that is the
 //! sender's, from another host the one that serves the network card.
 
@@ -16,7 +14,6 @@ use crate::clock;
 use crate::cpus;
 use crate::delays::RunQueue;
 use crate::limits::{NEAR_AGAIN_AFTER, NEAR_LOOK_EVERY, NEAR_LOOKS, NEAR_SHARE, NEAR_SHARE_MAX};
-use crate::lookout::Lookouts;
 use evenkeel_wire::turn::Boot;
 use std::time::Duration;
 
@@ -67,8 +64,6 @@ pub(crate) struct Near {
     /// The CPUs on which it may run.
     usable: Vec<usize>,
     choice: Choice,
-    /// None: there were no threads for them.
-    lookouts: Option<Lookouts>,
     look_at: Boot,
     /// When this round of looks began, and what the thread had had to do until then.
     since: Boot,
@@ -81,24 +76,12 @@ impl Near {
         let usable = cpus::usable();
         let run_queue = RunQueue::of_this_thread()?;
         let busy_ns = run_queue.busy_ns()?;
-        if usable.len() < 2 {
-            return None;
-        }
-        let lookouts = Lookouts::of_this_thread(&usable)
-            .inspect_err(|error| tracing::warn!(%error, "nobody looks out for this thread"))
-            .ok();
         let (choice, look_at, since) = (Choice::new(), Boot(0), clock::boot());
-        Some(Self { run_queue, usable, choice, lookouts, look_at, since, busy_ns })
-    }
-
-    /// The thread runs.
-    pub(crate) fn runs(&self) {
-        self.lookouts.iter().for_each(Lookouts::turned);
+        (usable.len() > 1).then_some(Self { run_queue, usable, choice, look_at, since, busy_ns })
     }
 
     /// The thread works at `now`. `came_from`: the CPU on which the kernel received what came last.
     pub(crate) fn look(&mut self, now: Boot, came_from: impl FnOnce() -> Option<usize>) {
-        self.runs();
         if now < self.look_at {
             return;
         }
@@ -110,26 +93,17 @@ impl Near {
         let busy_ns = self.run_queue.busy_ns().unwrap_or(self.busy_ns);
         let busy = Duration::from_nanos(busy_ns - std::mem::replace(&mut self.busy_ns, busy_ns));
         let all = now.since(std::mem::replace(&mut self.since, now));
-        let busy = busy.as_secs_f64() / all.as_secs_f64();
-        let place = self.choice.decide(now, busy);
-        let has_much = self.choice.place == Place::Anywhere && busy > NEAR_SHARE;
-        if !has_much {
-            // Before it goes somewhere: who is moved may run anywhere.
-            self.lookouts.iter().for_each(Lookouts::rest);
-        }
-        let stays = place.is_none_or(|place| self.go(place));
-        if has_much && stays {
-            self.lookouts.iter().for_each(Lookouts::watch);
+        if let Some(place) = self.choice.decide(now, busy.as_secs_f64() / all.as_secs_f64()) {
+            self.go(place);
         }
     }
 
-    /// Returns whether it may go on choosing.
-    fn go(&mut self, place: Place) -> bool {
+    fn go(&mut self, place: Place) {
         let went = match place {
-            Place::Anywhere => cpus::confine(None, &self.usable),
-            Place::On(cpu) => cpus::confine(None, &[cpu]),
+            Place::Anywhere => cpus::confine(&self.usable),
+            Place::On(cpu) => cpus::confine(&[cpu]),
         };
-        match &went {
+        match went {
             Ok(()) => tracing::debug!(?place, "this thread runs elsewhere"),
             Err(error) => {
                 // Somebody has taken CPUs from this process: from here on it is for them to say.
@@ -137,7 +111,6 @@ impl Near {
                 self.look_at = Boot::NEVER;
             }
         }
-        went.is_ok()
     }
 }
 
