@@ -294,6 +294,7 @@ class Ours(Evenkeel):
     def __init__(self, folder, options):
         words = ["--nodes", "3", "--memds", "2", "--routers", "1", "--port", "0"]
         words += ["--segment-mib", str(options.segment_mib), "--cache-mib", str(options.cache_mib)]
+        words += ["--reserve-mib", str(options.reserve_mib)]
         super().__init__(folder, options.evenkeel, words)
 
     def with_partitions(self, partitions):

@@ -51,6 +51,7 @@ def arguments():
     parser.add_argument("--item-bytes", type=int, default=1024)
     parser.add_argument("--segment-mib", type=int, default=128, help="of our logs")
     parser.add_argument("--cache-mib", type=int, default=256, help="of each of our cores")
+    parser.add_argument("--reserve-mib", type=int, default=640, help="memory that each of our cores takes at start")
     parser.add_argument("--history", help="append the result to this file, a line of JSON")
     options = parser.parse_args()
     options.evenkeel, options.driver = map(os.path.abspath, (options.evenkeel, options.driver))

@@ -66,6 +66,7 @@ def arguments():
     parser.add_argument("--without", nargs="+", default=[], choices=["redis", "etcd", "limit"])
     parser.add_argument("--segment-mib", type=int, default=128, help="of our log, which has 16 segments")
     parser.add_argument("--cache-mib", type=int, default=256, help="of our page cache")
+    parser.add_argument("--reserve-mib", type=int, default=640, help="memory that each of our cores takes at start")
     parser.add_argument("--json", metavar="FILE", help="write everything there")
     parser.add_argument("--svg", metavar="FILE", help="draw the ratios there")
     parser.add_argument("--history", metavar="FILE", help="append the ratios there, as one line")

@@ -102,6 +102,8 @@ pub struct Shape {
     pub log: (u32, u64),
     /// Page cache of each core, MiB.
     pub cache_mib: u64,
+    /// Memory that each core takes when it starts, MiB; none: as much as its page cache.
+    pub reserve_mib: Option<u64>,
     /// What routers' caches do.
     pub cache: String,
 }
@@ -233,10 +235,12 @@ impl Cluster {
         for node in &self.config.nodes {
             let name = format!("n{}", node.id);
             let data = self.data_path(&name);
-            let cache_mib = shape.cache_mib;
+            let reserve_mib = shape.reserve_mib;
             let cpus = in_turn.by_ref().take(if crowded { node.cores.len() } else { 0 }).collect();
             let node = node.id;
-            let storage = StorageConfig { node, data, segments, segment_mib, cache_mib, write_delay_ms: 0 };
+            let (cache_mib, write_delay_ms) = (shape.cache_mib, 0);
+            let storage =
+                StorageConfig { node, data, segments, segment_mib, cache_mib, reserve_mib, write_delay_ms };
             let runtime = RuntimeConfig { cpus, ..empty.runtime.clone() };
             self.write_one(&name, &Config { storage: Some(storage), runtime, ..empty.clone() })?;
         }

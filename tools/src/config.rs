@@ -18,6 +18,7 @@
 //! segments = 16                   # when the folder is formatted: segments of each core's log…
 //! segment_mib = 32                # …and their size
 //! cache_mib = 256                 # page cache of each core
+//! reserve_mib = 768               # memory that each core takes when it starts; without it: cache_mib
 //! write_delay_ms = 0              # a fault: every write and flush reaches the disk this much later
 //!
 //! [memds]                         # this process is a MemDS server
@@ -36,6 +37,7 @@
 //!
 //! Unknown keys are errors: a misspelt setting must not be ignored.
 
+use crate::process::CoreMemory;
 use evenkeel_dataplane::config::NodeInfo;
 use evenkeel_dataplane::limits::{SEGMENT_BYTES_MIN, SEGMENTS_MIN};
 use evenkeel_router::cache::CacheMode;
@@ -127,16 +129,22 @@ pub struct StorageConfig {
     /// Page cache of each core, MiB.
     #[serde(default = "cache_mib_default")]
     pub cache_mib: u64,
+    /// Memory that each core takes when it starts, MiB; none: as much as its page cache. Best what it will
+    /// need: the page cache, and what is written between two checkpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserve_mib: Option<u64>,
     /// A fault, for tests: every write and flush reaches the disk this many milliseconds later.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub write_delay_ms: u64,
 }
 
 impl StorageConfig {
-    /// Bytes of each core's page cache.
+    /// What each core gets of the memory.
     #[must_use]
-    pub fn cache_bytes(&self) -> usize {
-        (self.cache_mib as usize).saturating_mul(1 << 20)
+    pub fn memory(&self) -> CoreMemory {
+        let bytes = |mib: u64| (mib as usize).saturating_mul(1 << 20);
+        let reserve_bytes = bytes(self.reserve_mib.unwrap_or(self.cache_mib));
+        CoreMemory { cache_bytes: bytes(self.cache_mib), reserve_bytes }
     }
 }
 
@@ -470,7 +478,8 @@ cores = ["127.0.0.1:7500"]
         let role = "[storage]\nnode = 1\ndata = \"d\"\n[runtime]\ncpus = [1]\npolling = 50\n";
         let config = Config::parse(&format!("{CLUSTER}\n{role}"), Path::new("e.toml")).unwrap();
         assert_eq!(config.storage.as_ref().map(|storage| storage.segments), Some(SEGMENTS_DEFAULT));
-        assert_eq!(config.storage.as_ref().map(StorageConfig::cache_bytes), Some(256 << 20));
+        let memory = config.storage.as_ref().map(StorageConfig::memory).unwrap();
+        assert_eq!((memory.cache_bytes, memory.reserve_bytes), (256 << 20, 256 << 20));
         let again = toml::to_string(&config).unwrap();
         assert!(Config::parse(&again, Path::new("e.toml")).is_ok(), "{again}");
     }

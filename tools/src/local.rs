@@ -206,6 +206,8 @@ impl Builder {
             segments: self.segments,
             segment_mib: self.segment_mib,
             cache_mib: CACHE_MIB_ONE_HOST,
+            // Its nodes share a process, whose allocator is the embedder's.
+            reserve_mib: Some(0),
             write_delay_ms: 0,
         }
     }
@@ -234,7 +236,7 @@ impl Builder {
         let cores = cores.into_iter().zip(listeners).enumerate();
         let prepared = cores.map(|(core, (files, listener))| {
             let member = (node, CoreId(core as u16), incarnation);
-            process::prepare_core(config, member, files, storage.cache_bytes(), listener, None)
+            process::prepare_core(config, member, files, storage.memory(), listener, None)
         });
         Ok(prepared.collect::<Result<_, _>>()?)
     }

@@ -83,7 +83,16 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, ProcessError> {
     }
 }
 
-/// Prepares a storage core with `cache_bytes` of page cache.
+/// What a storage core gets of the memory, bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct CoreMemory {
+    /// Its page cache.
+    pub cache_bytes: usize,
+    /// What its thread takes when it starts.
+    pub reserve_bytes: usize,
+}
+
+/// Prepares a storage core.
 ///
 /// # Errors
 /// When there is no entropy.
@@ -91,11 +100,12 @@ pub fn prepare_core(
     cluster: &ClusterConfig,
     member: (NodeId, CoreId, Incarnation),
     files: CoreFiles,
-    cache_bytes: usize,
+    memory: CoreMemory,
     listener: TcpListener,
     on_end: Option<OnEnd>,
 ) -> Result<Prepared, ProcessError> {
     let (node, core, incarnation) = member;
+    let CoreMemory { cache_bytes, reserve_bytes } = memory;
     let config = CoreConfig {
         node,
         core,
@@ -113,6 +123,7 @@ pub fn prepare_core(
         listener,
         files: Some(files),
         log_buffers: Some(LogBuffers { count: LOG_BUFFERS, bytes: LOG_BUFFER_BYTES }),
+        reserve_bytes,
         build: Box::new(move |buffers| Box::new(StorageCore::new(config, buffers))),
         on_end,
     };
@@ -128,6 +139,7 @@ pub fn prepare_memds(cluster: &ClusterConfig, listener: TcpListener, on_end: Opt
         listener,
         files: None,
         log_buffers: None,
+        reserve_bytes: 0,
         build: Box::new(|_| Box::new(Memds::new())),
         on_end,
     };
@@ -152,6 +164,7 @@ pub fn prepare_router(
         listener,
         files: None,
         log_buffers: None,
+        reserve_bytes: 0,
         build: Box::new(move |_| Box::new(Router::new(config))),
         on_end,
     };
@@ -207,8 +220,8 @@ impl Process {
                 files.delay_writes(write_delay);
                 let listener = listen(info.cores[index])?;
                 let member = (node, CoreId(index as u16), incarnation);
-                let cache_bytes = storage.cache_bytes();
-                prepared.push(prepare_core(cluster, member, files, cache_bytes, listener, Some(on_end()))?);
+                let memory = storage.memory();
+                prepared.push(prepare_core(cluster, member, files, memory, listener, Some(on_end()))?);
             }
         }
         if let Some(memds) = &config.memds {

@@ -31,6 +31,30 @@ fn export(cluster: &Processes) -> BTreeSet<String> {
     canonical(finish(&mut cluster.command(&["export", "packages"])).ok().lines())
 }
 
+/// Memory of a process that is in RAM, MiB.
+fn resident_mib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_ascii_whitespace().next().unwrap().parse::<u64>().unwrap() >> 10
+}
+
+#[test]
+fn a_core_takes_its_memory_when_it_starts_and_grows_into_it() {
+    // How much a process has when it serves, and how much more after 32 MiB of items.
+    let measured = |reserve_mib: &str| {
+        let cluster = Processes::up(&["--nodes", "1", "--cache-mib", "64", "--reserve-mib", reserve_mib]);
+        let before = resident_mib(cluster.pid("n1"));
+        let bench = ["bench", "--workload", "put", "--closed", "8", "--connections", "8", "--for", "200ms"];
+        let items = ["--keys", "4096", "--item-bytes", "8192", "--no-noise-check", "--json"];
+        finish(&mut cluster.command(&[&bench[..], &items].concat())).ok();
+        (before, resident_mib(cluster.pid("n1")).saturating_sub(before))
+    };
+    let (has, more) = measured("160");
+    assert!(has >= 160 && more < 16, "{has} MiB, and {more} MiB more");
+    let (has, more) = measured("0");
+    assert!(has < 100 && more >= 32, "{has} MiB, and {more} MiB more");
+}
+
 #[test]
 fn what_goes_in_comes_out() {
     let (cluster, folder) = (Processes::up(&[]), folder());

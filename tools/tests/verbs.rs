@@ -71,7 +71,10 @@ fn the_allocator_never_gives_memory_back() {
     command.env("_RJEM_MALLOC_CONF", "stats_print:true");
     let said = finish(&mut command).stderr;
     let built = said.lines().find(|line| line.contains("config.malloc_conf")).expect("it tells its options");
-    assert!(built.contains("dirty_decay_ms:-1"), "{built}");
+    // What is given back is kept, however large it was, and is what anything is taken from.
+    for option in ["dirty_decay_ms:-1", "oversize_threshold:0", "lg_extent_max_active_fit:30"] {
+        assert!(built.contains(option), "{built}");
+    }
 }
 
 #[test]
@@ -81,9 +84,17 @@ fn the_doctor_names_what_it_measured() {
     let said = finish(&mut evenkeel(&["doctor", "--json", "--disk", path, "--for", "600ms"])).ok();
     let findings: Vec<Value> = serde_json::from_str(&said).unwrap();
     let subjects: Vec<&str> = findings.iter().map(|finding| finding["subject"].as_str().unwrap()).collect();
-    for subject in
-        ["io_uring", "locked memory", "CPUs", "clock", "time slices", "neighbours", "disk", "busy CPUs"]
-    {
+    for subject in [
+        "io_uring",
+        "locked memory",
+        "CPUs",
+        "clock",
+        "time slices",
+        "huge pages",
+        "neighbours",
+        "disk",
+        "busy CPUs",
+    ] {
         assert!(subjects.contains(&subject), "{subjects:?}");
     }
     assert_eq!(folder.path().read_dir().unwrap().count(), 0);

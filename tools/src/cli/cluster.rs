@@ -103,6 +103,10 @@ struct Up {
     #[arg(long, default_value_t = CACHE_MIB_ONE_HOST)]
     #[arg(value_parser = value_parser!(u64).range(CACHE_MIB_MIN..))]
     cache_mib: u64,
+    /// Memory that each core takes when it starts, MiB. Best what it will need: the page cache, and what is
+    /// written between two checkpoints. Default: as much as the page cache.
+    #[arg(long)]
+    reserve_mib: Option<u64>,
     /// What routers' caches do: "on", "off", or for example "flush 100ms". It makes no difference to MemDS.
     #[arg(long, default_value = "on")]
     cache: String,
@@ -185,6 +189,7 @@ impl Up {
             port: self.port,
             log: (self.segments, self.segment_mib),
             cache_mib: self.cache_mib,
+            reserve_mib: self.reserve_mib,
             cache: self.cache.clone(),
         };
         let progress = bar(0, "formatting {bar:30} {bytes} of {total_bytes}");

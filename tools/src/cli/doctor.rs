@@ -77,6 +77,7 @@ impl Doctor {
             governor(),
             clock(),
             slices(),
+            huge_pages(),
             open_files(),
             steal(),
             neighbours::finding_here(),
@@ -169,6 +170,27 @@ fn clock() -> Finding {
     let advice =
         "each turn reads the clock in a system call; boot with clocksource=tsc if the hardware allows it";
     finding(Verdict::Warn, "clock", measured, advice)
+}
+
+/// Whether memory that a core takes when it starts may be in huge pages.
+fn huge_pages() -> Finding {
+    let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    let setting = setting.unwrap_or_default();
+    let chosen = setting.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(word, _)| word);
+    match chosen {
+        Some("never") => {
+            let advice = "the memory that a core takes when it starts (storage.reserve_mib) has small pages: \
+                          up to a tenth in p50 and p99; set `echo madvise > \
+                          /sys/kernel/mm/transparent_hugepage/enabled`";
+            finding(Verdict::Warn, "huge pages", "switched off", advice)
+        }
+        Some(word) => finding(Verdict::Ok, "huge pages", format!("given when asked for ({word})"), ""),
+        None => {
+            let advice = "a core's memory has small pages: up to a tenth in p50 and p99; a kernel with \
+                          CONFIG_TRANSPARENT_HUGEPAGE gives others";
+            finding(Verdict::Warn, "huge pages", "this kernel has none", advice)
+        }
+    }
 }
 
 /// Whether the kernel lets threads have time slices of their own.

@@ -54,6 +54,7 @@ impl Stand {
             // With a spare node comes much data.
             log: if spare { (16, 32) } else { (8, 8) },
             cache_mib: if spare { 128 } else { 16 },
+            reserve_mib: None,
             cache: "on".to_owned(),
         };
         let names = ["n1", "n2", "n3", "memds-0", "memds-1", "router-0", "router-1", "n4"];

@@ -20,6 +20,7 @@ use crate::near::Near;
 use crate::network::Network;
 use crate::polling::{Poller, Polling};
 use crate::preflight::{PreflightError, explain};
+use crate::reserve;
 use crate::ring::Ring;
 use crate::signal::Signal;
 use crate::slice;
@@ -66,6 +67,8 @@ pub struct Hosting {
     pub files: Option<CoreFiles>,
     /// Its log buffers, if it has a log.
     pub log_buffers: Option<LogBuffers>,
+    /// Memory that its thread takes before it is made, bytes: what it will need.
+    pub reserve_bytes: usize,
     /// Makes it.
     pub build: Build,
     /// Told when it has ended.
@@ -332,7 +335,9 @@ impl Host {
     }
 
     fn host(&mut self, hosting: Hosting) -> Result<(), StartError> {
-        let Hosting { name, identity, listener, files, log_buffers, build, on_end } = hosting;
+        let Hosting { name, identity, listener, files, log_buffers, reserve_bytes, build, on_end } = hosting;
+        let reserved = reserve::reserve(reserve_bytes);
+        tracing::debug!(machine = name, reserve_bytes, reserved, "memory");
         let mut ring = Ring::new(Arc::clone(&self.control.signal)).map_err(explain)?;
         let LogBuffers { count, bytes } = log_buffers.unwrap_or(LogBuffers { count: 0, bytes: 0 });
         let mut buffers: Vec<AlignedBuffer> =

@@ -8,7 +8,7 @@
 //! * `driver`: a machine's turns. `turn`: one of them. `network`, `links`, `sending`, `socket`: its
 //!   connections. `disk`: its files' operations.
 //! * `ring`: the raw io_uring under all of it. `signal`, `watchdog`, `polling`: waiting and waking. `near`:
-//!   where.
+//!   where. `reserve`: a thread's memory.
 //! * [`files`]: a storage core's folder. [`preflight`], [`probe`]: trying the host out. [`clock`], [`cpus`],
 //!   [`host`]: facts.
 //! * [`streams`]: connections of a thread that hosts no machine, such as a load generator's.
@@ -32,6 +32,7 @@ mod network;
 mod polling;
 mod preflight;
 pub mod probe;
+mod reserve;
 mod ring;
 mod sending;
 mod signal;

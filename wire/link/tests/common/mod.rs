@@ -58,6 +58,7 @@ where
         listener,
         files: None,
         log_buffers: None::<LogBuffers>,
+        reserve_bytes: 0,
         build: Box::new(|_| Box::new(Logic { step, wake_at: Boot::NEVER })),
         on_end: None,
     }
