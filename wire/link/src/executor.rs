@@ -142,7 +142,9 @@ pub fn start(
         Placement::Unpinned | Placement::Near => glommio::Placement::Unbound,
         Placement::Cpu(cpu) => glommio::Placement::Fixed(cpu),
     };
-    let seat = watchdog::seat().map_err(|error| failed(error.to_string()))?;
+    // Who sleeps in a ring is not woken by glommio, and needs no watchdog.
+    let seat = (hosted.len() > 1).then(watchdog::seat).transpose();
+    let seat = seat.map_err(|error| failed(error.to_string()))?;
     let (sender, receiver) = channel();
     let thread = LocalExecutorBuilder::new(glommio_placement)
         .name(name)
@@ -159,8 +161,7 @@ pub fn start(
                 let near = (placement == Placement::Near).then(Near::of_this_thread).flatten();
                 let host =
                     Host { drivers: Vec::new(), on_ends: Vec::new(), control, poller, delays, near, cpus };
-                // Who sleeps in a ring is not woken by glommio, and needs no watchdog.
-                if hosted.len() > 1 {
+                if let Some(seat) = &seat {
                     seat.watch(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
                 }
                 host.run(hosted, sender).await;

@@ -96,7 +96,7 @@ pub(crate) const FILES_PER_CORE_MAX: u32 = 4096;
 /// Bytes of one write while a core's segments, or a scratch file, are filled.
 pub(crate) const FILL_WRITE_BYTES: usize = 1024 * 1024;
 
-/// How often the watchdog wakes every executor.
+/// How often the watchdog wakes every executor that parks.
 pub(crate) const WATCHDOG_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Longest time that an executor polls before it parks: what a durable write on a fast disk takes.

@@ -1,8 +1,8 @@
-//! The watchdog: one thread per process that wakes every executor every few milliseconds.
+//! The watchdog: one thread that wakes every executor that parks in glommio every few milliseconds.
 //!
-//! The executor that hosts our machines can, on a contended CPU, park although one of its tasks may run
-//! (docs/decisions/0001-door.md). A wake-up from outside frees it. The thread starts with the first executor
-//! and ends after the last.
+//! Such an executor can, on a contended CPU, park although its task may run (docs/decisions/0001-door.md). A
+//! wake-up from outside frees it. The thread starts with the first one that takes a seat and ends after the
+//! last; a process whose executors have one machine each has none.
 
 use crate::limits::WATCHDOG_INTERVAL;
 use std::sync::{Mutex, MutexGuard, PoisonError};
