@@ -235,10 +235,9 @@ impl Cluster {
         for node in &self.config.nodes {
             let name = format!("n{}", node.id);
             let data = self.data_path(&name);
-            let reserve_mib = shape.reserve_mib;
             let cpus = in_turn.by_ref().take(if crowded { node.cores.len() } else { 0 }).collect();
             let node = node.id;
-            let (cache_mib, write_delay_ms) = (shape.cache_mib, 0);
+            let (cache_mib, reserve_mib, write_delay_ms) = (shape.cache_mib, shape.reserve_mib, 0);
             let storage =
                 StorageConfig { node, data, segments, segment_mib, cache_mib, reserve_mib, write_delay_ms };
             let runtime = RuntimeConfig { cpus, ..empty.runtime.clone() };

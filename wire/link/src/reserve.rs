@@ -17,17 +17,16 @@ use std::fs::read_to_string;
 use std::path::Path;
 
 /// Takes `bytes` for the calling thread, as far as the allocator keeps what it was given. Returns whether it
-/// did: not if the host, or the control group, does not have as much.
+/// did: not if the host, or the control group, does not have as much, or the kernel does not say.
 pub(crate) fn reserve(bytes: usize) -> bool {
     if bytes == 0 {
         return true;
     }
-    let has = available_bytes();
-    if has.is_some_and(|has| bytes as u64 > has) {
-        let (wanted_mib, has_mib) = (bytes >> 20, has.unwrap_or_default() >> 20);
+    let available = available_bytes().unwrap_or(0);
+    if bytes as u64 > available {
         tracing::warn!(
-            wanted_mib,
-            has_mib,
+            wanted_mib = bytes >> 20,
+            available_mib = available >> 20,
             "less memory is available than a core is to take when it starts: it takes none, and slows down a \
              little whenever it needs more than ever before; lower storage.reserve_mib, or give it memory"
         );
