@@ -47,6 +47,8 @@ def arguments():
     parser.add_argument("--slice", type=int, default=15, help="seconds of a slice of ours")
     parser.add_argument("--limit-slice", type=int, default=5, help="seconds of a slice of the loop")
     parser.add_argument("--rate", type=int, help="offer so many a second, instead of half of saturation")
+    parser.add_argument("--tick-us", type=int, default=100,
+                        help="both generators begin what is due within so many microseconds together")
     parser.add_argument("--keys", type=int, default=100_000)
     parser.add_argument("--item-bytes", type=int, default=1024)
     parser.add_argument("--segment-mib", type=int, default=128, help="of our logs")
@@ -156,6 +158,7 @@ def interleave(folder, options, ours, limit):
     saturation = [load(ours, options, ["--closed", str(CONNECTIONS)], 5)["rate"] for _ in range(3)][-1]
     rate = options.rate or round(saturation / 2)
     say(f"saturation {saturation:,.0f} writes a second; {rate:,} are offered")
+    pace = ["--rate", str(rate), "--arrivals", "poisson", "--tick", f"{options.tick_us}us"]
     slices = max(1, round(options.minutes * 60 / options.slice))
     us, loop, invalid, cpu = Slices("ours"), Slices("the loop"), 0, []
 
@@ -166,7 +169,7 @@ def interleave(folder, options, ours, limit):
     while len(cpu) < slices:
         again()
         report = os.path.join(folder, f"slice-{len(cpu)}-{invalid}-{us.noisy}")
-        done = load(ours, options, ["--rate", str(rate), "--arrivals", "poisson"], options.slice, report)
+        done = load(ours, options, pace, options.slice, report)
         if done is None:
             invalid += 1
             say("a slice fell behind: INVALID, and done again")
@@ -182,7 +185,8 @@ def interleave(folder, options, ours, limit):
         while True:
             # The loop keeps no keys, so there is nothing to load.
             theirs = limit.drive("put", CONNECTIONS, options.limit_slice, options.keys, options.item_bytes,
-                                 more=["--rate", rate, "--table", table, "--folder", folder])
+                                 more=["--rate", rate, "--tick-us", options.tick_us, "--table", table,
+                                       "--folder", folder])
             if loop.add(theirs, table):
                 break
             again()
@@ -195,7 +199,7 @@ def interleave(folder, options, ours, limit):
     tail = tail_of(ours)
     return {"rate": rate, "saturation": saturation, "writes": us.quiet.count, "invalid": invalid,
             "noisy": {"evenkeel": us.noisy, "limit": loop.noisy}, "explained": tail["explained"],
-            "pin": options.pin, "cpu_us": sum(cpu) / len(cpu), "us": figures}
+            "pin": options.pin, "tick_us": options.tick_us, "cpu_us": sum(cpu) / len(cpu), "us": figures}
 
 
 def main():

@@ -54,6 +54,9 @@ pub struct Options {
     pub client: [u8; 16],
     /// Whether threads look for answers without ever sleeping. Each needs a CPU of its own.
     pub spin: bool,
+    /// A thread is woken no sooner than this after it last looked, for what is due; answers wake it at any
+    /// time. Zero: as soon as something is due.
+    pub tick: Duration,
 }
 
 /// Why a run cannot go on.
@@ -182,11 +185,15 @@ impl<T: Transport> Load<T> {
             }
             let border = count.next_border(time);
             let wait = match self.begin(time, times, &mut count.report) {
-                Some(due) => border.min(due.saturating_duration_since(now())),
+                Some(due) => border.min(due.max(time + self.options.tick).saturating_duration_since(now())),
                 None => border,
             };
             self.exchange(if self.options.spin { Duration::ZERO } else { wait })?;
             self.count(&mut count);
+        }
+        if self.options.pace.is_open() {
+            // What has become due since that was last looked at.
+            self.begin(times.until - Duration::from_nanos(1), times, &mut count.report);
         }
         // What was due and could not be sent was offered all the same.
         while let Some(at) = self.plan.due().filter(|at| times.start + *at < times.until) {

@@ -14,7 +14,7 @@
 
 use crate::clock::{now, sleep};
 use crate::host::disk_counters;
-use evenkeel_link::{RunQueue, cpus};
+use evenkeel_link::{RunQueue, cpus, slice};
 use serde::Serialize;
 use std::fs::read_to_string;
 use std::io;
@@ -24,12 +24,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often everything is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How often a CPU is looked at: about so much of a stop is not seen.
+const CPU_EVERY: Duration = Duration::from_millis(2);
 /// A CPU that stands still for less is not counted: interrupts and timers are that late anyway.
 const CPU_MIN: Duration = Duration::from_millis(1);
-/// Nor is a disk that is seen without progress once only.
-const DISK_MIN: Duration = LOOK_EVERY;
+/// A watching thread that waits for its CPU sees no stop, so that it shall not wait long: its time slice.
+const CPU_SLICE: Duration = Duration::from_micros(100);
+/// How often the disk is looked at.
+const DISK_EVERY: Duration = Duration::from_millis(5);
+/// A disk that is seen without progress once only is not counted either.
+const DISK_MIN: Duration = DISK_EVERY;
 /// A host that stood still for a larger share of the time is noisy. The requests of that time, and those that
 /// wait behind them, are more than half of the slowest thousandth.
 pub const STILL_MAX: f64 = 0.0005;
@@ -156,10 +160,11 @@ fn watch_cpu(cpu: usize, stop: &AtomicBool) -> Option<Still> {
     if !cpus::pin_to_any(cpu) {
         return None;
     }
+    let _where_the_kernel_knows_them = slice::ask_for(CPU_SLICE);
     let (mut still, mut queued) = (Still::default(), run_queue.waited_ns()?);
     while !stop.load(Ordering::Relaxed) {
-        let due = now() + LOOK_EVERY;
-        sleep(LOOK_EVERY);
+        let due = now() + CPU_EVERY;
+        sleep(CPU_EVERY);
         let late = now().saturating_duration_since(due);
         let before = std::mem::replace(&mut queued, run_queue.waited_ns()?);
         if let Some(gone) = gone(late, Duration::from_nanos(queued.saturating_sub(before))) {
@@ -230,7 +235,7 @@ fn watch_disk(counters: &Path, stop: &AtomicBool) -> Still {
         if let Some(counters) = read_to_string(counters).ok().as_deref().and_then(Counters::read) {
             looks.look(now() - since, counters);
         }
-        sleep(LOOK_EVERY);
+        sleep(DISK_EVERY);
     }
     if let Some((last, _)) = looks.last {
         looks.moves(last);

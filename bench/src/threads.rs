@@ -36,6 +36,8 @@ pub struct Threads {
 /// Something that whoever waits for a load may want to know at once.
 #[derive(Debug)]
 pub enum Event<'a> {
+    /// Measuring begins before long: what happens from now on may still be felt then.
+    Soon,
     /// Measuring begins.
     Begin,
     /// An interval is over.
@@ -169,7 +171,8 @@ fn run_with<T: Transport>(
 /// Passes on what threads say until all have ended.
 fn wait(told: &Receiver<Told>, times: Times, threads: usize, event: &mut dyn FnMut(Event<'_>)) {
     let mut gathering = Gathering::new(threads);
-    let mut borders = vec![(times.until, Event::End), (times.from, Event::Begin)];
+    let soon = times.from - SOON.min(times.from - times.start);
+    let mut borders = vec![(times.until, Event::End), (times.from, Event::Begin), (soon, Event::Soon)];
     let mut running = true;
     while running {
         let left =
@@ -199,6 +202,8 @@ fn client_id(run: [u8; 16], number: u64) -> [u8; 16] {
     (u128::from_le_bytes(run).wrapping_add(u128::from(number))).to_le_bytes()
 }
 
+/// How long before measuring begins is soon: a backlog of the warm-up is worked off in less.
+pub const SOON: Duration = Duration::from_millis(500);
 /// Time for all threads to hear when to start.
 const START_AFTER: Duration = Duration::from_millis(5);
 const FOR_EVER: Duration = Duration::from_secs(3600);

@@ -42,6 +42,7 @@ fn options(server: &Server, workload: &str, pace: Pace, measure: Duration) -> Op
         seed: 1,
         client: [1; 16],
         spin: false,
+        tick: Duration::ZERO,
     }
 }
 
@@ -55,10 +56,11 @@ fn measure(options: &Options, threads: &Threads) -> Result<(Report, Vec<Interval
     let (mut intervals, mut borders) = (Vec::new(), Vec::new());
     let report = run(options, threads, looks, &mut |event| match event {
         Event::Interval(interval) => intervals.push(interval.clone()),
+        Event::Soon => borders.push("soon"),
         Event::Begin => borders.push("begin"),
         Event::End => borders.push("end"),
     })?;
-    assert_eq!(borders, ["begin", "end"]);
+    assert_eq!(borders, ["soon", "begin", "end"]);
     Ok((report, intervals))
 }
 
@@ -105,6 +107,23 @@ fn a_server_that_is_slower_than_what_is_offered_makes_no_measurement() {
         assert!(report.rate() < 600.0, "{client:?}: {} a second", report.rate());
         assert!(report.shortfall() > 0.5 && report.shortfall() > SHORTFALL_MAX, "{}", report.shortfall());
         assert!(report.latencies.count() + report.unanswered <= 2000);
+    }
+}
+
+/// A tick makes requests wait, and they are charged for it: to send late and not to tell would flatter.
+#[test]
+fn what_is_due_within_a_tick_is_begun_together_and_counts_from_when_it_was_due() {
+    let server = Server::start(Behaviour::default());
+    let tick = Duration::from_millis(100);
+    let paced = options(&server, "get", Pace::Open(1000.0, Arrivals::Uniform), 2 * SECOND);
+    for client in [Client::Ring, Client::Epoll] {
+        let (report, _) = measure(&Options { tick, ..paced.clone() }, &threads(1, client)).unwrap();
+        assert_eq!((report.offered, report.latencies.count(), report.unanswered), (2000, 2000, 0));
+        // Due evenly within a tick; only answers wake the thread sooner, and they come at its end.
+        assert!(ms(&report, 50.0) > 20.0, "{client:?}: p50 is {} ms", ms(&report, 50.0));
+        assert!(ms(&report, 90.0) > 70.0, "{client:?}: p90 is {} ms", ms(&report, 90.0));
+        let late = report.late.percentile(50.0).expect("enough samples");
+        assert!(late > 20_000, "{client:?}: and it is told: {late} us");
     }
 }
 

@@ -8,6 +8,7 @@ use evenkeel_bench::percentile_table::percentile_table;
 use evenkeel_bench::report::Latencies;
 use evenkeel_bench::schedule::{Arrivals, Schedule};
 use evenkeel_bench::stops::Watcher;
+use evenkeel_bench::threads::SOON;
 use evenkeel_bench::workload::{Draw, Kind, Operation, Workload, key_name};
 use evenkeel_wire::prng::Prng;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -84,6 +85,8 @@ struct Load {
     since: Instant,
     /// Requests a second, in an open loop.
     rate: Option<f64>,
+    /// As `evenkeel bench --tick`.
+    tick: Duration,
     /// The connection of the next arrival.
     next_line: usize,
 }
@@ -110,17 +113,26 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     };
     let mut load = Load::connect(arguments, source)?;
     load.rate = arguments.text("rate").is_ok().then(|| arguments.number("rate")).transpose()?;
+    if arguments.text("tick-us").is_ok() {
+        load.tick = Duration::from_micros(arguments.number("tick-us")?);
+    }
     if load.rate.is_some() && (arguments.text("protocol")? != "redis" || load.lines.is_empty()) {
         return Err("--rate needs connections, and a protocol that takes requests without waiting".to_owned());
     }
     let pids = arguments.list("pids");
-    if matches!(load.source, Source::Each(_)) {
+    let watch = || Watcher::start(arguments.text("folder").ok().map(Path::new)).map_err(said);
+    let watcher = if matches!(load.source, Source::Each(_)) {
         load.run(None)?;
+        watch()?
     } else {
-        load.run(Some(Duration::from_secs_f64(arguments.number("warm-up")?)))?;
-    }
+        let warm_up = Duration::from_secs_f64(arguments.number("warm-up")?);
+        let soon = SOON.min(warm_up);
+        load.run(Some(warm_up - soon))?;
+        let watcher = watch()?;
+        load.run(Some(soon))?;
+        watcher
+    };
     let (servers, own) = (cpu_of(&pids)?, cpu_of(&["self"])?);
-    let watcher = Watcher::start(arguments.text("folder").ok().map(Path::new)).map_err(said)?;
     load.seen = Seen::default();
     load.since = now();
     if matches!(load.source, Source::Drawn(_)) {
@@ -177,8 +189,8 @@ impl Load {
         }
         let item_bytes = arguments.number("item-bytes")?;
         let (prng, value) = (Prng::new(7), vec![0; item_bytes]);
-        let (seen, since, rate, next_line) = (Seen::default(), now(), None, 0);
-        Ok(Self { epoll, lines, source, item_bytes, prng, value, seen, since, rate, next_line })
+        let (seen, since, rate, tick, next_line) = (Seen::default(), now(), None, Duration::ZERO, 0);
+        Ok(Self { epoll, lines, source, item_bytes, prng, value, seen, since, rate, tick, next_line })
     }
 
     /// Puts load on for a time, or until there is nothing left to do.
@@ -210,6 +222,7 @@ impl Load {
         let start = now();
         let mut schedule = Schedule::new(Arrivals::Poisson, rate, Share { thread: 0, threads: 1 }, 1);
         loop {
+            let looked = now();
             while schedule.peek() < time && start + schedule.peek() <= now() {
                 self.begin(self.next_line, start + schedule.peek())?;
                 self.next_line = (self.next_line + 1) % self.lines.len();
@@ -218,7 +231,8 @@ impl Load {
             if schedule.peek() >= time {
                 return Ok(());
             }
-            self.exchange(false, (start + schedule.peek()).saturating_duration_since(now()).min(WAIT))?;
+            let next = (start + schedule.peek()).max(looked + self.tick);
+            self.exchange(false, next.saturating_duration_since(now()).min(WAIT))?;
         }
     }
 

@@ -36,8 +36,8 @@ pub(super) struct Demo {
 
 /// Reads a time with its unit: 500ms, 30s, 5m, 2h.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
-    let wrong = || format!("{text:?} is no time; write 500ms, 30s, 5m or 2h");
+    let units = [("us", 1e-6), ("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let wrong = || format!("{text:?} is no time; write 100us, 500ms, 30s, 5m or 2h");
     for (unit, seconds) in units {
         if let Some(number) = text.strip_suffix(unit)
             && let Ok(number) = number.parse::<f64>()

@@ -17,17 +17,23 @@ use std::time::Duration;
 /// are shorter already keeps those.
 #[must_use]
 pub fn ask_for_short() -> bool {
+    ask_for(SLICE)
+}
+
+/// Asks for slices of that length, as [`ask_for_short`] does; 0.1 ms is the shortest that the kernel gives.
+#[must_use]
+pub fn ask_for(slice: Duration) -> bool {
     let Some(mut attributes) = attributes().filter(|now| now.sched_policy == libc::SCHED_OTHER as u32) else {
         return false;
     };
-    let short = SLICE.as_nanos() as u64;
+    let short = slice.as_nanos() as u64;
     if (1..=short).contains(&attributes.sched_runtime) {
         return true;
     }
     attributes.sched_runtime = short;
     // SAFETY: the kernel reads the structure, whose first field says how long it is, during the call only.
     let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
-    result == 0 && of_this_thread() == Some(SLICE)
+    result == 0 && of_this_thread() == Some(slice)
 }
 
 /// The calling thread's time slice. None: it has another policy, or the kernel does not tell.

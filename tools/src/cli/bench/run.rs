@@ -15,6 +15,7 @@ use evenkeel_bench::host::Host;
 use evenkeel_bench::plan::Pace;
 use evenkeel_bench::report::SHORTFALL_MAX;
 use evenkeel_bench::stops::Watcher;
+use evenkeel_bench::threads::Event;
 use evenkeel_bench::trace::Trace;
 use evenkeel_bench::workload::Workload;
 use std::fs::File;
@@ -101,12 +102,16 @@ impl Run {
         let (mut used_before, mut used_after) = (None, None);
         let (watched, mut watcher, mut stops) =
             (self.cluster.as_deref().or(self.disk.as_deref()), None, None);
-        let (report, log) = ready.run(options, &mut live, &mut |begins| {
-            let used = cluster.as_ref().map(servers::used);
-            *(if begins { &mut used_before } else { &mut used_after }) = used;
-            stops = watcher.take().map(Watcher::end);
+        let used = || cluster.as_ref().map(servers::used);
+        let (report, log) = ready.run(options, &mut live, &mut |event| match event {
             // Without threads for it nobody watches, and the report says so.
-            watcher = begins.then(|| Watcher::start(watched).ok()).flatten();
+            Event::Soon => watcher = Watcher::start(watched).ok(),
+            Event::Begin => used_before = used(),
+            Event::End => {
+                used_after = used();
+                stops = watcher.take().map(Watcher::end);
+            }
+            Event::Interval(_) => {}
         })?;
         let after = disk.as_mut().map(Disk::run).transpose()?;
         let depth = disk.map_or(0, |disk| disk.depth);

@@ -76,6 +76,10 @@ pub(super) struct Setup {
     /// Look for answers without ever sleeping. Each load thread needs a CPU of its own.
     #[arg(long)]
     spin: bool,
+    /// Begin requests of an open loop that are due within so much time together, at its end, as `100us`: each
+    /// wake-up costs a CPU that servers may need. Latency still counts from when each was due.
+    #[arg(long, value_parser = duration, value_name = "TIME", conflicts_with_all = ["spin", "closed"])]
+    tick: Option<Duration>,
     /// Keys to choose from; all are written once before a workload that reads.
     #[arg(long, default_value_t = 10_000)]
     keys: u64,
@@ -238,6 +242,7 @@ impl Setup {
             seed: self.seed,
             client: entropy()?,
             spin: self.spin,
+            tick: self.tick.unwrap_or_default(),
         })
     }
 
@@ -262,30 +267,31 @@ impl Setup {
             "partitions": options.table.partitions, "connections": options.connections,
             "threads": self.threads, "pin": self.pin,
             "client": match self.client { Client_::Ring => "ring", Client_::Epoll => "epoll" },
-            "spin": self.spin, "warm_up_seconds": options.warm_up.as_secs_f64(),
+            "spin": self.spin, "tick_us": options.tick.as_micros() as u64,
+            "warm_up_seconds": options.warm_up.as_secs_f64(),
         });
         run.as_object().cloned().unwrap_or_default()
     }
 }
 
 impl Ready {
-    /// Runs a load. `at` is told when measuring begins (true) and ends (false).
+    /// Runs a load. `at` is told when measuring will begin soon, begins and ends.
     pub(super) fn run(
         &self,
         options: &Options,
         live: &mut Live,
-        at: &mut dyn FnMut(bool),
+        at: &mut dyn FnMut(&Event<'_>),
     ) -> Result<(Report, IntervalLog), Failed> {
         let (watch, looks) = Watch::start(self.cores.clone(), self.threads.count)?;
         let mut log = IntervalLog::begin();
         live.warming_up();
-        let report = threads::run(options, &self.threads, looks, &mut |event| match event {
-            Event::Begin => {
-                log.restart();
-                at(true);
+        let report = threads::run(options, &self.threads, looks, &mut |event| {
+            match &event {
+                Event::Begin => log.restart(),
+                Event::Interval(interval) => live.second(&log.push(interval)),
+                Event::Soon | Event::End => {}
             }
-            Event::Interval(interval) => live.second(&log.push(interval)),
-            Event::End => at(false),
+            at(&event);
         });
         live.end();
         drop(watch);
