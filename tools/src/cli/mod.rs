@@ -174,3 +174,14 @@ pub fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_verb_names_only_options_that_it_has() {
+        Command::command().debug_assert();
+    }
+}

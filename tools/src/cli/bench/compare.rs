@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// What two sides must share for their difference to mean something.
-const ALIKE: [&str; 15] = [
+const ALIKE: [&str; 16] = [
     "workload",
     "mix",
     "keys_by",
@@ -25,6 +25,7 @@ const ALIKE: [&str; 15] = [
     "threads",
     "client",
     "pin",
+    "tick_us",
     "measured_seconds",
     "host.cpu",
 ];

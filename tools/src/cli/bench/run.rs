@@ -34,7 +34,7 @@ pub(super) struct Run {
     rate: Option<f64>,
     /// Closed loop: so many requests are under way at any time. A server that stalls is asked less, and the
     /// stall is hidden.
-    #[arg(long, value_name = "COUNT", conflicts_with = "trace")]
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["trace", "tick"])]
     closed: Option<usize>,
     /// Open loop: requests are those of this file, one JSON object a line: at_us, op, key, bytes, items.
     #[arg(long, value_name = "FILE", conflicts_with = "workload")]

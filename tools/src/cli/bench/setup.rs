@@ -78,7 +78,7 @@ pub(super) struct Setup {
     spin: bool,
     /// Begin requests of an open loop that are due within so much time together, at its end, as `100us`: each
     /// wake-up costs a CPU that servers may need. Latency still counts from when each was due.
-    #[arg(long, value_parser = duration, value_name = "TIME", conflicts_with_all = ["spin", "closed"])]
+    #[arg(long, value_parser = duration, value_name = "TIME", conflicts_with = "spin")]
     tick: Option<Duration>,
     /// Keys to choose from; all are written once before a workload that reads.
     #[arg(long, default_value_t = 10_000)]
@@ -267,7 +267,7 @@ impl Setup {
             "partitions": options.table.partitions, "connections": options.connections,
             "threads": self.threads, "pin": self.pin,
             "client": match self.client { Client_::Ring => "ring", Client_::Epoll => "epoll" },
-            "spin": self.spin, "tick_us": options.tick.as_micros() as u64,
+            "spin": self.spin, "tick_us": self.tick.map(|tick| tick.as_micros() as u64),
             "warm_up_seconds": options.warm_up.as_secs_f64(),
         });
         run.as_object().cloned().unwrap_or_default()
