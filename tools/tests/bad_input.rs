@@ -314,8 +314,9 @@ fn an_unknown_key_in_a_configuration() {
 
 #[test]
 fn arguments_that_make_no_sense() {
-    let cases: [(&[&str], i32, &str); 5] = [
-        (&["demo", "--for", "soon"], 2, "write 500ms, 30s, 5m or 2h"),
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&["demo", "--for", "soon"], 2, "write 100us, 500ms, 30s, 5m or 2h"),
+        (&["bench", "--closed", "1", "--tick", "100us"], 2, "cannot be used with"),
         (&["delet", "users"], 2, "'delete'"),
         (&["get", "users", "{\"id\":{\"S\":\"a\"}", "--endpoint", "127.0.0.1:1"], 1, "line 1"),
         (&["get", "users", "{\"id\":{\"S\":\"a\"}}", "--endpoint", "127.0.0.1:1"], 1, "127.0.0.1:1"),

@@ -55,6 +55,20 @@ fn a_core_takes_its_memory_when_it_starts_and_grows_into_it() {
     assert!(has < 100 && more >= 32, "{has} MiB, and {more} MiB more");
 }
 
+/// One machine sleeps in its ring; a thread that wakes executors (`wire/link/src/watchdog.rs`) would wake for
+/// nobody, a hundred times a second.
+#[test]
+fn a_process_of_one_machine_has_no_watchdog() {
+    let cluster = Processes::up(&["--nodes", "1"]);
+    for name in ["n1", "memds-0", "router-0"] {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", cluster.pid(name))).unwrap();
+        let names: Vec<String> = threads
+            .map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).unwrap())
+            .collect();
+        assert!(names.len() > 1 && names.iter().all(|name| name.trim() != "watchdog"), "{name}: {names:?}");
+    }
+}
+
 #[test]
 fn what_goes_in_comes_out() {
     let (cluster, folder) = (Processes::up(&[]), folder());
